@@ -1,0 +1,1 @@
+"""Datamodules: random cameras, posed images, image folders, mesh views."""

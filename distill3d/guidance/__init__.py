@@ -1,0 +1,1 @@
+"""The rules for the gradient, one file each."""

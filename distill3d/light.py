@@ -1,0 +1,45 @@
+"""Point lights drawn around the camera."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from distill3d.types import Cameras, Light
+
+LightStrategy = Literal["dreamfusion", "magic3d"]
+
+
+def random_lights(
+    cameras: Cameras,
+    generator: torch.Generator,
+    strategy: LightStrategy = "dreamfusion",
+    light_position_perturb: float = 1.0,
+    light_distance_range: tuple[float, float] = (0.8, 1.5),
+) -> Light:
+    """One light for each camera.
+
+    ``dreamfusion`` (arXiv 2209.14988): direction ~ N(camera position, perturb^2), distance uniform.
+    ``magic3d`` (arXiv 2211.10440): uniform within a cone of 60 degrees around the camera's direction, same distances.
+    Raises ValueError for an unknown strategy.
+    """
+    position = cameras.position
+    normal = torch.randn(position.shape, generator=generator).to(position)
+    unit = torch.rand(len(position), generator=generator).to(position)
+    distance = light_distance_range[0] + (light_distance_range[1] - light_distance_range[0]) * unit
+    if strategy == "dreamfusion":
+        direction = position + normal * light_position_perturb
+    elif strategy == "magic3d":
+        direction = _within_cone(position, normal, torch.rand(len(position), generator=generator).to(position))
+    else:
+        raise ValueError(f"light_sample_strategy={strategy!r} is unknown; choose dreamfusion or magic3d")
+    return Light(torch.nn.functional.normalize(direction, dim=-1) * distance[:, None])
+
+
+def _within_cone(axis: torch.Tensor, normal: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+    """Directions at most 60 degrees from the axis, uniform by solid angle."""
+    axis = torch.nn.functional.normalize(axis, dim=-1)
+    across = torch.nn.functional.normalize(normal - (normal * axis).sum(-1, keepdim=True) * axis, dim=-1)
+    cosine = (1.0 - 0.5 * unit)[:, None]
+    return cosine * axis + (1.0 - cosine**2).sqrt() * across

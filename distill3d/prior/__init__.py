@@ -1,0 +1,1 @@
+"""Frozen diffusion models behind one protocol, and their prompts."""

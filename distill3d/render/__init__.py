@@ -1,0 +1,1 @@
+"""From a scene to pixels: occupancy, volume compositing, mesh rasterisation."""

@@ -1,0 +1,1 @@
+"""What is optimised: fields, materials, backgrounds, images."""

@@ -1,0 +1,1 @@
+"""Lightning modules that wire one scene, one prior and one guidance together."""
