@@ -49,8 +49,14 @@ class Cameras:
         return self.c2w[:, :3, 3]
 
     def to(self, device: torch.device | str) -> Cameras:
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        return Cameras(**moved)
+        return self._map(lambda x: x.to(device))
+
+    def __getitem__(self, rows: Any) -> Cameras:
+        """Views by a slice, a list or an index tensor (never a bare int, which would drop the batch dimension)."""
+        return self._map(lambda x: x[rows])
+
+    def _map(self, function: Any) -> Cameras:
+        return Cameras(**{k: function(v) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,10 @@ class Light:
 
     def to(self, device: torch.device | str) -> Light:
         return Light(self.position.to(device))
+
+    def __getitem__(self, rows: Any) -> Light:
+        """Lights by a slice, a list or an index tensor."""
+        return Light(self.position[rows])
 
 
 @dataclass(frozen=True)
@@ -178,6 +188,7 @@ class GuidanceInput:
     generator: torch.Generator
     cameras: Cameras | None = None
     source: Float[Tensor, "B C h w"] | None = None
+    seed: int = 0  # of the run: what noise depends on that is fixed for all steps
 
 
 @dataclass(frozen=True)

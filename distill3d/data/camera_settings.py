@@ -1,0 +1,86 @@
+"""What random cameras and lights are drawn from, with settings left null filled in from the prior's own cameras."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from distill3d.camera import CameraRanges
+from distill3d.config_check import ConfigError, build
+from distill3d.light import LightStrategy
+
+
+@dataclass
+class ViewDistribution:
+    """Cameras and lights of the training views; the defaults are DreamFusion's (arXiv 2209.14988, appendix A.2)."""
+
+    elevation_range: tuple[float, float] = (-10.0, 90.0)
+    azimuth_range: tuple[float, float] = (-180.0, 180.0)
+    camera_distance_range: tuple[float, float] = (1.0, 1.5)
+    fovy_range: tuple[float, float] = (41.0, 71.0)
+    camera_perturb: float = 0.1
+    center_perturb: float = 0.2
+    up_perturb: float = 0.02
+    light_sample_strategy: LightStrategy = "dreamfusion"
+    light_position_perturb: float = 1.0
+    light_distance_range: tuple[float, float] = (0.8, 1.5)
+
+    def __post_init__(self) -> None:
+        for name in ("elevation_range", "azimuth_range", "camera_distance_range", "fovy_range", "light_distance_range"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}={[low, high]} must be [low, high]")
+        for name in ("camera_distance_range", "light_distance_range"):
+            if getattr(self, name)[0] <= 0:
+                raise ValueError(f"{name}={list(getattr(self, name))} must be positive distances in world units")
+        if self.elevation_range[0] < -90 or self.elevation_range[1] > 90:
+            raise ValueError(f"elevation_range={list(self.elevation_range)} must lie in [-90, 90] degrees")
+        if self.fovy_range[0] <= 0 or self.fovy_range[1] >= 180:
+            raise ValueError(f"fovy_range={list(self.fovy_range)} must lie in (0, 180) degrees")
+        for name in ("camera_perturb", "center_perturb", "up_perturb", "light_position_perturb"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+
+    @property
+    def camera_ranges(self) -> CameraRanges:
+        return CameraRanges(**{f.name: getattr(self, f.name) for f in fields(CameraRanges)})
+
+
+def view_distribution(given: dict[str, Any], like: Path | None, where: str = "data") -> ViewDistribution:
+    """Settings that are not None, then those of ``like``/cameras.json where there is one, then DreamFusion's.
+
+    Raises ConfigError for a cameras.json that is no JSON or holds a wrong value; keys that are no settings of the
+    distribution (a note, a source) are passed over.
+    """
+    names = [f.name for f in fields(ViewDistribution)]
+    chosen = {name: given[name] for name in names if given.get(name) is not None}
+    learned = read_cameras_json(like) if like is not None else {}
+    learned = {name: learned[name] for name in names if learned.get(name) is not None}
+    build(ViewDistribution, learned, f"{like}/cameras.json")  # so that a mistake there names that file
+    return build(ViewDistribution, {**learned, **chosen}, where)
+
+
+def read_cameras_json(folder: Path) -> dict[str, Any]:
+    """The mapping in a folder's cameras.json; empty where there is none. Raises ConfigError if it cannot be read."""
+    path = folder / "cameras.json"
+    if not path.is_file():
+        return {}
+    try:
+        mapping = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no JSON ({error}); repair it, or set data.cameras_like=null") from error
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{path} must hold a mapping of camera settings; repair it, or set data.cameras_like=null")
+    return mapping
+
+
+def cameras_folder(name: str | None) -> Path | None:
+    """The folder that ``data.cameras_like`` names ("embedded", or a path); None where there is no such local folder."""
+    if name is None:
+        return None
+    if name == "embedded":
+        return Path(__file__).parents[1] / "prior" / "embedded"
+    path = Path(name).expanduser()
+    return path if path.is_dir() else None

@@ -1,0 +1,99 @@
+"""Optimisers by name, and the division of a system's parameters into groups with learning rates of their own."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill3d.config_check import ConfigError, check_keys, nearest
+from distill3d.optim.adan import Adan
+from distill3d.optim.shampoo import Shampoo
+
+log = logging.getLogger(__name__)
+
+_OURS: dict[str, type[torch.optim.Optimizer]] = {"Adan": Adan, "Shampoo": Shampoo}
+
+
+@dataclass
+class OptimizerSettings:
+    """An optimiser: a class of torch.optim, Adan or Shampoo; ``params`` maps modules to settings that differ.
+
+    Modules that have parameters and are not in ``params`` train with ``args``.
+    """
+
+    name: str = "Adam"
+    args: dict[str, Any] = field(default_factory=lambda: {"lr": 0.01, "betas": [0.9, 0.99], "eps": 1e-15})
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+def optimizer_class(name: str, setting: str = "system.optimizer.name") -> type[torch.optim.Optimizer]:
+    """The class of this name; raises ConfigError with the nearest name."""
+    known = _OURS | {
+        key: value
+        for key, value in vars(torch.optim).items()
+        if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+    }
+    if name not in known:
+        raise ConfigError(f"{setting}={name!r} is not an optimizer; {nearest(name, known)}", setting)
+    return known[name]
+
+
+def parameter_groups(
+    root: nn.Module, settings: dict[str, Any], where: str = "system.optimizer.params"
+) -> list[dict[str, Any]]:
+    """One group for each module of ``settings`` (a dotted name: geometry, geometry.encoding), one for each other child.
+
+    A parameter belongs to the longest name that holds it. Raises ConfigError for a name that is no module, or that has
+    no parameters of its own.
+    """
+    modules = dict(root.named_modules())
+    for name in settings:
+        if name not in modules or not name:
+            children = [child for child, _ in root.named_children()]
+            raise ConfigError(
+                f"{where}.{name} is not a module of the system; {nearest(name, children)}", f"{where}.{name}"
+            )
+    groups: dict[str, list[nn.Parameter]] = {}
+    for path, parameter in root.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(_owner(path, settings), []).append(parameter)
+    for name in sorted(settings.keys() - groups.keys()):
+        log.info("%s.%s has no parameters to train; the setting is not used", where, name)
+    for name in sorted(groups.keys() - settings.keys()):
+        log.info("%s is not in %s: it trains with the settings of system.optimizer.args", name, where)
+    return [{"params": members, "name": name, **_plain(settings.get(name))} for name, members in groups.items()]
+
+
+def make_optimizer(
+    root: nn.Module, settings: OptimizerSettings, where: str = "system.optimizer"
+) -> torch.optim.Optimizer:
+    """The optimiser of all parameters below ``root``; raises ConfigError for an unknown name, module or argument."""
+    cls = optimizer_class(settings.name, f"{where}.name")
+    groups = parameter_groups(root, settings.params, f"{where}.params")
+    if not groups:
+        raise ConfigError(
+            f"{where}: the system has no parameters to train; choose a geometry or a guidance with some", where
+        )
+    valid = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "params")]
+    check_keys(settings.args, valid, f"{where}.args", settings.name)
+    for name, options in settings.params.items():
+        check_keys(_plain(options), valid, f"{where}.params.{name}", settings.name)
+    try:
+        return cls(groups, **_plain(settings.args))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {settings.name} refuses its settings: {error}", where) from error
+
+
+def _owner(path: str, settings: dict[str, Any]) -> str:
+    holders = [name for name in settings if path.startswith(f"{name}.")]
+    return max(holders, key=len) if holders else path.split(".")[0]
+
+
+def _plain(options: Any) -> dict[str, Any]:
+    """Lists become tuples, which is how torch's optimisers take betas."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in (options or {}).items()}
