@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable
 from typing import Literal, TypeVar, get_args
+
+from distill3d.config_check import ConfigError, nearest
 
 Kind = Literal[
     "data",
@@ -29,7 +30,7 @@ _types: dict[Kind, dict[str, type]] = {kind: {} for kind in KINDS}
 _rooms_imported = False
 
 
-class UnknownTypeError(ValueError):
+class UnknownTypeError(ConfigError):
     """A registered name that does not exist."""
 
 
@@ -53,9 +54,9 @@ def find(kind: Kind, name: str, setting: str | None = None) -> type:
     if name not in _types[kind]:
         import_rooms()
     if name not in _types[kind]:
-        nearest = difflib.get_close_matches(str(name), _types[kind], n=1, cutoff=0.4)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(sorted(_types[kind]))}"
-        raise UnknownTypeError(f"{setting or kind + '_type'}={name!r} is not a registered {kind}; {hint}")
+        setting = setting or f"{kind}_type"
+        message = f"{setting}={name!r} is not a registered {kind}; {nearest(str(name), _types[kind])}"
+        raise UnknownTypeError(message, setting)
     return _types[kind][name]
 
 

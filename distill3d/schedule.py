@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -10,15 +11,15 @@ Scheduled = float | int | Sequence[float | int]
 
 def check_schedule(spec: Scheduled, setting: str = "schedule") -> None:
     """Raise ValueError, naming the setting, unless ``spec`` is a form that `scheduled` reads."""
-    if isinstance(spec, bool) or not isinstance(spec, (int, float, Sequence)) or isinstance(spec, str):
+    if not _is_number(spec) and (isinstance(spec, str) or not isinstance(spec, Sequence)):
         raise ValueError(f"{setting}={spec!r} is no number and no schedule; {_FORMS}")
     if isinstance(spec, Sequence):
         if len(spec) < 3 or (len(spec) > 4 and len(spec) % 2):
             raise ValueError(f"{setting}={list(spec)!r} has {len(spec)} entries; {_FORMS}")
-        if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in spec):
+        if not all(_is_number(v) for v in spec):
             raise ValueError(f"{setting}={list(spec)!r} holds something that is no number; {_FORMS}")
         steps = _knots(spec)[0]
-        if any(b < a for a, b in zip(steps, steps[1:], strict=False)):
+        if any(b < a for a, b in itertools.pairwise(steps)):
             raise ValueError(f"{setting}={list(spec)!r} has steps that go backwards; {_FORMS}")
 
 
@@ -41,10 +42,9 @@ def scheduled(spec: Scheduled, step: int, epoch: int = 0) -> float:
     return float(values[-1])
 
 
-def _knots(spec: Sequence[float | int]) -> tuple[list[float | int], list[float | int]]:
-    if len(spec) == 3:
-        return [0, spec[2]], [spec[0], spec[1]]
-    return [spec[0], *spec[3::2]], [spec[1], *spec[2::2]]
+def largest(spec: Scheduled) -> float:
+    """The largest value that ``spec`` ever takes."""
+    return float(max(_knots(spec)[1])) if isinstance(spec, Sequence) else float(spec)
 
 
 def cosine(step: int, total: int, start: float = 1.0, end: float = 0.0) -> float:
@@ -53,4 +53,17 @@ def cosine(step: int, total: int, start: float = 1.0, end: float = 0.0) -> float
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-_FORMS = "write a number, [v0, v1, end], [start, v0, v1, end] or [s0, v0, v1, s1, v2, s2, ...] (int end: step, float end: epoch)"
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _knots(spec: Sequence[float | int]) -> tuple[list[float | int], list[float | int]]:
+    if len(spec) == 3:
+        return [0, spec[2]], [spec[0], spec[1]]
+    return [spec[0], *spec[3::2]], [spec[1], *spec[2::2]]
+
+
+_FORMS = (
+    "write a number, [v0, v1, end], [start, v0, v1, end] or [s0, v0, v1, s1, v2, s2, ...] "
+    "(int end: step, float end: epoch)"
+)

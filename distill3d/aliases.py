@@ -1,0 +1,151 @@
+"""threestudio's names: its YAMLs run unchanged, and what has no counterpart here is named in one warning.
+
+There, a guidance mixes a diffusion model with a rule for the gradient. Here ``system.prior`` is the model and
+``system.guidance`` the rule, so the old guidance names stand for a pair. Its ``guidance_scale`` in
+``text + s (text - uncond)`` is the papers' w, as here; its orientation loss is divided by the number of rays that hit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+from distill3d.registry import Kind, find
+
+log = logging.getLogger(__name__)
+
+# guidance name -> the model that it loads where none is named
+_GUIDANCES = {
+    "stable-diffusion-guidance": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "deep-floyd-guidance": "DeepFloyd/IF-I-XL-v1.0",
+}
+_PROMPT_PROCESSORS = ("stable-diffusion-prompt-processor", "deep-floyd-prompt-processor")
+_MODEL = "pretrained_model_name_or_path"
+
+# (where it is there, where it is here), below ``system``
+_MOVES = [
+    (("guidance", _MODEL), ("prior", _MODEL)),
+    (("prompt_processor", _MODEL), ("prior", _MODEL)),
+    (("guidance", "enable_channels_last_format"), ("prior", "channels_last")),
+    (("guidance", "enable_sequential_cpu_offload"), ("prior", "cpu_offload")),
+    (("guidance", "view_dependent_prompting"), ("prompt_processor", "view_dependent_prompting")),
+    *(
+        (("prompt_processor", name), ("guidance", name))
+        for name in ("use_perp_neg", "perp_neg_f_sb", "perp_neg_f_fsb", "perp_neg_f_fs", "perp_neg_f_sf")
+    ),
+]
+
+# settings of threestudio's types for these experiments; those that ours lack are named in the warning
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "": ("n_gpus", "exp_dir", "trial_name", "trial_dir"),
+    "data": ("rays_d_normalize",),
+    "system": ("weights", "weights_ignore_modules", "cleanup_after_validation_step", "cleanup_after_test_step"),
+    "geometry": (
+        *("n_input_dims", "n_feature_dims", "shape_init", "shape_init_params", "isosurface", "isosurface_method"),
+        *("isosurface_resolution", "isosurface_threshold", "isosurface_chunk", "isosurface_coarse_to_fine"),
+        *("isosurface_deformable_grid", "isosurface_remove_outliers", "isosurface_outlier_n_faces_threshold"),
+        *("anneal_density_blob_std_config", "detach_blob_points", "pred_normal"),
+    ),
+    "material": ("use_bump", "diffuse_light_color", "ambient_light_color"),
+    "background": ("n_output_dims", "random_aug", "random_aug_prob", "share_aug_bg", "eval_color"),
+    "renderer": (
+        *("estimator", "prune_alpha_threshold", "return_comp_normal", "return_normal_perturb", "randomized"),
+        *("num_samples_per_ray_importance", "proposal_network_config", "prop_optimizer_config", "grid_prune"),
+    ),
+    "prompt_processor": (
+        *("spawn", "use_cache", "use_prompt_debiasing", "pretrained_model_name_or_path_prompt_debiasing"),
+        *("prompt_debiasing_mask_ids", "view_dependent_prompt_front"),
+    ),
+    "guidance": (
+        *("enable_memory_efficient_attention", "enable_attention_slicing", "token_merging", "token_merging_params"),
+        *("sqrt_anneal", "trainer_max_steps", "use_img_loss", "use_sjc", "var_red", "max_items_eval", "grad_clip"),
+    ),
+    "exporter": (
+        *("save_name", "save_normal", "save_uv", "save_texture", "texture_size", "texture_format"),
+        *("xatlas_chart_options", "xatlas_pack_options", "context_type"),
+    ),
+}
+
+
+def translate(content: dict[str, Any]) -> dict[str, Any]:
+    """Settings in threestudio's names as settings in ours; settings in ours are returned as they are."""
+    system = content["system"]
+    if not _is_foreign(system):
+        return content
+    system = {key: dict(value) if isinstance(value, dict) else value for key, value in system.items()}
+    lost = _rename(system)
+    content = {**content, "system": system}
+    lost += _without_counterpart(content)
+    if lost:
+        log.warning("these settings of threestudio have no counterpart here and are not used: %s", ", ".join(lost))
+    return content
+
+
+def _is_foreign(system: dict[str, Any]) -> bool:
+    guidance = system.get("guidance")
+    return (
+        system.get("guidance_type") in _GUIDANCES
+        or system.get("prompt_processor_type") in _PROMPT_PROCESSORS
+        or (isinstance(guidance, dict) and _MODEL in guidance)
+    )
+
+
+def _rename(system: dict[str, Any]) -> list[str]:
+    """Rename types and move settings, in place; returns settings that contradict others."""
+    default_model = _GUIDANCES.get(system.get("guidance_type", ""))
+    if default_model:
+        system["guidance_type"] = "sds"
+    if system.get("prompt_processor_type") in _PROMPT_PROCESSORS:
+        system["prompt_processor_type"] = "prompt-processor"
+    lost = []
+    for (old, key), (new, name) in _MOVES:
+        if not isinstance(system.get(old), dict) or key not in system[old]:
+            continue
+        value = system[old].pop(key)
+        if system.setdefault(new, {}).setdefault(name, value) != value:
+            lost.append(f"system.{old}.{key}")
+    half = (system.get("guidance") or {}).pop("half_precision_weights", True)
+    if not half:
+        system.setdefault("prior", {}).setdefault("precision", "float32")
+    if default_model:
+        system.setdefault("prior", {}).setdefault(_MODEL, default_model)
+    loss = system.get("loss")
+    if isinstance(loss, dict) and "lambda_orient" in loss:
+        loss.setdefault("orient_reduction", "ray_mean")
+    return lost
+
+
+def _without_counterpart(content: dict[str, Any]) -> list[str]:
+    """Remove, in place, what threestudio knows and we do not; returns the full names."""
+    system, lost = content["system"], []
+    for key in [key for key in _SETTINGS[""] if key in content]:
+        del content[key]
+        lost.append(key)
+    lost += _remove(content, "data", "data", content["data_type"], "data")
+    lost += _remove(content, "system", "system", content["system_type"], "system")
+    kinds: tuple[Kind, ...] = (
+        "geometry",
+        "material",
+        "background",
+        "renderer",
+        "prompt_processor",
+        "guidance",
+        "exporter",
+    )
+    for kind in kinds:
+        lost += _remove(system, kind, kind, system.get(f"{kind}_type"), f"system.{kind}")
+    if isinstance(system.get("loggers"), dict) and system["loggers"].pop("wandb", None) is not None:
+        lost.append("system.loggers.wandb")
+    return lost
+
+
+def _remove(owner: dict[str, Any], name: str, kind: Kind, type_name: str | None, where: str) -> list[str]:
+    mapping = owner.get(name)
+    if not isinstance(mapping, dict) or type_name is None:
+        return []
+    cls = find(kind, type_name, f"{where}_type")
+    own = {field.name for field in dataclasses.fields(cls.Config)}  # type: ignore[attr-defined]
+    lost = [key for key in mapping if key in _SETTINGS[name] and key not in own]
+    owner[name] = {key: value for key, value in mapping.items() if key not in lost}
+    return [f"{where}.{key}" for key in lost]

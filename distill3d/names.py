@@ -1,0 +1,25 @@
+"""Names for files and folders, from any text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+MAX_CHARACTERS = 60
+MAX_BYTES = 120  # file systems stop at 255; the timestamp and suffixes need room
+
+
+def safe_name(text: str) -> str:
+    """One short path component that any file system takes: letters and digits of any script and ``-_.@+=``.
+
+    Everything else becomes ``_``. Long names are cut, and names of which nothing is left (an emoji) are replaced, with
+    a hash of the text, so that different texts keep different names. Empty text stays empty.
+    """
+    text = unicodedata.normalize("NFC", text.strip())
+    name = re.sub(r"[^\w.@+=-]+", "_", text).strip("._ ")
+    if len(name) <= MAX_CHARACTERS and len(name.encode()) <= MAX_BYTES and (name or not text):
+        return name
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    cut = name[:MAX_CHARACTERS].encode("utf-8", "ignore")[:MAX_BYTES].decode("utf-8", "ignore").rstrip("._ ")
+    return f"{cut}-{digest}" if cut else digest
