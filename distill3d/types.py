@@ -125,8 +125,9 @@ class PromptEmbedding:
         rest = (None if x is None else function(x) for x in (self.mask, self.pooled))
         return PromptEmbedding(function(self.tokens), *rest)
 
-    def to(self, device: torch.device | str) -> PromptEmbedding:
-        return self._map(lambda x: x.to(device))
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PromptEmbedding:
+        """On a device, with tokens and pooled in a precision; the mask stays boolean."""
+        return self._map(lambda x: x.to(device=device, dtype=dtype if x.is_floating_point() else None))
 
     def __getitem__(self, rows: Any) -> PromptEmbedding:
         """Rows by an index tensor, a list or a slice (never a bare int, which would drop the batch dimension)."""

@@ -1,0 +1,61 @@
+"""The kinds of diffusion model, as their model_index.json names them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+KindName = Literal["embedded", "stable-diffusion", "sdxl", "deepfloyd-if", "sd3", "flux"]
+
+
+@dataclass(frozen=True)
+class PriorKind:
+    """Which components of a diffusers folder a kind uses. ``towers`` pairs each tokenizer with its text encoder."""
+
+    name: KindName
+    title: str
+    pipelines: tuple[str, ...]  # values of "_class_name"
+    network: str
+    towers: tuple[tuple[str, str], ...]
+    vae: bool = False
+
+    @property
+    def image_components(self) -> tuple[str, ...]:
+        return (self.network, "scheduler", *(("vae",) if self.vae else ()))
+
+    @property
+    def text_components(self) -> tuple[str, ...]:
+        return tuple(component for tower in self.towers for component in tower)
+
+
+_ONE = (("tokenizer", "text_encoder"),)
+_TWO = (*_ONE, ("tokenizer_2", "text_encoder_2"))
+_THREE = (*_TWO, ("tokenizer_3", "text_encoder_3"))
+
+KINDS: tuple[PriorKind, ...] = (
+    PriorKind("embedded", "the embedded pixel prior", ("EmbeddedPixelPipeline",), "unet", _ONE),
+    PriorKind(
+        "stable-diffusion",
+        "Stable Diffusion 1.x and 2.x",
+        ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
+        "unet",
+        _ONE,
+        vae=True,
+    ),
+    PriorKind(
+        "sdxl",
+        "Stable Diffusion XL",
+        ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
+        "unet",
+        _TWO,
+        vae=True,
+    ),
+    PriorKind("deepfloyd-if", "DeepFloyd IF, stage I", ("IFPipeline", "IFImg2ImgPipeline"), "unet", _ONE),
+    PriorKind("sd3", "Stable Diffusion 3 and 3.5", ("StableDiffusion3Pipeline",), "transformer", _THREE, vae=True),
+    PriorKind("flux", "FLUX.1", ("FluxPipeline",), "transformer", _TWO, vae=True),
+)
+
+
+def kind_of(class_name: str) -> PriorKind | None:
+    """The kind whose pipeline a model_index.json names, or None."""
+    return next((kind for kind in KINDS if class_name in kind.pipelines), None)

@@ -1,0 +1,67 @@
+"""How a list of passes becomes as few calls of the network as possible."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distill3d.types import Pass, Prediction, PromptEmbedding
+
+
+def unique_passes(passes: list[Pass], by_value: bool) -> tuple[list[Pass], list[int]]:
+    """The distinct passes, and for each given pass the index of its representative.
+
+    With ``by_value`` tensors of equal values are one; without it only the same objects are, since merging two tensors
+    that carry different graphs would starve one of them of its gradient.
+    """
+    unique: list[Pass] = []
+    index: list[int] = []
+    for candidate in passes:
+        twin = next((i for i, known in enumerate(unique) if _same_pass(known, candidate, by_value)), None)
+        if twin is None:
+            twin = len(unique)
+            unique.append(candidate)
+        index.append(twin)
+    return unique, index
+
+
+def batches(passes: list[Pass]) -> list[list[int]]:
+    """Indices of passes that fit into one call: the same adapter, image shape and text shape."""
+    groups: dict[tuple, list[int]] = {}
+    for i, item in enumerate(passes):
+        pooled = None if item.text.pooled is None else item.text.pooled.shape[1:]
+        key = (id(item.adapter), item.z.shape[1:], item.text.tokens.shape[1:], pooled, item.text.mask is None)
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())
+
+
+def join(passes: list[Pass]) -> Pass:
+    """One pass with the rows of all, in order; they share their adapter."""
+    if len(passes) == 1:
+        return passes[0]
+    text = PromptEmbedding.cat([item.text for item in passes])
+    z, t = torch.cat([item.z for item in passes]), torch.cat([item.t for item in passes])
+    return Pass(z, t, text, passes[0].adapter)
+
+
+def split(prediction: Prediction, rows: list[int]) -> list[Prediction]:
+    """The inverse of `join` on the answer."""
+    parts = zip(prediction.noise.split(rows), prediction.x0.split(rows), strict=True)
+    return [Prediction(noise, x0) for noise, x0 in parts]
+
+
+def _same_pass(a: Pass, b: Pass, by_value: bool) -> bool:
+    if a.adapter is not b.adapter:
+        return False
+    pairs = [(a.t, b.t), (a.z, b.z)]
+    if a.text is not b.text:
+        pairs += [(getattr(a.text, name), getattr(b.text, name)) for name in ("pooled", "mask", "tokens")]
+    return all(_same_tensor(x, y, by_value) for x, y in pairs)
+
+
+def _same_tensor(a: Tensor | None, b: Tensor | None, by_value: bool) -> bool:
+    if a is b:
+        return True
+    if a is None or b is None or not by_value:
+        return False
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)

@@ -1,0 +1,59 @@
+"""The settings of ``system.prior``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+PRECISIONS = {
+    "float32": torch.float32,
+    "32": torch.float32,
+    "float16": torch.float16,
+    "16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+
+
+@dataclass
+class PriorConfig:
+    """Which diffusion model, and how it runs. Only the name is needed; the kind is read from its model_index.json."""
+
+    pretrained_model_name_or_path: str = "embedded"  # "embedded", a diffusers folder, or a Hub id
+    revision: str | None = None  # branch, tag or commit of a Hub model
+    variant: str | None = None  # "fp16": the half-precision files of a Hub model, where it has them
+    precision: str = "auto"  # auto, float32, float16, bfloat16
+    image_size: int | None = None  # short side at which the model sees the render, in pixels; None: its native sizes
+    lora_weights: str | None = None  # a LoRA file in safetensors, or a folder with one, fused into the network
+    lora_scale: float = 1.0
+    distilled_guidance: float = 3.5  # FLUX.1-dev's own input, learned by distillation; not the guidance scale
+    text_tokens: int | None = None  # length of a T5 prompt; None: 77 for DeepFloyd IF, 256 for SD3, 512 for FLUX
+    channels_last: bool = True
+    compile: bool = False  # torch.compile of the network; needs a compiler
+    cpu_offload: bool = False  # the network's layers wait in main memory and visit the GPU one after the other
+    vae_checkpointing: bool = False  # recompute the VAE encoder in backward: less memory, a third more time
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+
+    def __post_init__(self) -> None:
+        if not str(self.pretrained_model_name_or_path or "").strip():
+            raise ValueError(
+                "system.prior.pretrained_model_name_or_path is empty: give embedded, a diffusers folder or a Hub id"
+            )
+        if self.precision != "auto" and self.precision not in PRECISIONS:
+            raise ValueError(f"system.prior.precision={self.precision!r}: choose auto, {', '.join(PRECISIONS)}")
+        for setting in ("image_size", "text_tokens"):
+            value = getattr(self, setting)
+            if value is not None and value < 1:
+                raise ValueError(f"system.prior.{setting}={value} must be positive, or null for the model's own")
+
+
+def choose_dtype(precision: str, device: torch.device, half: torch.dtype = torch.float16) -> torch.dtype:
+    """The precision of frozen weights: fp32 on a CPU; ``half`` on a GPU, or fp16 where the GPU has no bf16."""
+    if precision != "auto":
+        return PRECISIONS[precision]
+    if device.type == "cuda":
+        no_bf16 = half is torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.float16 if no_bf16 else half
+    return torch.float16 if device.type == "mps" else torch.float32
