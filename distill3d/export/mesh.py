@@ -1,0 +1,135 @@
+"""Triangle surfaces: parts, smoothing, decimation, normals, and what can be measured on them. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Triangles in world units (z up), counter-clockwise seen from outside; neighbours share vertices by index."""
+
+    vertices: Float[ndarray, "V 3"]
+    faces: Int[ndarray, "F 3"]
+
+    @property
+    def volume(self) -> float:
+        """Signed volume by the divergence theorem: positive where the faces point outwards."""
+        return float(_signed_volumes(self).sum())
+
+    @property
+    def is_watertight(self) -> bool:
+        """Whether every directed edge occurs once, and once in the other direction."""
+        edges = directed_edges(self.faces)
+        forward, backward = (np.sort(_edge_keys(e, len(self.vertices))) for e in (edges, edges[:, ::-1]))
+        return bool((np.diff(forward) > 0).all()) and np.array_equal(forward, backward)
+
+
+def directed_edges(faces: Int[ndarray, "F 3"]) -> Int[ndarray, "3F 2"]:
+    """The three edges of every face, in the face's direction."""
+    return np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+
+
+def face_normals(surface: Surface) -> Float[ndarray, "F 3"]:
+    """Normals by the right-hand rule whose length is twice the area."""
+    a, b, c = (surface.vertices[surface.faces[:, i]] for i in range(3))
+    return np.cross(b - a, c - a)
+
+
+def vertex_normals(surface: Surface) -> Float[ndarray, "V 3"]:
+    """Unit normals: those of the faces around a vertex, weighted by their angles there."""
+    corners = surface.vertices[surface.faces]
+    normals = _normalized(face_normals(surface))
+    summed = np.zeros(surface.vertices.shape, np.float64)
+    for i in range(3):
+        u, v = (_normalized(corners[:, (i + k) % 3] - corners[:, i]) for k in (1, 2))
+        angle = np.arccos(np.clip((u * v).sum(axis=1), -1.0, 1.0))
+        np.add.at(summed, surface.faces[:, i], normals * angle[:, None])
+    unit = _normalized(summed)
+    unit[np.linalg.norm(unit, axis=1) < 0.5] = (0.0, 0.0, 1.0)  # a vertex of degenerate faces only: any unit vector
+    return unit.astype(np.float32)
+
+
+def without_unused_vertices(surface: Surface) -> Surface:
+    """The same faces with the vertices that they use, in the same order."""
+    used, faces = np.unique(surface.faces, return_inverse=True)
+    return Surface(surface.vertices[used], faces.reshape(surface.faces.shape))
+
+
+def largest_parts(surface: Surface, keep_parts: int, min_part_share: float) -> tuple[Surface, int]:
+    """The connected parts with the largest volumes, and how many others were dropped.
+
+    A part stays if it is among the ``keep_parts`` largest and has at least ``min_part_share`` of the largest one's
+    volume. Parts of negative volume are the walls of cavities inside the object, which nobody sees: they go.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = directed_edges(surface.faces)
+    count = len(surface.vertices)
+    graph = coo_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(count, count))
+    _, label = connected_components(graph, directed=False)
+    part = label[surface.faces[:, 0]]
+    volumes = np.bincount(part, weights=_signed_volumes(surface), minlength=label.max() + 1)
+    largest = np.argsort(-volumes, kind="stable")[:keep_parts]
+    kept = largest[volumes[largest] >= max(min_part_share * volumes.max(), 1e-30)]
+    present = len(np.unique(part))
+    return without_unused_vertices(Surface(surface.vertices, surface.faces[np.isin(part, kept)])), present - len(kept)
+
+
+def smoothed(surface: Surface, iterations: int, shrink: float = 0.5, inflate: float = -0.53) -> Surface:
+    """Taubin's filter (SIGGRAPH 1995): Laplacian steps that shrink and inflate by turns, so that the volume stays."""
+    from scipy.sparse import coo_array
+
+    edges = directed_edges(surface.faces)  # of a closed surface: each neighbour once
+    count = len(surface.vertices)
+    neighbours = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count)).tocsr()
+    degree = np.maximum(neighbours.sum(axis=1), 1.0)[:, None]
+    vertices = surface.vertices.astype(np.float64)
+    for factor in (shrink, inflate) * iterations:
+        vertices = vertices + factor * (neighbours @ vertices / degree - vertices)
+    return Surface(vertices.astype(np.float32), surface.faces)
+
+
+def decimated(surface: Surface, target_faces: int) -> Surface:
+    """About ``target_faces`` faces by quadric edge collapse; a closed surface stays closed.
+
+    The collapse knows no topology and can pinch thin parts; then the target is doubled until the result is closed.
+    """
+    import fast_simplification
+
+    closed = surface.is_watertight
+    while len(surface.faces) > target_faces:
+        vertices, faces = fast_simplification.simplify(
+            surface.vertices.astype(np.float64), surface.faces.astype(np.int32), target_count=target_faces
+        )[:2]
+        simpler = without_unused_vertices(Surface(vertices.astype(np.float32), faces.astype(np.int64)))
+        if len(faces) and (simpler.is_watertight or not closed):
+            return simpler
+        target_faces *= 2
+    return surface
+
+
+def fold_free(before: Surface, after: Surface) -> Bool[ndarray, "V"]:
+    """Vertices whose faces all kept their orientation when the vertices moved from ``before`` to ``after``."""
+    turned = (face_normals(before) * face_normals(after)).sum(axis=1) <= 0.0
+    good = np.ones(len(before.vertices), bool)
+    good[before.faces[turned].ravel()] = False
+    return good
+
+
+def _signed_volumes(surface: Surface) -> Float[ndarray, "F"]:
+    a, b, c = (surface.vertices[surface.faces[:, i]].astype(np.float64) for i in range(3))
+    return (a * np.cross(b, c)).sum(axis=1) / 6.0
+
+
+def _edge_keys(edges: Int[ndarray, "E 2"], count: int) -> Int[ndarray, "E"]:
+    return edges[:, 0].astype(np.int64) * count + edges[:, 1]
+
+
+def _normalized(vectors: Float[ndarray, "N 3"]) -> Float[ndarray, "N 3"]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)

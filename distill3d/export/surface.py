@@ -1,0 +1,154 @@
+"""From a trained scene to one clean surface: where it lies, which parts stay, how many faces."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from distill3d.camera import make_cameras
+from distill3d.export.grid import Box, DensityGrid, level_box, opaque_box, refine, scan
+from distill3d.export.isosurface import EmptySurfaceError, check_not_degenerate, describe_quantiles, extract_isosurface
+from distill3d.export.mesh import Surface, decimated, fold_free, largest_parts, smoothed, vertex_normals
+from distill3d.export.query import Field, project_to_isosurface
+from distill3d.export.threshold import choose_threshold
+from distill3d.types import Cameras, Light, RenderOutput, ShadingMode
+
+log = logging.getLogger(__name__)
+
+SCAN_CELLS = 80  # the first look at the whole scene; the object may fill a quarter of it
+BASE_CELLS = 64  # the coarsest grid that refinement starts from
+VIEW_ELEVATIONS_DEG = (10.0, 40.0)  # by turns, so that silhouettes see the sides and the top
+
+
+class Renderer(Protocol):
+    """What an exporter sees of a trained scene."""
+
+    geometry: Field
+
+    def render(
+        self,
+        cameras: Cameras,
+        light: Light | None = None,
+        shading: ShadingMode = "albedo",
+        background: Tensor | None = None,
+    ) -> RenderOutput: ...
+
+
+@dataclass(frozen=True)
+class SurfaceSettings:
+    """How to find and to clean the surface; ``threshold`` None means automatic."""
+
+    threshold: float | None
+    resolution: int
+    keep_parts: int
+    min_part_share: float
+    smooth: int
+    faces: int
+    views: int
+    view_size: int
+
+
+@dataclass(frozen=True)
+class FoundSurface:
+    """The surface, the density at which it lies, and the views in which the scene was looked at."""
+
+    surface: Surface
+    level: float
+    reach: float  # how far the true isosurface may lie from the simplified one, world units
+    cameras: Cameras
+    views: RenderOutput
+    figures: dict[str, float | int | str]
+
+
+def find_surface(renderer: Renderer, settings: SurfaceSettings) -> FoundSurface:
+    """Scan, choose the level, refine, extract, clean. Raises EmptySurfaceError if there is no surface."""
+    field = renderer.geometry
+    box = object_box(field, settings.threshold)
+    halvings = max(int(math.log2(settings.resolution / BASE_CELLS)), 0)
+    grid = scan(field, box, math.ceil(settings.resolution / 2**halvings))
+    cameras = surrounding_cameras(box, settings.views, settings.view_size)
+    views = renderer.render(cameras, shading="albedo", background=torch.ones(3))
+    level, figures = _level(grid, cameras, views, settings.threshold)
+    check_not_degenerate(grid, level)
+    for _ in range(halvings):
+        grid = refine(field, grid, level)
+    surface = extract_isosurface(grid, level)
+    reach = max(2.0 * grid.spacing, 0.01 * float(box.extent.max()))
+    surface, cleaning = _clean(field, surface, level, reach, settings)
+    return FoundSurface(surface, level, reach, cameras, views, figures | {"voxel": grid.spacing} | cleaning)
+
+
+def object_box(field: Field, threshold: float | None) -> Box:
+    """The box around what is opaque, or around what exceeds a given threshold; EmptySurfaceError if nothing does."""
+    radius = torch.full((3,), float(field.radius))
+    grid = scan(field, Box(-radius, radius), SCAN_CELLS)
+    if not bool(grid.values.isfinite().all()):
+        check_not_degenerate(grid, 0.0)
+    box = opaque_box(grid) if threshold is None else level_box(grid, threshold)
+    if box is None:
+        tried = (
+            "no threshold gives a surface: nothing is opaque" if threshold is None else f"no density > {threshold:g}"
+        )
+        raise EmptySurfaceError(
+            f"the scene is empty ({tried}); set system.exporter.threshold below the largest density, or train longer; "
+            f"density quantiles: {describe_quantiles(grid)}"
+        )
+    return box
+
+
+def surrounding_cameras(box: Box, count: int, size: int) -> Cameras:
+    """Cameras around the box that see all of it, starting at the front."""
+    index = torch.arange(count)
+    elevation_deg = torch.tensor(VIEW_ELEVATIONS_DEG)[index % len(VIEW_ELEVATIONS_DEG)]
+    distance = 1.5 * float(box.extent.norm())  # three radii of the box's sphere
+    fovy_deg = torch.full((count,), 2.0 * math.degrees(math.asin(1.0 / 3.0)))
+    center = box.center.expand(count, 3)
+    full = torch.full((count,), distance)
+    return make_cameras(elevation_deg, index * (360.0 / count), full, fovy_deg, size, size, center, center)
+
+
+def _level(
+    grid: DensityGrid, cameras: Cameras, views: RenderOutput, threshold: float | None
+) -> tuple[float, dict[str, float | int | str]]:
+    if threshold is not None:
+        return threshold, {"threshold": threshold}
+    choice = choose_threshold(grid, cameras, views.opacity[:, 0].cpu() > 0.5)
+    tried = ", ".join(f"{c:.3g}: {a:.3f}" for c, a in zip(choice.candidates, choice.agreements, strict=True))
+    log.info("threshold %.4g chosen by silhouettes (density: agreement): %s", choice.threshold, tried)
+    return choice.threshold, {"threshold": choice.threshold, "silhouette_agreement": choice.agreement}
+
+
+def _clean(
+    field: Field, surface: Surface, level: float, reach: float, settings: SurfaceSettings
+) -> tuple[Surface, dict[str, float | int | str]]:
+    extracted = len(surface.faces)
+    surface, dropped = largest_parts(surface, settings.keep_parts, settings.min_part_share)
+    surface = smoothed(surface, settings.smooth) if settings.smooth else surface
+    surface = decimated(surface, settings.faces)
+    surface = surface if settings.smooth else on_isosurface(field, surface, level, reach)
+    figures: dict[str, float | int | str] = {
+        "faces": len(surface.faces),
+        "faces_extracted": extracted,
+        "parts_dropped": dropped,
+        "watertight": int(surface.is_watertight),
+        "volume": surface.volume,
+    }
+    log.info(
+        "isosurface with %d faces, %d small or hidden parts dropped, decimated to %d faces, %s",
+        *(extracted, dropped, len(surface.faces), "watertight" if figures["watertight"] else "not watertight"),
+    )
+    return surface, figures
+
+
+def on_isosurface(field: Field, surface: Surface, level: float, reach: float) -> Surface:
+    """The vertices moved along their normals to the true isosurface, except where that would fold the surface."""
+    start, normals = torch.from_numpy(surface.vertices), torch.from_numpy(vertex_normals(surface))
+    moved = project_to_isosurface(field, start, normals, level, reach).numpy()
+    good = fold_free(surface, replace(surface, vertices=moved))
+    moved[~good] = surface.vertices[~good]
+    return replace(surface, vertices=moved)

@@ -1,0 +1,64 @@
+"""The density at which the surface lies: the candidate whose silhouettes agree best with the rendered opacity."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from distill3d.camera import camera_rays
+from distill3d.export.grid import DensityGrid, sample_grid
+from distill3d.types import Cameras
+
+CANDIDATES = 12
+PLATEAU = 0.005  # candidates this close to the best agreement are equally good; the middle one is the most robust
+
+
+@dataclass(frozen=True)
+class ThresholdChoice:
+    """The chosen density, its agreement with the opacity, and everything that was tried."""
+
+    threshold: float
+    agreement: float  # intersection over union of the silhouettes, all views together
+    candidates: list[float]
+    agreements: list[float]
+
+
+def choose_threshold(grid: DensityGrid, cameras: Cameras, opaque: Bool[Tensor, "B H W"]) -> ThresholdChoice:
+    """Compare silhouettes with ``opaque`` (the rendered opacity above one half) for a ladder of densities.
+
+    The silhouette of the isosurface at a threshold is where the largest density along the ray exceeds it, so one
+    walk through the grid serves every candidate. The ladder is geometric: from ``ln 2 / diagonal``, the density of a
+    uniform box that is half opaque, to 0.9 of the largest density. Raises ValueError if the grid holds no density.
+    """
+    highest, lowest = 0.9 * float(grid.values.max()), math.log(2.0) / float(grid.box.extent.norm())
+    if not highest > 0.0:
+        raise ValueError("the density is zero everywhere, so no threshold exists")
+    lowest = min(lowest, 0.5 * highest)
+    candidates = torch.logspace(math.log10(lowest), math.log10(highest), CANDIDATES).tolist()
+    along_rays = largest_density(grid, cameras)
+    agreements = [intersection_over_union(along_rays > candidate, opaque) for candidate in candidates]
+    good = [i for i, a in enumerate(agreements) if a >= max(agreements) - PLATEAU]
+    chosen = good[len(good) // 2]
+    return ThresholdChoice(candidates[chosen], agreements[chosen], candidates, agreements)
+
+
+def largest_density(grid: DensityGrid, cameras: Cameras) -> Float[Tensor, "B H W"]:
+    """The largest trilinear density along each pixel's ray within the grid's box, sampled every half cell."""
+    rays = camera_rays(cameras.to("cpu"))
+    box, step = grid.box, 0.5 * grid.spacing
+    distance = (rays.origins - box.center).norm(dim=-1).amax()
+    reach = 0.5 * float(box.extent.norm())
+    largest = torch.zeros(rays.origins.shape[:-1])
+    for t in torch.arange(max(float(distance) - reach, 0.0), float(distance) + reach, step):
+        largest = torch.maximum(largest, sample_grid(grid, rays.origins + t * rays.directions))
+    return largest
+
+
+def intersection_over_union(a: Bool[Tensor, "*S"], b: Bool[Tensor, "*S"]) -> float:
+    """``|a and b| / |a or b|``; two empty sets agree."""
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 1.0
