@@ -65,24 +65,10 @@ def save_pipeline(folder: Path, class_name: str, components: dict[str, Any], **e
 
 def embedded(folder: Path, seed: int = 0) -> Path:
     """The embedded prior's kind, with diffusers' own U-Net: v-prediction in pixels, pooled text and cross-attention."""
-    from diffusers import DDPMScheduler, UNet2DConditionModel
+    from diffusers import DDPMScheduler
 
     torch.manual_seed(seed)
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        attention_head_dim=8,
-        cross_attention_dim=WIDTH,
-        encoder_hid_dim=WIDTH,
-        addition_embed_type="text",
-        addition_embed_type_num_heads=2,
-    )
+    unet = _unet(16, 3, encoder_hid_dim=WIDTH, addition_embed_type="text", addition_embed_type_num_heads=2)
     scheduler = DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2")
     components = {
         "unet": unet,
@@ -93,4 +79,219 @@ def embedded(folder: Path, seed: int = 0) -> Path:
     return save_pipeline(folder, "EmbeddedPixelPipeline", components)
 
 
-TINY: dict[str, Callable[[Path], Path]] = {"embedded": embedded}
+def _unet(sample_size: int, channels: int, context: int = WIDTH, **extra: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    settings: dict[str, Any] = {
+        "sample_size": sample_size,
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "norm_num_groups": 4,
+        "attention_head_dim": 2,
+        "cross_attention_dim": context,
+    }
+    return UNet2DConditionModel(**(settings | extra))
+
+
+def _vae(latent_channels: int = 4, **extra: Any) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=latent_channels,
+        norm_num_groups=4,
+        sample_size=16,
+        **extra,
+    )
+
+
+def _clip_with_projection(**sizes: int) -> Any:
+    from transformers import CLIPTextModelWithProjection
+
+    return CLIPTextModelWithProjection(clip_config(**sizes)).eval()
+
+
+def _t5(width: int = WIDTH) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=300, d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    return T5EncoderModel(config).eval()
+
+
+def t5_tokenizer() -> Any:
+    """Characters as unigram pieces: enough for a T5 tokenizer that takes any ASCII text."""
+    from transformers import T5Tokenizer
+
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    return T5Tokenizer(vocab=pieces + [(chr(i), -3.0) for i in range(33, 127)], extra_ids=0)
+
+
+def stable_diffusion(folder: Path, prediction_type: str = "epsilon", seed: int = 0) -> Path:
+    """SD 1.x (eps) and 2.x (v-prediction): latents of 4 channels at half the pixels."""
+    from diffusers import DDIMScheduler
+
+    torch.manual_seed(seed)
+    components = {
+        "unet": _unet(16, 4),
+        "vae": _vae(scaling_factor=0.18215),
+        "scheduler": DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+            prediction_type=prediction_type,
+        ),
+        "text_encoder": clip_text_model(),
+        "tokenizer": clip_tokenizer(),
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    return save_pipeline(folder, "StableDiffusionPipeline", components)
+
+
+def stable_diffusion_2(folder: Path) -> Path:
+    return stable_diffusion(folder, "v_prediction")
+
+
+def sdxl(folder: Path, seed: int = 0) -> Path:
+    """Two text towers of different widths, pooled text of the second, six numbers for the sizes."""
+    from diffusers import EulerDiscreteScheduler
+
+    torch.manual_seed(seed)
+    unet = _unet(
+        16,
+        4,
+        context=2 * WIDTH,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=6 * 4 + 16,
+    )
+    components = {
+        "unet": unet,
+        "vae": _vae(scaling_factor=0.13025, force_upcast=True),
+        "scheduler": EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading"
+        ),
+        "text_encoder": clip_text_model(),
+        "tokenizer": clip_tokenizer(),
+        "text_encoder_2": _clip_with_projection(),
+        "tokenizer_2": clip_tokenizer(),
+    }
+    return save_pipeline(folder, "StableDiffusionXLPipeline", components, force_zeros_for_empty_prompt=True)
+
+
+def deepfloyd_if(folder: Path, seed: int = 0) -> Path:
+    """Pixels, T5, and 6 output channels of which 3 are a variance."""
+    from diffusers import DDPMScheduler
+
+    torch.manual_seed(seed)
+    unet = _unet(
+        16,
+        3,
+        out_channels=6,
+        encoder_hid_dim=WIDTH,
+        encoder_hid_dim_type="text_proj",
+        addition_embed_type="text",
+        addition_embed_type_num_heads=2,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        resnet_time_scale_shift="scale_shift",
+    )
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="learned_range", thresholding=True)
+    components = {
+        "unet": unet,
+        "scheduler": scheduler,
+        "text_encoder": _t5(),
+        "tokenizer": t5_tokenizer(),
+        "safety_checker": None,
+        "feature_extractor": None,
+        "watermarker": None,
+    }
+    return save_pipeline(folder, "IFPipeline", components)
+
+
+def sd3(folder: Path, seed: int = 0, with_t5: bool = True) -> Path:
+    """Two CLIP towers beside each other, T5 behind them, a transformer over latents of 16 channels."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+
+    torch.manual_seed(seed)
+    transformer = SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=2 * WIDTH,
+        caption_projection_dim=16,
+        pooled_projection_dim=32,
+        out_channels=4,
+        pos_embed_max_size=16,
+    )
+    components = {
+        "transformer": transformer,
+        "vae": _vae(scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "text_encoder": _clip_with_projection(),
+        "tokenizer": clip_tokenizer(),
+        "text_encoder_2": _clip_with_projection(),
+        "tokenizer_2": clip_tokenizer(),
+        "text_encoder_3": _t5(2 * WIDTH) if with_t5 else None,
+        "tokenizer_3": t5_tokenizer() if with_t5 else None,
+    }
+    return save_pipeline(folder, "StableDiffusion3Pipeline", components)
+
+
+def flux(folder: Path, seed: int = 0, guidance_embeds: bool = True) -> Path:
+    """Packed latents, pooled CLIP, T5, and the distilled guidance as an input."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+
+    torch.manual_seed(seed)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        guidance_embeds=guidance_embeds,
+        axes_dims_rope=(4, 4, 8),
+    )
+    components = {
+        "transformer": transformer,
+        "vae": _vae(scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "text_encoder": clip_text_model(),
+        "tokenizer": clip_tokenizer(),
+        "text_encoder_2": _t5(),
+        "tokenizer_2": t5_tokenizer(),
+    }
+    return save_pipeline(folder, "FluxPipeline", components)
+
+
+TINY: dict[str, Callable[[Path], Path]] = {
+    "embedded": embedded,
+    "stable-diffusion": stable_diffusion,
+    "stable-diffusion-2": stable_diffusion_2,
+    "sdxl": sdxl,
+    "deepfloyd-if": deepfloyd_if,
+    "sd3": sd3,
+    "flux": flux,
+}
+
+
+def tiny_settings(kind: str) -> dict[str, Any]:
+    """What ``system.prior`` needs to be small: FLUX's config names no image size, T5's prompts are long."""
+    settings: dict[str, Any] = {"image_size": 32} if kind == "flux" else {}
+    return settings | ({"text_tokens": 12} if kind in ("deepfloyd-if", "sd3", "flux") else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -65,14 +66,12 @@ class LoraAdapter(nn.Module):
 
 
 def attention_projections(network: nn.Module) -> dict[str, nn.Linear]:
-    """Linear layers that sit directly in a module whose class is an attention: diffusers' and the project's own."""
-    found: dict[str, nn.Linear] = {}
-    for prefix, module in network.named_modules():
-        if "attention" not in type(module).__name__.lower():
-            continue
-        for name, child in module.named_modules():
-            # a block of attentions (BasicTransformerBlock inside AttentionBlock) also holds feed-forward layers
-            inside_feed_forward = any(part in name for part in ("ff", "mlp", "norm"))
-            if isinstance(child, nn.Linear) and not inside_feed_forward:
-                found.setdefault(f"{prefix}.{name}" if prefix else name, child)
-    return found
+    """The linear layers that are named as diffusers names the projections of an attention."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and _PROJECTION.search(name)
+    }
+
+
+_PROJECTION = re.compile(r"(^|\.)(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)$")

@@ -29,7 +29,7 @@ class FrozenPrior:
     """
 
     half = torch.float16  # what the weights were published for
-    size_multiple = 16  # of the longer side of an image that is not square, in pixels
+    size_multiple = 8  # of both sides of an image, in pixels
 
     def __init__(self, folder: ModelFolder, cfg: PriorConfig, device: torch.device | str) -> None:
         self.device = torch.device(device)
@@ -39,10 +39,14 @@ class FrozenPrior:
         self.identity = prior_identity(folder, cfg)
         self.network = self._load_network()
         self._fast_network: Any = torch.compile(self.network) if cfg.compile else self.network
-        self.image_sizes = (cfg.image_size,) if cfg.image_size else self.native_sizes()
+        self.load_rest()
+        self.image_sizes = self._image_sizes()
         self._read_schedule()
 
     # what a kind of model adds
+
+    def load_rest(self) -> None:
+        """What the kind needs beside the network; it may set `size_multiple`."""
 
     def native_sizes(self) -> tuple[int, ...]:
         """Sizes of the rendered image that the network was trained on, in pixels, ascending."""
@@ -117,6 +121,17 @@ class FrozenPrior:
         self._conversion = CONVERSIONS[kind]
         self._alphas_cumprod = scheduler.alphas_cumprod.float().to(self.device)
         self.num_train_timesteps: int = len(self._alphas_cumprod)
+
+    def _image_sizes(self) -> tuple[int, ...]:
+        size = self.cfg.image_size
+        if size is None:
+            return self.native_sizes()
+        if size % self.size_multiple:
+            raise PriorError(
+                f"system.prior.image_size={size} is no multiple of {self.size_multiple}, which "
+                f"{self.folder.kind.title} needs; null means {', '.join(map(str, self.native_sizes()))}"
+            )
+        return (size,)
 
     def _to_native(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 h w"]:
         return to_native(rgb, self.image_sizes, self.size_multiple)

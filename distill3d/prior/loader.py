@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 
 from distill3d.prior.base import DiffusionPrior, PromptEncoder
+from distill3d.prior.flow import FlowPrior, FluxPrior
 from distill3d.prior.frozen import FrozenPrior, prior_identity
 from distill3d.prior.hub import PriorError, local_folder
 from distill3d.prior.kinds import KindName
+from distill3d.prior.latent import LatentPrior, SdxlPrior
 from distill3d.prior.model_folder import ModelFolder, open_folder
 from distill3d.prior.pixel import PixelPrior
 from distill3d.prior.prompt import TextTowers, text_identity_of
@@ -32,6 +34,10 @@ __all__ = [
 _PRIORS: dict[KindName, type[FrozenPrior]] = {
     "embedded": PixelPrior,
     "deepfloyd-if": PixelPrior,
+    "stable-diffusion": LatentPrior,
+    "sdxl": SdxlPrior,
+    "sd3": FlowPrior,
+    "flux": FluxPrior,
 }
 
 

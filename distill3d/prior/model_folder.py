@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,8 @@ class ModelFolder:
         check_weights(self.path, component, self.variant, self.name)
         cls = self._class(component)
         try:
-            module = cls.from_pretrained(self.path / component, **self._options(cls, dtype))
+            with _without_progress_bars():
+                module = cls.from_pretrained(self.path / component, **self._options(cls, dtype))
         except (OSError, RuntimeError, ValueError) as error:
             raise self._broken(component, error) from error
         return module.eval().requires_grad_(False).to(device)
@@ -97,6 +100,19 @@ def open_folder(name: str, revision: str | None = None, variant: str | None = No
     if components:
         path = find_folder(name, revision, variant, components)
     return ModelFolder(name, path, kind, index, variant)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 # where the classes of a model_index.json may come from; anything else would be code of unknown origin

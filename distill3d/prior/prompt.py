@@ -25,8 +25,9 @@ class Tower:
     model: Any
 
     def tokenize(self, texts: list[str], length: int | None = None) -> dict[str, Tensor]:
-        """Ids and mask, padded and cut to ``length`` tokens (None: the tokenizer's own)."""
-        length = length or self.tokenizer.model_max_length
+        """Ids and mask, padded and cut to ``length`` tokens (None: as many as tokenizer and encoder both take)."""
+        positions = getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        length = length or min(self.tokenizer.model_max_length, positions)
         tokens = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         device = next(self.model.parameters()).device
         return {"input_ids": tokens.input_ids.to(device), "attention_mask": tokens.attention_mask.to(device)}
