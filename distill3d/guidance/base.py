@@ -1,22 +1,37 @@
-"""What every guidance shares: the protocol, the distillation loss, and the classifier-free combination."""
+"""What every guidance shares: the protocol, the settings, the draw of t and noise, and the distillation loss.
+
+A new rule is one file: a subclass of `ScoreDistillation` that names its texts (``roles``), its published settings
+(``Config.published``) and its ``gradient``, which asks `predict` for the passes that it needs.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
+from distill3d.guidance.perp_neg import Decay, ViewDecays, perp_neg, view_requests, view_texts
+from distill3d.guidance.timesteps import TimestepSampling, draw_timesteps, timestep_bounds
+from distill3d.guidance.weighting import WeightingStrategy, time_weight
 from distill3d.prior.base import DiffusionPrior
-from distill3d.types import GuidanceInput, GuidanceOutput, Prompt, TextRequest
+from distill3d.rng import rng
+from distill3d.schedule import Scheduled, check_schedule, scheduled
+from distill3d.types import GuidanceInput, GuidanceOutput, Pass, Prediction, Prompt, PromptEmbedding, TextRequest
+
+Diagnostics = dict[str, float | Tensor]
+SCHEDULED = ("guidance_scale", "min_step_percent", "max_step_percent", "grad_clip")
 
 
 class Guidance(Protocol):
     """A rule for the gradient. It asks the prior for the passes that it needs; nothing else is computed."""
 
     def texts(self, prompt: Prompt) -> dict[str, TextRequest]:
-        """Roles to texts: ``conditional`` (per view), ``unconditional`` (""), ``negative`` (the user's), and its own."""
+        """Roles to texts: ``conditional`` (per view), ``unconditional`` (""), ``negative`` (the user's), its own."""
         ...
 
     def __call__(self, prior: DiffusionPrior, inputs: GuidanceInput) -> GuidanceOutput: ...
@@ -34,3 +49,206 @@ def distillation_loss(x: Float[Tensor, "B C h w"], grad: Float[Tensor, "B C h w"
 def classifier_free(conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
     """``eps^w = (1 + w) eps_y - w eps_0``, the papers' convention (diffusers' s is w + 1)."""
     return conditional + guidance_scale * (conditional - unconditional)
+
+
+@dataclass
+class DistillationConfig:
+    """Settings that every rule shares. Null takes the rule's own published value, then the general one.
+
+    guidance_scale is the papers' w (diffusers' s is w + 1). Times are fractions of the prior's diffusion time.
+    noise: ``fresh`` draws eps in each step, ``fixed`` keeps one eps for each row for the whole run (diverse results).
+    grad_clip: score debiasing (arXiv 2303.15413), clamps the gradient to +-grad_clip; .5 -> 2 suits pixels.
+    """
+
+    guidance_scale: Scheduled | None = None
+    min_step_percent: Scheduled | None = None
+    max_step_percent: Scheduled | None = None
+    timestep_sampling: TimestepSampling | None = None
+    weighting_strategy: WeightingStrategy | None = None
+    noise: Literal["fresh", "fixed"] | None = None
+    grad_clip: Scheduled | None = None
+    use_perp_neg: bool = False
+    perp_neg_f_sb: Decay = ViewDecays().side_back
+    perp_neg_f_fsb: Decay = ViewDecays().front_side_back
+    perp_neg_f_fs: Decay = ViewDecays().front_side
+    perp_neg_f_sf: Decay = ViewDecays().side_front
+    perp_neg_overhead_threshold: float = 60.0
+
+    general: ClassVar[Mapping[str, Any]] = {
+        "guidance_scale": 100.0,
+        "min_step_percent": 0.02,
+        "max_step_percent": 0.98,
+        "timestep_sampling": "uniform",
+        "weighting_strategy": "sds",
+        "noise": "fresh",
+    }
+    published: ClassVar[Mapping[str, Any]] = {}
+    # settings whose published value changes over a run of any length: schedules with knots in thousandths of the run
+    published_over_run: ClassVar[Mapping[str, Scheduled]] = {}
+
+    def __post_init__(self) -> None:
+        for name, value in {**self.general, **self.published}.items():
+            if getattr(self, name) is None and name not in self.published_over_run:
+                setattr(self, name, value)
+        for name in SCHEDULED:
+            if getattr(self, name) is not None:
+                check_schedule(getattr(self, name), name)
+
+    @property
+    def perp_neg_decays(self) -> ViewDecays:
+        return ViewDecays(self.perp_neg_f_sb, self.perp_neg_f_fsb, self.perp_neg_f_fs, self.perp_neg_f_sf)
+
+
+class Query(NamedTuple):
+    """One evaluation of the prior that a rule asks for: the text of a role at (z, t)."""
+
+    role: str
+    z: Float[Tensor, "B C h w"]
+    t: Int[Tensor, "B"]
+    adapter: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Draw:
+    """x without its graph, the noise and the time of one step, and what follows from them; B rows, fp32."""
+
+    x: Float[Tensor, "B C h w"]
+    t: Int[Tensor, "B"]
+    eps: Float[Tensor, "B C h w"]
+    alpha: Float[Tensor, "B 1 1 1"]
+    sigma: Float[Tensor, "B 1 1 1"]
+    weight: Float[Tensor, "B 1 1 1"]  # c(t)
+
+    @cached_property
+    def z(self) -> Float[Tensor, "B C h w"]:
+        return self.alpha * self.x + self.sigma * self.eps
+
+    def query(self, role: str) -> Query:
+        return Query(role, self.z, self.t)
+
+
+def make_draw(prior: DiffusionPrior, x: Tensor, t: Tensor, eps: Tensor, weighting: WeightingStrategy = "sds") -> Draw:
+    """The draw for a given time and noise."""
+    alpha, sigma = prior.alpha_sigma(t)
+    return Draw(x.detach().float(), t, eps, alpha, sigma, time_weight(weighting, alpha, sigma))
+
+
+class ScoreDistillation:
+    """Base of the rules: ``gradient`` is the rule, and this class is all that the rules have in common.
+
+    Random numbers come from ``inputs.generator`` alone: first t, then the noise, then what the rule itself draws.
+    ``look``: set it to have pictures (``x_hat``, ...) among the diagnostics, in the prior's image space.
+    """
+
+    Config: ClassVar[type[DistillationConfig]] = DistillationConfig
+    roles: ClassVar[tuple[str, ...]] = ("conditional", "negative")
+
+    def __init__(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.look = False
+
+    def gradient(self, prior: DiffusionPrior, inputs: GuidanceInput, draw: Draw) -> tuple[Tensor, Diagnostics]:
+        """g, of x's shape, and what is worth logging."""
+        raise NotImplementedError
+
+    def texts(self, prompt: Prompt) -> dict[str, TextRequest]:
+        """The texts of ``roles``. Raises ValueError where the prompt lacks one."""
+        texts = {role: request_text(role, prompt) for role in self.roles}
+        return {**texts, **view_requests(prompt)} if self.cfg.use_perp_neg else texts
+
+    def __call__(self, prior: DiffusionPrior, inputs: GuidanceInput) -> GuidanceOutput:
+        draw = self.draw(prior, inputs)
+        grad, diagnostics = self.gradient(prior, inputs, draw)
+        return GuidanceOutput(self.clip(grad, inputs), None, {"t": draw.t.float().mean(), **diagnostics})
+
+    def draw(self, prior: DiffusionPrior, inputs: GuidanceInput) -> Draw:
+        """The time and the noise of this step."""
+        t = self.draw_t(prior, inputs)
+        return make_draw(prior, inputs.x, t, self.draw_noise(inputs), self.cfg.weighting_strategy)
+
+    def draw_t(self, prior: DiffusionPrior, inputs: GuidanceInput) -> Int[Tensor, "B"]:
+        total = prior.num_train_timesteps
+        low, high = (self.at(name, inputs) for name in ("min_step_percent", "max_step_percent"))
+        bounds = timestep_bounds(low, high, total)
+        sampling, batch = self.cfg.timestep_sampling, len(inputs.x)
+        return draw_timesteps(sampling, batch, bounds, progress(inputs), total, inputs.generator).to(inputs.x.device)
+
+    def draw_noise(self, inputs: GuidanceInput, fixed: bool | None = None) -> Float[Tensor, "B C h w"]:
+        """Noise from this step's generator, or, where it is fixed, the one that depends on the seed alone."""
+        generator = inputs.generator
+        if self.cfg.noise == "fixed" if fixed is None else fixed:
+            generator = rng("noise", inputs.seed, step=-1, device=generator.device)  # no step of the run has this one
+        return torch.randn(inputs.x.shape, generator=generator, device=generator.device).to(inputs.x.device)
+
+    def at(self, name: str, inputs: GuidanceInput) -> float:
+        """The value of a scheduled setting in this step."""
+        spec = getattr(self.cfg, name)
+        if spec is None:
+            return scheduled(self.cfg.published_over_run[name], round(1000 * progress(inputs)))
+        return scheduled(spec, inputs.step)
+
+    def predict(
+        self, prior: DiffusionPrior, inputs: GuidanceInput, queries: Mapping[str, Query], grad: bool = False
+    ) -> dict[str, Prediction]:
+        """All queries in one call of the prior; with ``use_perp_neg`` the conditional ones go through Perp-Neg."""
+        if self.cfg.use_perp_neg:
+            return self._predict_perp_neg(prior, inputs, queries, grad)
+        passes = [as_pass(query, inputs.texts[query.role]) for query in queries.values()]
+        return dict(zip(queries, prior.predict(passes, grad), strict=True))
+
+    def _predict_perp_neg(
+        self, prior: DiffusionPrior, inputs: GuidanceInput, queries: Mapping[str, Query], grad: bool
+    ) -> dict[str, Prediction]:
+        if inputs.cameras is None:
+            raise ValueError("use_perp_neg=true needs the views' cameras, and there are none here; set it to false")
+        overhead_deg = self.cfg.perp_neg_overhead_threshold
+        views = view_texts(inputs.texts, inputs.cameras, self.cfg.perp_neg_decays, overhead_deg)
+        reference = inputs.texts["negative" if "negative" in inputs.texts else "unconditional"]
+        passes: list[Pass] = []
+        for query in queries.values():
+            conditional = query.role == "conditional" and query.adapter is None
+            rows = (views.positive, reference, *views.negatives) if conditional else (inputs.texts[query.role],)
+            passes += [as_pass(query, text) for text in rows]
+        answers = iter(prior.predict(passes, grad))
+        predictions = {}
+        for name, query in queries.items():
+            if query.role == "conditional" and query.adapter is None:
+                positive, base, *negatives = (next(answers) for _ in range(4))
+                predictions[name] = perp_neg(positive, base, negatives, views.weights)
+            else:
+                predictions[name] = next(answers)
+        return predictions
+
+    def clip(self, grad: Float[Tensor, "B C h w"], inputs: GuidanceInput) -> Float[Tensor, "B C h w"]:
+        """Score debiasing (arXiv 2303.15413): g clamped to +-grad_clip."""
+        if self.cfg.grad_clip is None:
+            return grad
+        limit = self.at("grad_clip", inputs)
+        return grad.clamp(-limit, limit)
+
+
+def as_pass(query: Query, text: PromptEmbedding) -> Pass:
+    return Pass(query.z, query.t, text, query.adapter)
+
+
+def progress(inputs: GuidanceInput) -> float:
+    """The share of the run that is over, in [0, 1]."""
+    return min(max(inputs.step / max(inputs.max_steps, 1), 0.0), 1.0)
+
+
+def request_text(role: str, prompt: Prompt) -> TextRequest:
+    """The text that a prompt has for one of the common roles."""
+    if role == "source" and prompt.source is None:
+        raise ValueError("source_prompt is not set; this guidance edits, so say what the original shows")
+    texts = {"conditional": prompt.text, "unconditional": "", "negative": prompt.negative, "source": prompt.source}
+    return TextRequest(texts[role] or "", per_view=role in ("conditional", "source"))
+
+
+def mean_norm(tensor: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
+    """Euclidean norm of a row, averaged over the batch."""
+    return tensor.detach().flatten(1).norm(dim=1).mean()
+
+
+def mean_cosine(a: Float[Tensor, "B C h w"], b: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
+    """Cosine between rows, averaged over the batch."""
+    return torch.nn.functional.cosine_similarity(a.detach().flatten(1), b.detach().flatten(1), dim=1).mean()

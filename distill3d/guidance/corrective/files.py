@@ -1,0 +1,133 @@
+"""Where a corrective comes from: a file, the prior's folder, or a fit that is cached on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from distill3d.guidance.corrective.network import CorrectiveNetwork
+from distill3d.guidance.corrective.spectral import SpectralCorrective, fit_spectral
+from distill3d.prior.base import DiffusionPrior
+from distill3d.prior.embedding_cache import default_cache_dir
+from distill3d.prior.sampling import ddim_sample
+from distill3d.rng import rng
+from distill3d.types import PromptEmbedding
+
+log = logging.getLogger(__name__)
+SHIPPED_DIR = Path(__file__).parents[2] / "prior" / "embedded"
+FIT_SAMPLES = 64
+FIT_SAMPLING_STEPS = 20
+
+
+class Corrective(Protocol):
+    """b(x, t); a frozen module."""
+
+    def __call__(
+        self,
+        x: Float[Tensor, "B C h w"],
+        t: Int[Tensor, "B"],
+        alpha: Float[Tensor, "B 1 1 1"],
+        sigma: Float[Tensor, "B 1 1 1"],
+    ) -> Float[Tensor, "B C h w"]: ...
+
+
+class WrongPriorError(ValueError):
+    """A corrective that was made for another diffusion model."""
+
+
+def save_corrective(
+    corrective: CorrectiveNetwork | SpectralCorrective, path: Path, prior_identity: str, image_size: int
+) -> None:
+    """Write a safetensors file that names the prior it belongs to; atomic."""
+    from safetensors.torch import save_file
+
+    learned = isinstance(corrective, CorrectiveNetwork)
+    settings = json.dumps(corrective.settings() if learned else {})
+    owner = {"prior_identity": prior_identity, "image_size": str(image_size)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in corrective.state_dict().items()}
+    save_file(tensors, part, {"kind": "network" if learned else "spectral", "settings": settings, **owner})
+    os.replace(part, path)
+
+
+def read_corrective(path: Path, prior_identity: str) -> CorrectiveNetwork | SpectralCorrective:
+    """The corrective in a file. Raises FileNotFoundError, ValueError (not a corrective) or WrongPriorError."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"corrective={str(path)!r} does not exist; give a file, or auto, spectral or none")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise ValueError(f"corrective={str(path)!r} is not a safetensors file: {error}") from error
+    if metadata.get("kind") not in ("network", "spectral"):
+        raise ValueError(f"corrective={str(path)!r} holds no corrective; train one with configs/lmc/corrective.yaml")
+    if metadata["prior_identity"] != prior_identity:
+        raise WrongPriorError(
+            f"corrective={str(path)!r} belongs to the prior {metadata['prior_identity']}, and this run's prior is "
+            f"{prior_identity}; train one for it with configs/lmc/corrective.yaml, or set corrective=spectral"
+        )
+    if metadata["kind"] == "spectral":
+        return SpectralCorrective(tensors["gains"], tensors["times"])
+    network = CorrectiveNetwork(**json.loads(metadata["settings"]))
+    network.load_state_dict(tensors)
+    return network
+
+
+def load_corrective(
+    corrective: str, prior: DiffusionPrior, empty_text: PromptEmbedding, image_size: int, cache_dir: str | None = None
+) -> Corrective:
+    """b_psi by its setting, frozen and on the prior's device; what ``auto`` chose is logged.
+
+    corrective: ``auto``, ``spectral``, ``none`` or a path. empty_text: one row of the empty prompt's embedding.
+    image_size: the native size of the rendered images in pixels. cache_dir: of spectral fits; null is the user's cache.
+    """
+    if corrective == "none":
+        return lambda x, t, alpha, sigma: x
+    made = None
+    if corrective == "auto":
+        made = _shipped(prior, image_size)
+    elif corrective != "spectral":
+        made = read_corrective(Path(corrective), prior.identity)
+    if made is None:
+        folder = default_cache_dir().parent / "correctives" if cache_dir is None else Path(cache_dir)
+        made = spectral_corrective(prior, empty_text, image_size, folder)
+    return made.to(prior.device).eval().requires_grad_(False)
+
+
+def spectral_corrective(
+    prior: DiffusionPrior, empty_text: PromptEmbedding, image_size: int, cache_dir: Path
+) -> SpectralCorrective:
+    """The spectral fit to the prior's own samples, from the cache or made now."""
+    path = cache_dir / f"spectral-{prior.identity[:40]}-{image_size}.safetensors"
+    if path.is_file():
+        cached = read_corrective(path, prior.identity)
+        if isinstance(cached, SpectralCorrective):
+            return cached
+    log.info("corrective: fitting the spectral one to %d samples of the prior; kept in %s", FIT_SAMPLES, path)
+    generator = rng("noise", 0)
+    images = ddim_sample(prior, empty_text[[0] * FIT_SAMPLES], generator, image_size, steps=FIT_SAMPLING_STEPS)
+    fitted = fit_spectral(prior, images, empty_text, generator)
+    save_corrective(fitted, path, prior.identity, image_size)
+    return fitted
+
+
+def _shipped(prior: DiffusionPrior, image_size: int) -> CorrectiveNetwork | SpectralCorrective | None:
+    """The corrective beside the embedded prior, if this is that prior and there is one for the size."""
+    path = SHIPPED_DIR / f"corrective-{image_size}.safetensors"
+    try:
+        made = read_corrective(path, prior.identity)
+    except (FileNotFoundError, WrongPriorError):
+        log.info("corrective: auto found none for this prior at %d pixels and takes the spectral one", image_size)
+        return None
+    log.info("corrective: auto takes %s, trained for this prior", path.name)
+    return made

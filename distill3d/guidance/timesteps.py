@@ -1,0 +1,69 @@
+"""How a guidance chooses the diffusion time t of a step."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+TimestepSampling = Literal["uniform", "hifa-sqrt", "dreamtime", "linear", "fixed"]
+
+
+def timestep_bounds(min_step_percent: float, max_step_percent: float, num_train_timesteps: int) -> tuple[int, int]:
+    """The smallest and the largest t, both included. Raises ValueError unless 0 <= min <= max <= 1."""
+    if not 0.0 <= min_step_percent <= max_step_percent <= 1.0:
+        raise ValueError(
+            f"min_step_percent={min_step_percent} and max_step_percent={max_step_percent} are fractions of the "
+            "diffusion time; set 0 <= min_step_percent <= max_step_percent <= 1"
+        )
+    last = num_train_timesteps - 1
+    return tuple(min(round(share * num_train_timesteps), last) for share in (min_step_percent, max_step_percent))  # type: ignore[return-value]
+
+
+def draw_timesteps(
+    sampling: TimestepSampling,
+    batch: int,
+    bounds: tuple[int, int],
+    progress: float,
+    num_train_timesteps: int,
+    generator: torch.Generator,
+) -> Int[Tensor, "B"]:
+    """One t for each row, on the generator's device; ``progress`` in [0, 1] is the share of the run that is over.
+
+    uniform     t ~ U{t_min .. t_max}, the only one that draws
+    hifa-sqrt   t = t_max - (t_max - t_min) sqrt(progress)            (HiFA, arXiv 2305.18766)
+    dreamtime   the t that leaves ``1 - progress`` of W below it       (DreamTime, arXiv 2306.12422)
+    linear      t = t_max - (t_max - t_min) progress
+    fixed       t = t_max
+    """
+    low, high = bounds
+    if sampling == "uniform":
+        return torch.randint(low, high + 1, (batch,), generator=generator, device=generator.device)
+    if sampling == "dreamtime":
+        t = dreamtime_timestep(progress, bounds, num_train_timesteps)
+    elif sampling in ("hifa-sqrt", "linear"):
+        t = round(high - (high - low) * (progress**0.5 if sampling == "hifa-sqrt" else progress))
+    elif sampling == "fixed":
+        t = high
+    else:
+        known = ", ".join(get_args(TimestepSampling))
+        raise ValueError(f"timestep_sampling={sampling!r} is unknown; choose one of {known}")
+    return torch.full((batch,), t, device=generator.device)
+
+
+def dreamtime_weights(num_train_timesteps: int) -> Float[Tensor, "T"]:
+    """W(t) of DreamTime, not normalised: 1 from t = 500 to 800, Gaussian flanks of deviation 100 and 300 outside."""
+    t = torch.arange(num_train_timesteps, dtype=torch.float64) * (1000 / num_train_timesteps)
+    above = torch.exp(-((t - 800).clamp_min(0) ** 2) / (2 * 300**2))
+    below = torch.exp(-((500 - t).clamp_min(0) ** 2) / (2 * 100**2))
+    return above * below
+
+
+def dreamtime_timestep(progress: float, bounds: tuple[int, int], num_train_timesteps: int) -> int:
+    """``argmin_t | sum_{u >= t} W(u) - progress |`` with W normalised over the bounds: t never grows with progress."""
+    low, high = bounds
+    weights = dreamtime_weights(num_train_timesteps)[low : high + 1]
+    above = weights.flip(0).cumsum(0).flip(0) / weights.sum()
+    return low + int((above - progress).abs().argmin())
