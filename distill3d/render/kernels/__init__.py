@@ -1,0 +1,1 @@
+"""Inner loops for the CPU (numba), imported on first use."""
