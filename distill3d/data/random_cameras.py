@@ -189,6 +189,11 @@ class RandomCameraDataModule(pl.LightningDataModule):
             raise RuntimeError("random cameras are drawn for the step of a Trainer, and there is none")
         return training_batch(self.cfg, self.views, self.seed, self.trainer.global_step, draw_rank(self.trainer))
 
+    def evaluation_batch(self, count: int) -> RandomCameraBatch:
+        """``count`` views around the object, each lit from its own camera."""
+        cameras = evaluation_cameras(self.cfg, self.views, count)
+        return RandomCameraBatch(cameras, Light(cameras.position))
+
     def _evaluation(self, count: int) -> DataLoader:
         views = EvaluationViews(evaluation_cameras(self.cfg, self.views, count), self.cfg.eval_batch_size)
         return DataLoader(views, batch_size=None)

@@ -1,0 +1,92 @@
+"""Checkpoints that survive a kill at any moment, and that say what is wrong when they cannot be used."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that does not exist, cannot be read, or belongs to another experiment."""
+
+
+def read_checkpoint(path: str | Path, setting: str = "resume") -> dict[str, Any]:
+    """Load a checkpoint onto the CPU with ``weights_only``, so that no file can run code.
+
+    Raises CheckpointError, naming the setting, for a missing, truncated or foreign file.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{setting}={path} does not exist; give a file such as outputs/.../ckpts/last.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{setting}={path} cannot be read: it is truncated, damaged or no checkpoint; take another of that folder"
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "distill3d" not in checkpoint:
+        raise CheckpointError(
+            f"{setting}={path} is not a checkpoint of distill3d; give one from a trial's ckpts folder"
+        )
+    return checkpoint
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Write beside, flush to the disk, rename: the old file stands until the new one is whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_same_experiment(
+    checkpoint: Mapping[str, Any], identity: Mapping[str, str], state: Mapping[str, Tensor], setting: str = "resume"
+) -> None:
+    """Raise CheckpointError at the first difference in type, name or size between a checkpoint and a system."""
+    if "distill3d" not in checkpoint:
+        raise CheckpointError(f"{setting}: not a checkpoint of distill3d; give one from a trial's ckpts folder")
+    saved = checkpoint["distill3d"]["identity"]
+    for kind, name in identity.items():
+        # another rule may go on with the same scene; one with parameters of its own shows below
+        if kind != "guidance" and saved.get(kind) != name:
+            raise CheckpointError(
+                f"{setting}: the checkpoint is of another experiment: its {kind} is {saved.get(kind)!r}, here it is "
+                f"{name!r}; use the configs/parsed.yaml of its own trial"
+            )
+    tensors = checkpoint["state_dict"]
+    for name in sorted(tensors.keys() ^ state.keys()):
+        where = "the checkpoint" if name in tensors else "this configuration"
+        raise CheckpointError(
+            f"{setting}: the checkpoint is of another experiment: only {where} has {name}; "
+            "use the configs/parsed.yaml of its own trial"
+        )
+    for name, tensor in state.items():
+        if tensors[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{setting}: the checkpoint is of another experiment: {name} has the size {tuple(tensors[name].shape)} "
+                f"there and {tuple(tensor.shape)} here; use the configs/parsed.yaml of its own trial"
+            )
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's file access, with these functions."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, path)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(path)

@@ -1,0 +1,110 @@
+"""metrics.json: what a run was, what it cost, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import torch
+
+STAGES = ("total", "render", "prior", "backward", "optimizer")
+
+
+def _zeros() -> dict[str, float]:
+    return dict.fromkeys(STAGES, 0.0)
+
+
+@dataclass
+class RunMetrics:
+    """The fields of metrics.json. Means are over the steps of all sessions of the run; ``files`` are relative to it."""
+
+    prompt: str
+    seed: int
+    steps: int = 0
+    seconds_total: float = 0.0
+    seconds_per_step: dict[str, float] = field(default_factory=_zeros)
+    iterations_per_second: float = 0.0
+    peak_memory_mb: float = 0.0
+    device: str = "cpu"
+    precision: str = "32-true"
+    threads: int = 1
+    diverged: bool = False
+    skipped_steps: int = 0
+    opacity_mean: float | None = None
+    views_per_shading: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
+class Stopwatch:
+    """Seconds of each stage, added up over steps. On CUDA it waits for the device, else a stage's work counts later."""
+
+    def __init__(self) -> None:
+        self.seconds = _zeros()
+        self.started: dict[str, float] = {}
+
+    def start(self, stage: str) -> None:
+        self.started[stage] = _now()
+
+    def stop(self, stage: str) -> None:
+        """Add what has passed since the start of a stage; nothing if it was never started."""
+        begun = self.started.pop(stage, None)
+        if begun is not None:
+            self.seconds[stage] += _now() - begun
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        self.start(stage)
+        try:
+            yield
+        finally:
+            self.stop(stage)
+
+    def per_step(self, steps: int) -> dict[str, float]:
+        return {stage: seconds / max(steps, 1) for stage, seconds in self.seconds.items()}
+
+    def carry_on(self, per_step: dict[str, float], steps: int) -> None:
+        """Count ``steps`` steps of an earlier session at their mean cost."""
+        for stage, seconds in per_step.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds * steps
+
+
+def write_metrics(path: Path, metrics: RunMetrics) -> None:
+    """Write beside, then rename: a reader, or a kill, never meets half a file."""
+    text = json.dumps(asdict(metrics), indent=2, ensure_ascii=False, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_metrics(path: Path) -> RunMetrics | None:
+    """The metrics of an earlier session; None where there are none that can be read."""
+    try:
+        mapping = json.loads(path.read_text(encoding="utf-8"))
+        return RunMetrics(**{f.name: mapping[f.name] for f in fields(RunMetrics) if f.name in mapping})
+    except (OSError, ValueError, TypeError):
+        return None  # an old or damaged record costs its sums, never the run
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory that this process has held: on the device, or, on a CPU, resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows counts it elsewhere, and no dependency is worth one figure
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, kilobytes here
+
+
+def _now() -> float:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
