@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,35 @@ import torch
 from distill3d import __version__
 from distill3d.export.asset import Asset
 from distill3d.export.files import write_atomically
-from distill3d.export.glb import glb_files
+from distill3d.export.glb import glb_bytes, glb_files
 from distill3d.export.mesh import vertex_normals
-from distill3d.export.query import Field, albedo_at
+from distill3d.export.obj import obj_files
+from distill3d.export.ply import ply_files
+from distill3d.export.preview import preview
+from distill3d.export.query import SceneField
 from distill3d.export.surface import FoundSurface, Renderer, SurfaceSettings, find_surface
 from distill3d.export.texture import bake, unwrap
+from distill3d.export.usdz import usdz_files
+from distill3d.export.viewer import viewer_html
 from distill3d.registry import register
 
 log = logging.getLogger(__name__)
 
 Writer = Callable[[Asset, str], dict[str, bytes]]
-WRITERS: dict[str, Writer] = {"glb": glb_files}
+WRITERS: dict[str, Writer] = {"glb": glb_files, "obj": obj_files, "ply": ply_files, "usdz": usdz_files}
+RESOLUTION = 192
 FACES = {"texture": 10_000, "vertex": 60_000}  # unwrapping is quadratic in the faces; vertex colours need many
+RANGES: dict[str, tuple[float, float]] = {
+    "resolution": (16, 512),
+    "faces": (4, 10_000_000),
+    "keep_parts": (1, 1_000_000),
+    "min_part_share": (0.0, 1.0),
+    "smooth": (0, 1000),
+    "texture_size": (16, 8192),
+    "roughness": (0.0, 1.0),
+    "view_count": (1, 64),
+    "view_size": (16, 2048),
+}
 
 
 @dataclass(frozen=True)
@@ -48,9 +66,9 @@ class MeshExporter:
         fmt: str = "glb"  # glb | obj (or obj-mtl) | ply | usdz
         save_name: str = "model"
         mode: str = "texture"  # texture | vertex (colours at the vertices, no unwrap); ply always has vertex colours
-        threshold: Any = "auto"  # density at which the surface lies: a number, or auto (by silhouettes)
-        resolution: int = 192  # cells along the object's longest side, 16..512
-        faces: int | None = None  # target after decimation; None: 10 000 with a texture, 60 000 with vertex colours
+        threshold: Any = None  # density at which the surface lies; null: the geometry's isosurface_threshold, else auto
+        resolution: int | None = None  # cells along the object; null: the geometry's isosurface_resolution, else 192
+        faces: int | None = None  # target after decimation; null: 10 000 with a texture, 60 000 with vertex colours
         keep_parts: int = 8  # at most so many connected parts,
         min_part_share: float = 0.02  # each with at least this share of the largest part's volume
         smooth: int = 0  # iterations of Taubin's filter
@@ -61,74 +79,88 @@ class MeshExporter:
         xatlas_chart_options: dict = field(default_factory=dict)
         xatlas_pack_options: dict = field(default_factory=dict)
         viewer: bool = True  # a self-contained viewer.html beside the mesh
-        preview: bool = True  # a contact sheet of mesh and scene, and the PSNR between them
+        preview: bool = True  # preview.png: scene and mesh from the same views, and the PSNR between them
         view_count: int = 8  # views for the automatic threshold and the preview,
         view_size: int = 128  # and their height and width in pixels
 
         def __post_init__(self) -> None:
             self.fmt = "obj" if self.fmt == "obj-mtl" else self.fmt
-            self.mode = "vertex" if self.fmt == "ply" else self.mode
             _choice("fmt", self.fmt, (*WRITERS, "obj-mtl"))
             _choice("mode", self.mode, tuple(FACES))
             _choice("texture_format", self.texture_format, ("png", "jpg"))
-            _within("resolution", self.resolution, 16, 512)
-            _within("texture_size", self.texture_size, 16, 8192)
-            _within("roughness", self.roughness, 0.0, 1.0)
-            _within("min_part_share", self.min_part_share, 0.0, 1.0)
-            _within("keep_parts", self.keep_parts, 1, 1_000_000)
-            _within("smooth", self.smooth, 0, 1000)
-            _within("view_count", self.view_count, 1, 64)
-            _within("view_size", self.view_size, 16, 2048)
-            if self.faces is not None:
-                _within("faces", self.faces, 4, 10_000_000)
+            if not re.fullmatch(r"[\w-][\w.-]*", self.save_name):
+                raise ValueError(f"save_name={self.save_name!r} must be a file name of letters, digits, '.', '_', '-'")
+            for name, (low, high) in RANGES.items():
+                value = getattr(self, name)
+                if value is not None and not low <= value <= high:
+                    raise ValueError(f"{name}={value!r} is out of range; expected {low:g} to {high:g}")
             self.threshold = _threshold(self.threshold)
+            self.mode = "vertex" if self.fmt == "ply" else self.mode
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
 
-    def export(self, renderer: Renderer, out_dir: Path, metadata: dict[str, str]) -> ExportResult:
-        """Write the mesh into ``out_dir``; every file appears whole or not at all.
+    def export(self, renderer: Renderer, out_dir: Path, metadata: Mapping[str, str]) -> ExportResult:
+        """Write the mesh, ``viewer.html`` and ``preview.png`` into ``out_dir``; each appears whole or not at all.
 
         Raises EmptySurfaceError (a ValueError) where the scene has no surface, OSError where it cannot write.
         """
-        started = time.perf_counter()
-        found = find_surface(renderer, self._surface_settings())
-        extracted = time.perf_counter()
-        asset, figures = self._colored(renderer.geometry, found, {"version": __version__, **metadata})
-        colored = time.perf_counter()
-        contents = WRITERS[self.cfg.fmt](asset, self.cfg.save_name)
-        files = [write_atomically(Path(out_dir) / name, data) for name, data in contents.items()][::-1]
-        seconds = {
-            "seconds_surface": extracted - started,
-            "seconds_color": colored - extracted,
-            "seconds_write": time.perf_counter() - colored,
-        }
-        log.info("wrote %s", ", ".join(path.name for path in files))
-        return ExportResult(files, found.figures | figures | seconds)
+        cfg, clock = self.cfg, Stopwatch()
+        found = find_surface(renderer, self._surface_settings(SceneField.of(renderer)))
+        clock.lap("seconds_surface")
+        asset, figures = self._colored(found, {"version": __version__, **metadata})
+        clock.lap("seconds_color")
+        contents = WRITERS[cfg.fmt](asset, cfg.save_name)
+        if cfg.viewer:
+            contents["viewer.html"] = viewer_html(glb_bytes(asset), asset.metadata, f"{cfg.save_name}.glb").encode()
+        if cfg.preview:
+            contents["preview.png"], seen = preview(asset, found.cameras, found.views)
+            figures |= seen
+        files = [write_atomically(Path(out_dir) / name, contents[name]) for name in reversed(contents)][::-1]
+        clock.lap("seconds_write")
+        log.info("wrote %s to %s", ", ".join(path.name for path in files), out_dir)
+        return ExportResult(files, found.figures | figures | clock.laps)
 
-    def _surface_settings(self) -> SurfaceSettings:
+    def _surface_settings(self, scene: SceneField) -> SurfaceSettings:
         cfg = self.cfg
-        threshold = None if cfg.threshold == "auto" else cfg.threshold
-        faces = cfg.faces or FACES[cfg.mode]
-        parts = (cfg.keep_parts, cfg.min_part_share, cfg.smooth)
-        return SurfaceSettings(threshold, cfg.resolution, *parts, faces, cfg.view_count, cfg.view_size)
+        threshold = cfg.threshold if cfg.threshold is not None else _threshold(scene.setting("isosurface_threshold"))
+        return SurfaceSettings(
+            threshold=threshold if isinstance(threshold, float) else None,
+            resolution=cfg.resolution or scene.setting("isosurface_resolution") or RESOLUTION,
+            keep_parts=cfg.keep_parts,
+            min_part_share=cfg.min_part_share,
+            smooth=cfg.smooth,
+            faces=cfg.faces or FACES[cfg.mode],
+            views=cfg.view_count,
+            view_size=cfg.view_size,
+        )
 
-    def _colored(
-        self, geometry: Field, found: FoundSurface, metadata: dict[str, str]
-    ) -> tuple[Asset, dict[str, float | int | str]]:
+    def _colored(self, found: FoundSurface, metadata: dict[str, str]) -> tuple[Asset, dict[str, float | int | str]]:
         """The asset with vertex colours, or cut into charts with a baked texture."""
         cfg, surface = self.cfg, found.surface
         normals = vertex_normals(surface)
-        colors = albedo_at(geometry, torch.from_numpy(surface.vertices)).numpy()
+        colors = found.field.albedo(torch.from_numpy(surface.vertices)).numpy()
         common: dict[str, Any] = {"roughness": cfg.roughness, "image_format": cfg.texture_format, "metadata": metadata}
         if cfg.mode == "vertex":
             return Asset(surface.vertices, surface.faces, normals, colors, **common), {"vertices": len(normals)}
         cut = unwrap(surface, cfg.texture_size, cfg.xatlas_chart_options, cfg.xatlas_pack_options)
-        images = bake(geometry, surface, cut, cfg.texture_size, found.level, found.reach, cfg.normal_map)
+        images = bake(found.field, surface, cut, cfg.texture_size, found.level, found.reach, cfg.normal_map)
         common |= {"uv": cut.uv, "base_color": images[0], "normal_map": images[1], "tangents": images[2]}
         at = cut.origin
         asset = Asset(surface.vertices[at], cut.faces, normals[at], colors[at], **common)
         return asset, {"vertices": len(at), "charts": cut.charts, "texture_size": cfg.texture_size}
+
+
+class Stopwatch:
+    """Seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float | int | str] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
 
 
 def _choice(setting: str, value: str, known: tuple[str, ...]) -> None:
@@ -136,14 +168,9 @@ def _choice(setting: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{setting}={value!r} is unknown; choose one of {', '.join(known)}")
 
 
-def _within(setting: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{setting}={value!r} is out of range; expected {low:g} to {high:g}")
-
-
-def _threshold(value: Any) -> float | str:
-    """``auto`` or a positive density."""
-    if value == "auto":
+def _threshold(value: Any) -> float | str | None:
+    """None, ``auto`` or a positive density."""
+    if value is None or value == "auto":
         return value
     try:
         number = float(value)

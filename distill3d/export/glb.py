@@ -10,7 +10,7 @@ import numpy as np
 from numpy import ndarray
 
 from distill3d import __version__
-from distill3d.export.asset import Asset, encoded_image, linear_from_srgb, y_up
+from distill3d.export.asset import Asset, ImageFormat, encoded_image, linear_from_srgb, y_up
 
 FLOAT, UINT16, UINT32 = 5126, 5123, 5125  # glTF component types
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
@@ -103,7 +103,7 @@ def _material(asset: Asset) -> dict[str, Any]:
 def _images(asset: Asset, buffer: _Buffer) -> dict[str, Any]:
     if asset.base_color is None:
         return {}
-    parts = [("albedo", asset.base_color, asset.image_format)]
+    parts: list[tuple[str, ndarray, ImageFormat]] = [("albedo", asset.base_color, asset.image_format)]
     if asset.normal_map is not None:
         parts.append(("normal", asset.normal_map, "png"))  # JPEG would bend the normals
     images = [

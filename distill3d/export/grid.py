@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill3d.export.query import POINTS_PER_CHUNK, Field, density_at
+from distill3d.export.query import POINTS_PER_CHUNK, SceneField
 
 SLACK = 0.25  # a cell with this share of the level counts as close to the surface: its parts may be thinner than a cell
 
@@ -45,7 +45,7 @@ class DensityGrid:
         return Box(self.origin, self.origin + self.spacing * (torch.tensor(self.values.shape) - 1))
 
 
-def scan(field: Field, box: Box, cells: int) -> DensityGrid:
+def scan(field: SceneField, box: Box, cells: int) -> DensityGrid:
     """Evaluate every node of a grid of cubes around the box's centre, with ``cells`` of them along its longest side."""
     spacing = float(box.extent.max()) / cells
     count = (box.extent / spacing - 1e-3).ceil().long().clamp_min(2)  # cells an axis
@@ -54,11 +54,11 @@ def scan(field: Field, box: Box, cells: int) -> DensityGrid:
     values = torch.empty(shape)
     for rows in torch.arange(values.numel()).split(POINTS_PER_CHUNK):
         nodes = torch.stack(torch.unravel_index(rows, tuple(shape)), dim=-1)
-        values.view(-1)[rows] = density_at(field, origin + spacing * nodes)
+        values.view(-1)[rows] = field.density(origin + spacing * nodes)
     return DensityGrid(values, origin, spacing)
 
 
-def refine(field: Field, grid: DensityGrid, level: float) -> DensityGrid:
+def refine(field: SceneField, grid: DensityGrid, level: float) -> DensityGrid:
     """Halve the spacing: nodes of cells near the level are evaluated, the others are interpolated.
 
     Memory is five bytes for each fine node; only a thin shell of them is ever evaluated.
@@ -71,7 +71,7 @@ def refine(field: Field, grid: DensityGrid, level: float) -> DensityGrid:
     for offset in torch.cartesian_prod(*[torch.arange(3)] * 3):
         near[tuple((cells + offset).unbind(dim=1))] = True
     nodes = near.nonzero()
-    values[near] = density_at(field, grid.origin + spacing * nodes)
+    values[near] = field.density(grid.origin + spacing * nodes)
     return DensityGrid(values, grid.origin, spacing)
 
 

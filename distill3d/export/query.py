@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -13,8 +15,8 @@ from distill3d.types import FieldSample
 POINTS_PER_CHUNK = 1 << 17  # bounds the activations of the field's network to a few hundred megabytes
 
 
-class Field(Protocol):
-    """What an exporter needs of a geometry. The scene fills the cube ``[-radius, radius]^3``; outside it is empty."""
+class Geometry(Protocol):
+    """What an exporter needs of a geometry, which fills at most the cube ``[-radius, radius]^3``."""
 
     radius: float
 
@@ -23,44 +25,60 @@ class Field(Protocol):
     def sample(self, points: Float[Tensor, "P 3"], need_normal: bool) -> FieldSample: ...
 
 
-@torch.no_grad()
-def density_at(field: Field, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P"]:
-    """Density in inverse world units; zero outside the field's cube."""
-    device = device_of(field)
-    parts = [field.density(chunk.to(device)).float().cpu() for chunk in points.split(POINTS_PER_CHUNK)]
-    density = torch.cat(parts) if parts else points.new_zeros(0)
-    return torch.where((points.abs() <= field.radius * (1.0 + 1e-6)).all(dim=-1), density, 0.0)
+@dataclass(frozen=True)
+class SceneField:
+    """A geometry within the bound that its renderer draws; nobody ever saw what lies outside, so that is empty."""
 
+    geometry: Geometry
+    radius: float
+    bound: Literal["box", "sphere"] = "box"
 
-@torch.no_grad()
-def albedo_at(field: Field, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
-    """Display-referred albedo in [0, 1]."""
-    device = device_of(field)
-    parts = [field.sample(chunk.to(device), False).albedo.float().cpu() for chunk in points.split(POINTS_PER_CHUNK)]
-    return torch.cat(parts).clamp(0.0, 1.0) if parts else points.new_zeros(0, 3)
+    @staticmethod
+    def of(renderer: Any) -> SceneField:
+        """The renderer's geometry; its own ``radius`` and ``bound`` settings, where it has them, go before the cube."""
+        settings = getattr(renderer, "cfg", None)
+        radius = getattr(settings, "radius", None)
+        own = renderer.geometry.radius if radius is None else radius
+        return SceneField(renderer.geometry, float(own), getattr(settings, "bound", "box"))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the geometry's parameters live; one without parameters answers on the CPU."""
+        parameters = self.geometry.parameters() if isinstance(self.geometry, nn.Module) else iter(())
+        return next((p.device for p in parameters), torch.device("cpu"))
 
-@torch.no_grad()
-def normal_at(field: Field, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
-    """Outward unit normals; zero where the field has none."""
-    device = device_of(field)
-    parts = []
-    for chunk in points.split(POINTS_PER_CHUNK):
-        normal = field.sample(chunk.to(device), True).normal
-        if normal is None:
-            raise ValueError("the geometry answered no normal although one was asked for; set normal_map=false")
-        parts.append(normal.detach().float().cpu())
-    return torch.nan_to_num(torch.cat(parts)) if parts else points.new_zeros(0, 3)
+    def setting(self, name: str) -> Any:
+        """A setting that the geometry keeps for the exporter, or None."""
+        return getattr(getattr(self.geometry, "cfg", None), name, None)
 
+    def density(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P"]:
+        """Density in inverse world units; zero outside the bound."""
+        density = self._ask(points, self.geometry.density)
+        distance = points.norm(dim=-1) if self.bound == "sphere" else points.abs().amax(dim=-1)
+        return torch.where(distance <= self.radius * (1.0 + 1e-6), density, 0.0)
 
-def device_of(field: Field) -> torch.device:
-    """Where the field's parameters live; a field without parameters answers on the CPU."""
-    parameters = field.parameters() if isinstance(field, nn.Module) else iter(())
-    return next((p.device for p in parameters), torch.device("cpu"))
+    def albedo(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
+        """Display-referred albedo in [0, 1]."""
+        return self._ask(points, lambda chunk: self.geometry.sample(chunk, False).albedo).clamp(0.0, 1.0)
+
+    def normal(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
+        """Outward unit normals; zero where the field has none. Raises ValueError for a geometry without normals."""
+
+        def ask(chunk: Tensor) -> Tensor:
+            normal = self.geometry.sample(chunk, True).normal
+            if normal is None:
+                raise ValueError("normal_map=true needs a geometry with normals, and this one has none")
+            return normal
+
+        return torch.nan_to_num(self._ask(points, ask))
+
+    @torch.no_grad()
+    def _ask(self, points: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        return torch.cat([function(chunk.to(self.device)).float().cpu() for chunk in points.split(POINTS_PER_CHUNK)])
 
 
 def project_to_isosurface(
-    field: Field,
+    field: SceneField,
     points: Float[Tensor, "P 3"],
     directions: Float[Tensor, "P 3"],
     level: float,
@@ -74,7 +92,7 @@ def project_to_isosurface(
     """
 
     def f(rows: Tensor, t: Tensor) -> Tensor:
-        density = density_at(field, points[rows] + t[:, None] * directions[rows])
+        density = field.density(points[rows] + t[:, None] * directions[rows])
         return (density / level).clamp_min(1e-6).log().clamp(-3.0, 3.0)
 
     rows = torch.arange(len(points))

@@ -14,7 +14,7 @@ from distill3d.camera import make_cameras
 from distill3d.export.grid import Box, DensityGrid, level_box, opaque_box, refine, scan
 from distill3d.export.isosurface import EmptySurfaceError, check_not_degenerate, describe_quantiles, extract_isosurface
 from distill3d.export.mesh import Surface, decimated, fold_free, largest_parts, smoothed, vertex_normals
-from distill3d.export.query import Field, project_to_isosurface
+from distill3d.export.query import Geometry, SceneField, project_to_isosurface
 from distill3d.export.threshold import choose_threshold
 from distill3d.types import Cameras, Light, RenderOutput, ShadingMode
 
@@ -28,7 +28,7 @@ VIEW_ELEVATIONS_DEG = (10.0, 40.0)  # by turns, so that silhouettes see the side
 class Renderer(Protocol):
     """What an exporter sees of a trained scene."""
 
-    geometry: Field
+    geometry: Geometry
 
     def render(
         self,
@@ -36,6 +36,7 @@ class Renderer(Protocol):
         light: Light | None = None,
         shading: ShadingMode = "albedo",
         background: Tensor | None = None,
+        need_normal: bool = True,
     ) -> RenderOutput: ...
 
 
@@ -57,6 +58,7 @@ class SurfaceSettings:
 class FoundSurface:
     """The surface, the density at which it lies, and the views in which the scene was looked at."""
 
+    field: SceneField
     surface: Surface
     level: float
     reach: float  # how far the true isosurface may lie from the simplified one, world units
@@ -67,12 +69,13 @@ class FoundSurface:
 
 def find_surface(renderer: Renderer, settings: SurfaceSettings) -> FoundSurface:
     """Scan, choose the level, refine, extract, clean. Raises EmptySurfaceError if there is no surface."""
-    field = renderer.geometry
+    field = SceneField.of(renderer)
     box = object_box(field, settings.threshold)
     halvings = max(int(math.log2(settings.resolution / BASE_CELLS)), 0)
     grid = scan(field, box, math.ceil(settings.resolution / 2**halvings))
     cameras = surrounding_cameras(box, settings.views, settings.view_size)
-    views = renderer.render(cameras, shading="albedo", background=torch.ones(3))
+    white = torch.ones(3, device=field.device)
+    views = renderer.render(cameras.to(field.device), shading="albedo", background=white, need_normal=False)
     level, figures = _level(grid, cameras, views, settings.threshold)
     check_not_degenerate(grid, level)
     for _ in range(halvings):
@@ -80,12 +83,12 @@ def find_surface(renderer: Renderer, settings: SurfaceSettings) -> FoundSurface:
     surface = extract_isosurface(grid, level)
     reach = max(2.0 * grid.spacing, 0.01 * float(box.extent.max()))
     surface, cleaning = _clean(field, surface, level, reach, settings)
-    return FoundSurface(surface, level, reach, cameras, views, figures | {"voxel": grid.spacing} | cleaning)
+    return FoundSurface(field, surface, level, reach, cameras, views, figures | {"voxel": grid.spacing} | cleaning)
 
 
-def object_box(field: Field, threshold: float | None) -> Box:
+def object_box(field: SceneField, threshold: float | None) -> Box:
     """The box around what is opaque, or around what exceeds a given threshold; EmptySurfaceError if nothing does."""
-    radius = torch.full((3,), float(field.radius))
+    radius = torch.full((3,), field.radius)
     grid = scan(field, Box(-radius, radius), SCAN_CELLS)
     if not bool(grid.values.isfinite().all()):
         check_not_degenerate(grid, 0.0)
@@ -124,7 +127,7 @@ def _level(
 
 
 def _clean(
-    field: Field, surface: Surface, level: float, reach: float, settings: SurfaceSettings
+    field: SceneField, surface: Surface, level: float, reach: float, settings: SurfaceSettings
 ) -> tuple[Surface, dict[str, float | int | str]]:
     extracted = len(surface.faces)
     surface, dropped = largest_parts(surface, settings.keep_parts, settings.min_part_share)
@@ -145,7 +148,7 @@ def _clean(
     return surface, figures
 
 
-def on_isosurface(field: Field, surface: Surface, level: float, reach: float) -> Surface:
+def on_isosurface(field: SceneField, surface: Surface, level: float, reach: float) -> Surface:
     """The vertices moved along their normals to the true isosurface, except where that would fold the surface."""
     start, normals = torch.from_numpy(surface.vertices), torch.from_numpy(vertex_normals(surface))
     moved = project_to_isosurface(field, start, normals, level, reach).numpy()

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
 from distill3d.export.mesh import Surface, vertex_normals
-from distill3d.export.query import Field, albedo_at, normal_at, project_to_isosurface
+from distill3d.export.query import SceneField, project_to_isosurface
 
 PADDING = 4  # texels between charts, so that bilinear filtering and the first mipmaps stay within a chart's gutter
 CANDIDATES_PER_CHUNK = 1 << 20
@@ -77,7 +77,7 @@ def covered_texels(uv: Float[ndarray, "V 2"], faces: Int[ndarray, "F 3"], size: 
 
 
 def bake(
-    field: Field,
+    field: SceneField,
     surface: Surface,
     unwrapped: Unwrapped,
     size: int,
@@ -95,11 +95,11 @@ def bake(
     points = torch.from_numpy(texels.interpolate(vertices, unwrapped.faces))
     points = project_to_isosurface(field, points, torch.from_numpy(normal), level, reach)
     nearest = nearest_covered(texels, size)
-    albedo = _image(albedo_at(field, points).numpy(), nearest)
+    albedo = _image(field.albedo(points).numpy(), nearest)
     if not need_normal:
         return albedo, None, None
     tangents = vertex_tangents(vertices, normals, unwrapped)
-    tangent_space = _in_tangent_space(normal_at(field, points).numpy(), normal, tangents, texels, unwrapped.faces)
+    tangent_space = _in_tangent_space(field.normal(points).numpy(), normal, tangents, texels, unwrapped.faces)
     return albedo, _image(0.5 + 0.5 * tangent_space, nearest), tangents
 
 
