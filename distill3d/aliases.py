@@ -118,12 +118,13 @@ def _rename(system: dict[str, Any]) -> list[str]:
 
 def _without_counterpart(content: dict[str, Any]) -> list[str]:
     """Remove, in place, what threestudio knows and we do not; returns the full names."""
-    system, lost = content["system"], []
+    lost = []
     for key in [key for key in _SETTINGS[""] if key in content]:
         del content[key]
         lost.append(key)
     lost += _remove(content, "data", "data", content["data_type"], "data")
     lost += _remove(content, "system", "system", content["system_type"], "system")
+    system = content["system"]
     kinds: tuple[Kind, ...] = (
         "geometry",
         "material",
@@ -135,8 +136,6 @@ def _without_counterpart(content: dict[str, Any]) -> list[str]:
     )
     for kind in kinds:
         lost += _remove(system, kind, kind, system.get(f"{kind}_type"), f"system.{kind}")
-    if isinstance(system.get("loggers"), dict) and system["loggers"].pop("wandb", None) is not None:
-        lost.append("system.loggers.wandb")
     return lost
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from distill3d.aliases import translate
 from distill3d.config_check import ConfigError, build, coerce, nearest
-from distill3d.config_files import escape_texts, find_config, leaves, merge, missing_settings, origin, read_layers
+from distill3d.config_files import escape_texts, find_config, merge, missing_settings, origin, read_layers, settings
 from distill3d.config_types import prune
 from distill3d.names import safe_name
 from distill3d.resolvers import resolve
@@ -99,8 +99,8 @@ def _check_top_level(content: dict[str, Any]) -> None:
     valid = Experiment.__dataclass_fields__
     for key in content:
         if key not in valid:
-            deeper = [name for name, _ in leaves(content) if name.endswith(f".{key}")]
-            hint = f"did you mean {deeper[0]!r}?" if deeper else nearest(str(key), valid)
+            deeper = next((name for name in settings(content) if name.endswith(f".{key}")), None)
+            hint = f"did you mean {deeper!r}?" if deeper else nearest(str(key), valid)
             raise ConfigError(f"{key} is not a setting; {hint}", str(key))
     for key in ("data", "system", "trainer", "checkpoint"):
         content[key] = coerce(content.get(key) or {}, dict[str, Any], key)

@@ -107,7 +107,9 @@ def describe(hint: Any) -> str:
     }
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(describe(a) for a in args))
+        choices = dict.fromkeys(str(c) for a in args if get_origin(a) is Literal for c in get_args(a))
+        rest = [describe(a) for a in args if get_origin(a) is not Literal]
+        return " or ".join(dict.fromkeys(([f"one of {', '.join(choices)}"] if choices else []) + rest))
     if origin is Literal:
         return "one of " + ", ".join(str(a) for a in args)
     if origin is tuple and args and args[-1] is not Ellipsis:

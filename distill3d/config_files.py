@@ -84,6 +84,14 @@ def leaves(content: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]
             yield join(where, str(key)), value
 
 
+def settings(content: dict[str, Any], where: str = "") -> Iterator[str]:
+    """The full name of every setting, mappings included."""
+    for key, value in content.items():
+        yield join(where, str(key))
+        if isinstance(value, dict):
+            yield from settings(value, join(where, str(key)))
+
+
 def origin(setting: str, origins: dict[str, str]) -> str:
     """Where a setting was given: itself, what holds it, or something in it; empty if nowhere."""
     name = setting.split("[")[0]

@@ -1,4 +1,4 @@
-"""Changing a ``*_type``: settings that only other types know are dropped and named; those that none knows are errors."""
+"""Changing a ``*_type``: settings that only other types know are dropped and named; what none knows is an error."""
 
 from __future__ import annotations
 
@@ -45,13 +45,19 @@ def prune(content: dict[str, Any]) -> dict[str, Any]:
 def _prune_encoding(mapping: Any, where: str, dropped: list[str]) -> None:
     """A grid encoding is a type within a type: its name is called otype."""
     encoding = mapping.get("pos_encoding_config") if isinstance(mapping, dict) else None
-    if isinstance(encoding, dict) and "otype" in encoding:
-        from distill3d.scene.field import OTYPES
-
-        otype = OTYPES.get(encoding["otype"], encoding["otype"])
-        owner = {"encoding": {k: v for k, v in encoding.items() if k != "otype"}, "encoding_type": otype}
+    if isinstance(encoding, dict):
+        otype, rest = _encoding_type(encoding)
+        owner = {"encoding": rest, "encoding_type": otype}
         kept = _prune_slot(owner, "encoding", "encoding", f"{where}.pos_encoding_config", dropped)
-        mapping["pos_encoding_config"] = {"otype": encoding["otype"], **kept}
+        mapping["pos_encoding_config"] = {key: encoding[key] for key in encoding if key == "otype" or key in kept}
+
+
+def _encoding_type(encoding: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The registered name behind ``otype``, and the other settings."""
+    from distill3d.scene.field import OTYPES
+
+    otype = str(encoding.get("otype", "HashGrid"))
+    return OTYPES.get(otype, otype), {key: value for key, value in encoding.items() if key != "otype"}
 
 
 def default_type(owner: type, name: str) -> str | None:
@@ -73,12 +79,10 @@ def check_slots(system: Any, where: str = "system") -> None:
 
 def _check_encoding(made: Any, where: str) -> None:
     encoding = getattr(made, "pos_encoding_config", None)
-    if isinstance(encoding, dict) and "otype" in encoding:
-        from distill3d.scene.field import OTYPES
-
-        otype, setting = OTYPES.get(encoding["otype"], encoding["otype"]), f"{where}.pos_encoding_config"
-        settings = {key: value for key, value in encoding.items() if key != "otype"}
-        build(find("encoding", otype, f"{setting}.otype").Config, settings, setting)  # type: ignore[attr-defined]
+    if isinstance(encoding, dict):
+        setting = f"{where}.pos_encoding_config"
+        otype, rest = _encoding_type(encoding)
+        build(find("encoding", otype, f"{setting}.otype").Config, rest, setting)  # type: ignore[attr-defined]
 
 
 def _prune_slot(owner: dict[str, Any], name: str, kind: Kind, where: str, dropped: list[str]) -> Any:

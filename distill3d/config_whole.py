@@ -36,6 +36,7 @@ def check_experiment(experiment: Experiment) -> None:
     system_type = find("system", experiment.system_type, "system_type")
     system = build(system_type.Config, experiment.system, "system")  # type: ignore[attr-defined]
     check_slots(system)
+    _check_prompt(experiment, system)
     _check_optimizer(system)
 
 
@@ -60,6 +61,12 @@ def _check_steps(trainer: Mapping[str, Any]) -> None:
     steps = trainer.get("max_steps")
     if steps is not None and steps < 1:
         raise ConfigError(f"trainer.max_steps={steps} must be at least 1", "trainer.max_steps")
+
+
+def _check_prompt(experiment: Experiment, system: Any) -> None:
+    setting = "system.prompt_processor.prompt"
+    if getattr(system, "prompt_processor_type", None) is not None and not experiment.prompt.strip():
+        raise ConfigError(f'{setting} is empty: give the prompt, {setting}="a hamburger"', setting)
 
 
 def _check_optimizer(system: Any) -> None:

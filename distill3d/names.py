@@ -17,9 +17,9 @@ def safe_name(text: str) -> str:
     a hash of the text, so that different texts keep different names. Empty text stays empty.
     """
     text = unicodedata.normalize("NFC", text.strip())
-    name = re.sub(r"[^\w.@+=-]+", "_", text).strip("._ ")
+    name = re.sub(r"([^\w.@+=-]|_)+", "_", text).strip("._")
     if len(name) <= MAX_CHARACTERS and len(name.encode()) <= MAX_BYTES and (name or not text):
         return name
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-    cut = name[:MAX_CHARACTERS].encode("utf-8", "ignore")[:MAX_BYTES].decode("utf-8", "ignore").rstrip("._ ")
+    cut = name[:MAX_CHARACTERS].encode("utf-8", "ignore")[:MAX_BYTES].decode("utf-8", "ignore").rstrip("._")
     return f"{cut}-{digest}" if cut else digest

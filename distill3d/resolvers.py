@@ -54,7 +54,7 @@ def resolve(content: dict[str, Any]) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     for name, function in RESOLVERS.items():
-        OmegaConf.register_new_resolver(name, function, replace=True)
+        OmegaConf.register_resolver(name, function, replace=True)
     try:
         return OmegaConf.to_container(OmegaConf.create(content), resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:

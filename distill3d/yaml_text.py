@@ -3,7 +3,8 @@
 Keys called ``prompt``, ``*_prompt`` or ``prompt_*`` hold text for people, so what follows the colon is taken verbatim:
 ``prompt: a cat: sitting``, ``prompt: 2077`` and ``prompt: a cat # hat`` mean what they say. Only a properly quoted
 scalar, a block scalar (``|``, ``>``), nothing at all (null) and the missing marker ``???`` keep their YAML meaning.
-Everything else is safe YAML, with floats such as ``1e-3`` read as numbers, ``None`` as null, and a key given twice as an error.
+Everything else is safe YAML, with floats such as ``1e-3`` read as numbers, ``None`` as null, and a key given twice as an
+error.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ MISSING = "???"
 _TEXT_KEY = re.compile(r"(?!use_|view_dependent_)(\w+_)?prompt|prompt_(?!processor|debiasing|library)\w+")
 _LINE = re.compile(r"(?P<indent>[ ]*)(?P<dash>(?:-[ ]+)*)(?P<key>\w+)[ ]*:[ ]+(?P<value>\S.*)")
 _BLOCK_HEADER = re.compile(r"(.*:|-)?\s*[|>][+-]?\d*[+-]?\s*(#.*)?")
+_BLANK = " \t\r\n"  # YAML's own; other white space is text
 _BREAK = re.compile("[\n\r\x7f-\x9f\u2028\u2029\ufeff]")  # what YAML folds, or refuses to read raw
 _BLOCK = re.compile(r"[|>][+-]?\d*[+-]?([ ]+#.*)?(\n|$)")
 _QUOTED = re.compile(r"""("(?:[^"\\]|\\[\s\S])*"|'(?:[^']|'')*')\s*(\s#.*)?""")
@@ -64,7 +66,7 @@ def _quote_texts(text: str) -> str:
             end = _deeper(lines, i, _indent(line))
         elif match and is_text_key(match["key"]):
             end = _deeper(lines, i, len(match["indent"]) + len(match["dash"]))
-            value = "\n".join([match["value"], *lines[i + 1 : end]]).strip()
+            value = "\n".join([match["value"], *lines[i + 1 : end]]).strip(_BLANK)
             if not _has_yaml_meaning(value):
                 out.append(f"{match['indent']}{match['dash']}{match['key']}: {_quote(value)}")
                 i += 1  # the rest is left blank, so that line numbers in YAML's own errors stay right
@@ -77,7 +79,7 @@ def _quote_texts(text: str) -> str:
 
 
 def _quote(value: str) -> str:
-    words = " ".join(part.strip() for part in value.split("\n") if part.strip())
+    words = " ".join(part.strip(_BLANK) for part in value.split("\n") if part.strip(_BLANK))
     return _BREAK.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(words, ensure_ascii=False))
 
 
@@ -89,7 +91,7 @@ def _deeper(lines: list[str], start: int, indent: int) -> int:
     """The index after the lines that belong to line ``start``: the more deeply indented ones, blank ones between."""
     end = start + 1
     for i in range(start + 1, len(lines)):
-        if lines[i].strip():
+        if lines[i].strip(_BLANK):
             if _indent(lines[i]) <= indent:
                 break
             end = i + 1

@@ -1,0 +1,89 @@
+"""The one place that picks accelerator, precision, threads and kernels, each with a logged reason."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import os
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+Backend = Literal["numba", "torch", "cuda"]
+_PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+
+
+def choose_accelerator(setting: str | None = "auto") -> str:
+    """``cuda``, ``mps`` or ``cpu`` for trainer.accelerator; a named one is taken as it is."""
+    if setting not in (None, "auto"):
+        return {"gpu": "cuda"}.get(setting, setting)
+    import torch
+
+    if torch.cuda.is_available():
+        log.info("device: cuda (%s)", torch.cuda.get_device_name(0))
+        return "cuda"
+    reason = "no CUDA device was found" if torch.version.cuda else "this build of torch has no CUDA"
+    log.info("device: cpu, %d threads, as %s", torch.get_num_threads(), reason)
+    return "cpu"
+
+
+def choose_precision(setting: str | int | None, accelerator: str) -> str:
+    """trainer.precision: fp32 on a CPU and on mps, bf16 or fp16 mixed on CUDA; a named one is taken where it can run.
+
+    fp16 on a CPU has no fast kernels and overflows without a scaler's help, so it becomes fp32 there.
+    """
+    if setting not in (None, "auto"):
+        named = _PRECISIONS.get(str(setting), str(setting))
+        if accelerator == "cpu" and named.startswith("16"):
+            log.info("precision: 32-true, as %s needs a GPU", named)
+            return "32-true"
+        return named
+    if accelerator != "cuda":
+        return "32-true"
+    import torch
+
+    chosen = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    log.info("precision: %s, the best that this GPU has tensor cores for", chosen)
+    return chosen
+
+
+def set_threads() -> int:
+    """Threads for torch and the kernels: OMP_NUM_THREADS if given, else torch's own choice (physical cores)."""
+    import torch
+
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    if wish.isdigit() and int(wish) > 0:
+        torch.set_num_threads(int(wish))
+    return torch.get_num_threads()
+
+
+def kernel_backend(device: torch.device | str, setting: str | None = None) -> Backend:
+    """Which twin of a kernel runs for tensors on ``device``: ``numba`` on a CPU, ``cuda`` on a GPU, else ``torch``.
+
+    ``setting``, or the environment's DISTILL3D_KERNELS, names one; raises ValueError for one that cannot run there.
+    """
+    kind = getattr(device, "type", str(device)).split(":")[0]
+    wish = setting or os.environ.get("DISTILL3D_KERNELS") or "auto"
+    return _backend(kind, wish)
+
+
+@functools.cache
+def _backend(kind: str, wish: str) -> Backend:
+    possible: dict[str, Backend] = {"torch": "torch"}
+    if kind == "cpu" and importlib.util.find_spec("numba") is not None:
+        possible = {"numba": "numba", **possible}
+    if kind == "cuda" and importlib.util.find_spec("nerfacc") is not None:
+        possible = {"cuda": "cuda", **possible}
+    if wish == "auto":
+        wish = next(iter(possible))
+        reason = "the fastest here" if wish != "torch" else f"no compiled kernels for {kind} are installed"
+    else:
+        reason = "asked for by DISTILL3D_KERNELS"
+    if wish not in possible:
+        raise ValueError(f"DISTILL3D_KERNELS={wish!r} cannot run on {kind}; choose one of auto, {', '.join(possible)}")
+    log.info("kernels on %s: %s, %s", kind, wish, reason)
+    return possible[wish]

@@ -1,0 +1,89 @@
+"""One logger, one tidy line for each message; the chatter of libraries is kept off the terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+# known, harmless, and nothing a user could act upon
+_NOISE = (
+    r".*does not have many workers.*",
+    r".*Consider increasing the value of the `num_workers`.*",
+    r".*defined `IterableDataset`.*",
+    r".*GPU available but not used.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*No `test_dataloader\(\)`.*",
+    r".*was configured so `GPUs? .*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*Experiment logs directory .* exists and is not empty.*",
+    r".*resuming from a checkpoint that ended before the epoch ended.*",
+    r".*resuming from a checkpoint that ended mid-epoch.*",
+    r".*torch.jit.* is deprecated.*",
+)
+_CHATTY = (
+    "pytorch_lightning",
+    "lightning",
+    "lightning_fabric",
+    "lightning.pytorch",
+    "numba",
+    "PIL",
+    "matplotlib",
+    "httpx",
+)
+
+
+class _Terminal(logging.Handler):
+    """Writes to standard error, above a progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+            if "tqdm" in sys.modules:
+                sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+            else:
+                sys.stderr.write(text + "\n")
+        except BrokenPipeError:
+            raise
+        except Exception:  # noqa: BLE001, as every handler of the standard library does
+            self.handleError(record)
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        return level + super().format(record)
+
+
+def set_up_logging(verbose: bool = False) -> None:
+    """Configure the ``distill3d`` logger for the terminal, and quieten the others. Safe to call again."""
+    root = logging.getLogger("distill3d")
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _Terminal)]
+    handler = _Terminal()
+    handler.setFormatter(_OneLine())
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    root.propagate = False
+    custom = logging.getLogger("distill3d_custom")
+    custom.parent = root
+    if verbose:
+        return
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for pattern in _NOISE:
+        warnings.filterwarnings("ignore", message=pattern)
+    for name, value in {"TOKENIZERS_PARALLELISM": "false", "TF_CPP_MIN_LOG_LEVEL": "3"}.items():
+        os.environ.setdefault(name, value)
+
+
+def log_to_file(path: Path) -> None:
+    """Keep every message of this run, with its time, in a file of the trial as well."""
+    root = logging.getLogger("distill3d")
+    for old in [handler for handler in root.handlers if isinstance(handler, logging.FileHandler)]:
+        root.removeHandler(old)
+        old.close()
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)

@@ -1,0 +1,139 @@
+"""From a request to a run: data, system and Trainer are made here, and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from distill3d.config import ConfigError, Experiment, build, load
+from distill3d.device import choose_accelerator, choose_precision, set_threads
+from distill3d.logs import log_to_file
+from distill3d.registry import find
+from distill3d.system.callbacks import trainer_callbacks, trainer_loggers
+from distill3d.system.checkpoint import read_checkpoint
+from distill3d.trial import Trial, begin_trial, trial_of
+from distill3d.verbs import Request
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a verb works with."""
+
+    experiment: Experiment
+    trial: Trial
+    system: Any
+    data: Any
+    trainer: pl.Trainer
+
+    @property
+    def checkpoint(self) -> str | None:
+        return self.experiment.resume
+
+
+def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
+    """Load and check everything, make the system, then begin the trial: a mistake leaves no folder behind.
+
+    Raises ConfigError or CheckpointError.
+    """
+    assert request.config is not None  # the command line sees to it
+    loaded = load(request.config, request.overrides)
+    experiment = loaded.experiment
+    if needs_checkpoint and experiment.resume is None:
+        raise ConfigError(f"--{request.verb} needs a checkpoint: resume={_suggestion(loaded.path)}", "resume")
+    set_threads()
+    pl.seed_everything(experiment.seed, verbose=False)
+    system = _make("system", experiment)
+    data = _make("data", experiment)
+    if experiment.resume is not None:
+        system.on_load_checkpoint(read_checkpoint(experiment.resume))  # says what is wrong with it
+    trial = begin_trial(loaded, request.argv, snapshots=not needs_checkpoint)
+    log_to_file(trial.root / "log.txt")
+    log.info("%s %s", "going on in" if trial.resumed else "trial", trial.root)
+    system.attach(trial)
+    return Run(experiment, trial, system, data, make_trainer(experiment, trial))
+
+
+def make_trainer(experiment: Experiment, trial: Trial) -> pl.Trainer:
+    """Lightning's Trainer with the settings of ``trainer`` and the system's callbacks; raises ConfigError."""
+    settings = {key: value for key, value in experiment.trainer.items() if value is not None}
+    accelerator = choose_accelerator(settings.pop("accelerator", "auto"))
+    callbacks = trainer_callbacks(trial, experiment)
+    if settings.get("enable_checkpointing") is False:
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
+    fixed = {
+        "accelerator": accelerator,
+        "precision": choose_precision(settings.pop("precision", None), accelerator),
+        "callbacks": callbacks,
+        "logger": trainer_loggers(trial, experiment),
+        "default_root_dir": str(trial.root),
+    }
+    usual = {
+        "devices": 1,
+        "max_steps": 1000,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,  # batches are functions of the step and the rank
+    }
+    try:
+        return pl.Trainer(**{**usual, **settings, **fixed})  # type: ignore[arg-type]
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"trainer: {str(error).splitlines()[0]}", "trainer") from error
+
+
+def train(run: Run) -> None:
+    """Fit; then, whatever ended the training, test and export what there is."""
+    run.trainer.fit(run.system, datamodule=run.data, ckpt_path=run.checkpoint, weights_only=True)
+    if _draws_tests(run.system):
+        run.trainer.test(run.system, datamodule=run.data, verbose=False)
+    if hasattr(run.system, "export") and run.trainer.is_global_zero:
+        run.system.export(strict=False)
+    log.info("done: %s", run.trial.root)
+
+
+def validate(run: Run) -> None:
+    """The validation pictures of a checkpoint."""
+    run.trainer.validate(run.system, datamodule=run.data, ckpt_path=run.checkpoint, verbose=False, weights_only=True)
+    log.info("done: %s", run.trial.save)
+
+
+def test(run: Run) -> None:
+    """The turntable of a checkpoint."""
+    run.trainer.test(run.system, datamodule=run.data, ckpt_path=run.checkpoint, verbose=False, weights_only=True)
+    log.info("done: %s", run.trial.save)
+
+
+def export(run: Run) -> None:
+    """The mesh of a checkpoint. Raises EmptySurfaceError."""
+    if not hasattr(run.system, "export"):
+        raise ConfigError(f"--export: a {run.experiment.system_type} has nothing to export", "system_type")
+    assert run.checkpoint is not None  # `prepare` sees to it
+    checkpoint = read_checkpoint(run.checkpoint)
+    run.system.on_load_checkpoint(checkpoint)
+    run.system.load_state_dict(checkpoint["state_dict"])
+    run.system.to(run.trainer.strategy.root_device).eval()
+    run.system.export()
+    log.info("done: %s", run.trial.save)
+
+
+def _make(kind: Any, experiment: Experiment) -> Any:
+    """The system or the data module, with its checked settings and the seed."""
+    cls = find(kind, getattr(experiment, f"{kind}_type"), f"{kind}_type")
+    return cls(build(cls.Config, getattr(experiment, kind), kind), seed=experiment.seed)  # type: ignore[attr-defined]
+
+
+def _draws_tests(system: pl.LightningModule) -> bool:
+    return type(system).test_step is not pl.LightningModule.test_step
+
+
+def _suggestion(config: Path) -> str:
+    trial = trial_of(config)
+    last = trial / "ckpts" / "last.ckpt" if trial else None
+    return str(last) if last and last.is_file() else "outputs/.../ckpts/last.ckpt"

@@ -1,0 +1,44 @@
+"""What launch.py can do: one module for each verb, with ``VERB`` and ``run(request) -> exit code``.
+
+A verb's module is imported for ``--help``, so it imports what is heavy inside ``run``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+NAMES = ("train", "validate", "test", "export")  # the order in --help; the first is the default
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A flag of launch.py. ``metavar`` names its own argument, if it takes one instead of ``--config``."""
+
+    name: str
+    summary: str
+    metavar: str | None = None
+    accompanies: tuple[str, ...] = ()  # verbs that may be given beside this one, which then decides
+    options: dict[str, str] = field(default_factory=dict)  # further options with a value: name -> help
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line, taken apart."""
+
+    verb: str
+    config: str | None
+    overrides: tuple[str, ...]
+    argument: str | None = None  # the verb's own
+    options: dict[str, str] = field(default_factory=dict)
+    argv: tuple[str, ...] = ()
+
+
+def verbs() -> dict[str, Verb]:
+    """The table."""
+    return {name: importlib.import_module(f"{__name__}.{name}").VERB for name in NAMES}
+
+
+def runner(name: str) -> Callable[[Request], int]:
+    return importlib.import_module(f"{__name__}.{name}").run

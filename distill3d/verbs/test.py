@@ -1,0 +1,15 @@
+"""--test: the turntable of a checkpoint."""
+
+from __future__ import annotations
+
+from distill3d.verbs import Request, Verb
+
+VERB = Verb("test", "draw the turntable and the contact sheet of a trained scene; needs resume=CHECKPOINT")
+
+
+def run(request: Request) -> int:
+    """Write into the trial of the checkpoint."""
+    from distill3d.run import prepare, test
+
+    test(prepare(request, needs_checkpoint=True))
+    return 0

@@ -1,0 +1,3 @@
+from distill3d.cli import main
+
+raise SystemExit(main())
