@@ -18,17 +18,22 @@ _PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "6
 
 
 def choose_accelerator(setting: str | None = "auto") -> str:
-    """``cuda``, ``mps`` or ``cpu`` for trainer.accelerator; a named one is taken as it is."""
-    if setting not in (None, "auto"):
-        return {"gpu": "cuda"}.get(setting, setting)
+    """``cuda``, ``cpu``, or what trainer.accelerator names. Raises ValueError for a GPU where there is none."""
     import torch
 
-    if torch.cuda.is_available():
-        log.info("device: cuda (%s)", torch.cuda.get_device_name(0))
-        return "cuda"
+    named = {"gpu": "cuda"}.get(setting or "auto", setting or "auto")
     reason = "no CUDA device was found" if torch.version.cuda else "this build of torch has no CUDA"
-    log.info("device: cpu, %d threads, as %s", torch.get_num_threads(), reason)
-    return "cpu"
+    if named == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"trainer.accelerator={setting!r}: {reason}; use cpu or auto")
+    if named == "auto":
+        named = "cuda" if torch.cuda.is_available() else "cpu"
+    else:
+        reason = "asked for by trainer.accelerator"
+    if named == "cuda":
+        log.info("device: cuda, %s", torch.cuda.get_device_name(0))
+    else:
+        log.info("device: %s (threads: %d), as %s", named, torch.get_num_threads(), reason)
+    return named
 
 
 def choose_precision(setting: str | int | None, accelerator: str) -> str:

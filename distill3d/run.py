@@ -54,38 +54,18 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
     data = _make("data", experiment)
     if experiment.resume is not None:
         system.on_load_checkpoint(read_checkpoint(experiment.resume))  # says what is wrong with it
+    trainer_settings = _trainer_settings(experiment)
     trial = begin_trial(loaded, request.argv, snapshots=not needs_checkpoint)
     log_to_file(trial.root / "log.txt")
     log.info("%s %s", "going on in" if trial.resumed else "trial", trial.root)
     system.attach(trial)
-    return Run(experiment, trial, system, data, make_trainer(experiment, trial))
-
-
-def make_trainer(experiment: Experiment, trial: Trial) -> pl.Trainer:
-    """Lightning's Trainer with the settings of ``trainer`` and the system's callbacks; raises ConfigError."""
-    settings = {key: value for key, value in experiment.trainer.items() if value is not None}
-    accelerator = choose_accelerator(settings.pop("accelerator", "auto"))
-    callbacks = trainer_callbacks(trial, experiment)
-    if settings.get("enable_checkpointing") is False:
-        callbacks = [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
-    fixed = {
-        "accelerator": accelerator,
-        "precision": choose_precision(settings.pop("precision", None), accelerator),
-        "callbacks": callbacks,
-        "logger": trainer_loggers(trial, experiment),
-        "default_root_dir": str(trial.root),
-    }
-    usual = {
-        "devices": 1,
-        "max_steps": 1000,
-        "num_sanity_val_steps": 0,
-        "enable_model_summary": False,
-        "use_distributed_sampler": False,  # batches are functions of the step and the rank
-    }
-    try:
-        return pl.Trainer(**{**usual, **settings, **fixed})  # type: ignore[arg-type]
-    except (MisconfigurationException, ValueError) as error:
-        raise ConfigError(f"trainer: {str(error).splitlines()[0]}", "trainer") from error
+    trainer = pl.Trainer(
+        **trainer_settings,
+        callbacks=_callbacks(experiment, trial),
+        logger=trainer_loggers(trial, experiment),
+        default_root_dir=str(trial.root),
+    )
+    return Run(experiment, trial, system, data, trainer)
 
 
 def train(run: Run) -> None:
@@ -121,6 +101,33 @@ def export(run: Run) -> None:
     run.system.to(run.trainer.strategy.root_device).eval()
     run.system.export()
     log.info("done: %s", run.trial.save)
+
+
+def _trainer_settings(experiment: Experiment) -> dict[str, Any]:
+    """Keywords of Lightning's Trainer, tried on one that touches no disk; raises ConfigError."""
+    settings = {key: value for key, value in experiment.trainer.items() if value is not None}
+    accelerator = choose_accelerator(settings.pop("accelerator", "auto"))
+    usual = {
+        "devices": 1,
+        "max_steps": 1000,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,  # batches are functions of the step and the rank
+    }
+    precision = choose_precision(settings.pop("precision", None), accelerator)
+    settings = {**usual, **settings, "accelerator": accelerator, "precision": precision}
+    try:
+        pl.Trainer(**{**settings, "logger": False, "enable_checkpointing": False})
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise ConfigError(f"trainer: {str(error).splitlines()[0]}", "trainer") from error
+    return settings
+
+
+def _callbacks(experiment: Experiment, trial: Trial) -> list[pl.Callback]:
+    callbacks = trainer_callbacks(trial, experiment)
+    if experiment.trainer.get("enable_checkpointing") is False:
+        return [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
+    return callbacks
 
 
 def _make(kind: Any, experiment: Experiment) -> Any:

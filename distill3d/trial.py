@@ -78,6 +78,7 @@ def begin_trial(loaded: Loaded, arguments: Sequence[str], snapshots: bool = True
 def trial_of(path: str | Path) -> Path | None:
     """The trial folder that a checkpoint or a snapshot lies in, or None."""
     root = Path(path).absolute().parent.parent
+    root = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
     return root if (root / "configs" / "parsed.yaml").is_file() else None
 
 
