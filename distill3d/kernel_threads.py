@@ -9,19 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
-from typing import Literal
 
 import torch
 
-Backend = Literal["torch", "numba"]
-
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
-
-
-def kernel_backend(device: torch.device) -> Backend:
-    """The kernels for a device."""
-    return "numba" if device.type == "cpu" and find_spec("numba") else "torch"
 
 
 def run_parallel(task: Callable[..., None], arguments: Iterable[tuple]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -65,6 +65,3 @@ class OccupancyGrid(nn.Module):
         cell = torch.stack([index // (n * n), index // n % n, index % n], dim=-1)
         offset = torch.rand(len(index), 3, generator=generator, device=generator.device).to(self.values)
         return ((cell + offset) / n * 2.0 - 1.0) * self.radius
-
-    def bits(self) -> Bool[Tensor, "res res res"]:
-        return self.occupied

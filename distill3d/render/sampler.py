@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from distill3d.kernel_threads import kernel_backend, run_parallel, shares
+from distill3d.device import kernel_backend
+from distill3d.kernel_threads import run_parallel, shares
 from distill3d.types import RaySamples
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ def sample_rays(
 
     nerfacc's meaning (arXiv 2305.04966), with its stratification: jitter in [0, 1) shifts a whole ray.
     """
+    if kernel_backend(origins.device) == "cuda" and nerfacc_can_march():
+        return sample_rays_nerfacc(origins, directions, occupied, marching, jitter)
     step = marching.step_size
     enter, leave = intersect_volume(origins, directions, marching)
     t0 = marching.near_plane + jitter * step
@@ -81,6 +88,42 @@ def kept_cpu(
     parts = shares(len(count), 4 * torch.get_num_threads())
     run_parallel(kernels.mark_kept, [(*rays, *steps, begin, end, keep.numpy()) for begin, end in parts])
     return keep
+
+
+def sample_rays_nerfacc(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    occupied: Bool[Tensor, "res res res"],
+    marching: Marching,
+    jitter: Float[Tensor, "rays"],
+) -> RaySamples:
+    """`sample_rays` by nerfacc's CUDA kernel, which knows boxes only: a ball is cut out afterwards."""
+    from nerfacc.grid import traverse_grids
+
+    box = origins.new_tensor([[-marching.radius] * 3 + [marching.radius] * 3])
+    near = marching.near_plane + jitter * marching.step_size
+    far = torch.full_like(near, marching.far_plane)
+    intervals, found, _ = traverse_grids(
+        origins, directions, occupied[None], box, near_planes=near, far_planes=far, step_size=marching.step_size
+    )
+    ray_index = torch.as_tensor(found.ray_indices)
+    t_start, t_end = intervals.vals[intervals.is_left], intervals.vals[intervals.is_right]
+    if marching.sphere:
+        enter, leave = (t[ray_index] for t in intersect_volume(origins, directions, marching))
+        t_mid = 0.5 * (t_start + t_end)
+        inside = (t_mid >= enter) & (t_mid < leave)
+        ray_index, t_start, t_end = ray_index[inside], t_start[inside], t_end[inside]
+    return RaySamples(ray_index, t_start, t_end, len(origins))
+
+
+@functools.cache
+def nerfacc_can_march() -> bool:
+    """Whether nerfacc's CUDA kernels are there; they are compiled on first use, and need nvcc for that."""
+    from nerfacc.cuda import _backend
+
+    if _backend._C is None:
+        logger.info("ray sampler: torch, as nerfacc found no nvcc to compile its CUDA kernels with")
+    return _backend._C is not None
 
 
 def intersect_volume(

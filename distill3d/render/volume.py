@@ -12,7 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distill3d.kernel_threads import kernel_backend
+from distill3d.device import kernel_backend
 from distill3d.types import RaySamples
 
 

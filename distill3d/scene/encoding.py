@@ -12,7 +12,8 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from distill3d.kernel_threads import kernel_backend, run_parallel, shares
+from distill3d.device import kernel_backend
+from distill3d.kernel_threads import run_parallel, shares
 from distill3d.registry import register
 from distill3d.scene.grid import GridLevel, grid_levels, interpolate_reference
 

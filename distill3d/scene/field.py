@@ -20,7 +20,7 @@ from distill3d.schedule import Scheduled, scheduled
 from distill3d.types import FieldSample
 
 OTYPES = {"HashGrid": "hash-grid", "ProgressiveBandHashGrid": "hash-grid", "DenseGrid": "dense-grid"}
-FLAT = 1e-3  # a gradient of less than this, per world unit, has no direction: the normal shrinks to zero with it
+FLAT = 1e-4  # a gradient of less than this, per world unit, has no direction: the normal shrinks to zero with it
 
 
 @dataclass

@@ -31,6 +31,8 @@ def grid_levels(
 ) -> tuple[GridLevel, ...]:
     """Levels of resolution ``floor(base scale^l)`` (arXiv 2201.05989, equation 2); a level that would need more than
     ``max_entries`` vertices, a power of two, is hashed into that many."""
+    if max_entries is not None and max_entries & (max_entries - 1):
+        raise ValueError(f"max_entries={max_entries} must be a power of two")
     levels, offset = [], 0
     for level in range(n_levels):
         # the small addend keeps 16 * 2 ** 4 from becoming 255.999...
