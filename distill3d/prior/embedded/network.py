@@ -1,0 +1,202 @@
+"""The embedded prior's network: a small text-conditioned U-Net in pixels, with the call of diffusers' own.
+
+A pixel-unshuffle stem sees a 64x64 image as 32x32x12 (a permutation, so noise stays white). Both image sizes meet in
+one trunk at 16x16 and 8x8: a 64x64 image reaches it through a light outer level, a 32x32 image directly. What the
+trunk learns of a noun at one size therefore serves the other. Text enters pooled, with the time, and by
+cross-attention in the trunk (the advice of Imagen, arXiv 2205.11487, at a hundredth of its size).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from jaxtyping import Float
+from torch import Tensor, nn
+
+UNSHUFFLE = 2
+
+
+class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
+    """``B 3 H W`` noisy pixels in [-1, 1] at H = W in ``sample_sizes`` to v (or whatever the scheduler says)."""
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_sizes: tuple[int, int] = (32, 64),
+        in_channels: int = 3,
+        out_channels: int = 3,
+        outer_channels: int = 32,
+        block_out_channels: tuple[int, int] = (96, 192),
+        middle_layers: int = 2,
+        cross_attention_dim: int = 256,
+        pooled_dim: int = 256,
+        attention_head_dim: int = 32,
+        time_channels: int = 256,
+    ):
+        super().__init__()
+        low, deep = block_out_channels
+        patch = UNSHUFFLE**2
+        attention = {"context_dim": cross_attention_dim, "head_dim": attention_head_dim}
+        self.time = nn.Sequential(nn.Linear(low, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels))
+        self.text = nn.Linear(pooled_dim, time_channels)
+        self.size = nn.Embedding(len(sample_sizes), time_channels)
+        # the outer level, for the larger size alone
+        self.outer_in = nn.Conv2d(patch * in_channels, outer_channels, 3, padding=1)
+        self.outer_down = ResnetBlock(outer_channels, outer_channels, time_channels)
+        self.outer_to_trunk = nn.Conv2d(outer_channels, low, 3, stride=2, padding=1)
+        self.outer_from_trunk = nn.Conv2d(low, outer_channels, 1)
+        self.outer_up = ResnetBlock(2 * outer_channels, outer_channels, time_channels)
+        self.outer_out = Head(outer_channels, patch * out_channels)
+        # the smaller size meets the trunk directly
+        self.inner_in = nn.Conv2d(patch * in_channels, low, 3, padding=1)
+        self.inner_out = Head(low, patch * out_channels)
+        # the trunk
+        self.down = ResnetBlock(low, low, time_channels)
+        self.down_text = AttentionBlock(low, self_attention=False, **attention)
+        self.to_deep = nn.Conv2d(low, deep, 3, stride=2, padding=1)
+        self.middle = nn.ModuleList(ResnetBlock(deep, deep, time_channels) for _ in range(middle_layers + 1))
+        self.middle_text = nn.ModuleList(AttentionBlock(deep, **attention) for _ in range(middle_layers))
+        self.from_deep = nn.Conv2d(deep, low, 1)
+        self.up = ResnetBlock(2 * low, low, time_channels)
+        self.up_text = AttentionBlock(low, self_attention=False, **attention)
+
+    def forward(
+        self,
+        sample: Float[Tensor, "B 3 H W"],
+        timestep: Tensor | float | int,
+        encoder_hidden_states: Float[Tensor, "B N C"],
+        added_cond_kwargs: dict[str, Tensor] | None = None,
+        return_dict: bool = True,
+    ) -> UNet2DConditionOutput | tuple[Tensor]:
+        """The call of UNet2DConditionModel; ``added_cond_kwargs["text_embeds"]`` is the pooled text, ``B D``.
+
+        Raises ValueError for an image size that the model was not made for, or without pooled text.
+        """
+        sizes = tuple(self.config["sample_sizes"])
+        if sample.shape[-1] not in sizes or sample.shape[-2] != sample.shape[-1]:
+            raise ValueError(f"the model takes square images of {sizes} pixels, not {tuple(sample.shape[-2:])}")
+        if not added_cond_kwargs or "text_embeds" not in added_cond_kwargs:
+            raise ValueError('added_cond_kwargs["text_embeds"] (the pooled text) is missing')
+        index = sizes.index(sample.shape[-1])
+        embedding = self._embedding(timestep, added_cond_kwargs["text_embeds"], index)
+        x = F.pixel_unshuffle(sample, UNSHUFFLE)
+        run = self._run_large if index == len(sizes) - 1 else self._run_small
+        out = F.pixel_shuffle(run(x, embedding, encoder_hidden_states), UNSHUFFLE)
+        return UNet2DConditionOutput(sample=out) if return_dict else (out,)
+
+    def _embedding(self, timestep: Tensor | float | int, pooled: Tensor, size_index: int) -> Float[Tensor, "B D"]:
+        t = torch.as_tensor(timestep, device=pooled.device).expand(len(pooled))
+        time = self.time(sinusoidal(t, self.time[0].in_features).to(pooled.dtype))
+        return F.silu(time + self.text(pooled) + self.size.weight[size_index])
+
+    def _run_small(self, x: Tensor, embedding: Tensor, text: Tensor) -> Tensor:
+        return self.inner_out(self._trunk(self.inner_in(x), embedding, text))
+
+    def _run_large(self, x: Tensor, embedding: Tensor, text: Tensor) -> Tensor:
+        skip = self.outer_down(self.outer_in(x), embedding)
+        h = self._trunk(self.outer_to_trunk(skip), embedding, text)
+        h = F.interpolate(self.outer_from_trunk(h), scale_factor=2.0, mode="nearest")
+        return self.outer_out(self.outer_up(torch.cat([h, skip], dim=1), embedding))
+
+    def _trunk(self, x: Tensor, embedding: Tensor, text: Tensor) -> Float[Tensor, "B C 16 16"]:
+        skip = self.down_text(self.down(x, embedding), text)
+        h = self.middle[0](self.to_deep(skip), embedding)
+        for attend, block in zip(self.middle_text, list(self.middle)[1:], strict=True):
+            h = block(attend(h, text), embedding)
+        h = F.interpolate(self.from_deep(h), scale_factor=2.0, mode="nearest")
+        return self.up_text(self.up(torch.cat([h, skip], dim=1), embedding), text)
+
+
+class ResnetBlock(nn.Module):
+    """Two convolutions with the embedding as scale and shift between; the identity at the start of training."""
+
+    def __init__(self, in_channels: int, out_channels: int, embedding_channels: int):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(16, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embedding = nn.Linear(embedding_channels, 2 * out_channels)
+        self.norm2 = nn.GroupNorm(16, out_channels)
+        self.conv2 = zero_initialised(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Float[Tensor, "B C H W"], embedding: Float[Tensor, "B D"]) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.embedding(embedding)[:, :, None, None].chunk(2, dim=1)
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h) * (1.0 + scale) + shift))
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention (optional), cross-attention to the text, and a small feed-forward layer, each residual."""
+
+    def __init__(self, channels: int, context_dim: int, head_dim: int, self_attention: bool = True):
+        super().__init__()
+        self.norm = nn.GroupNorm(16, channels)
+        self.attn1 = Attention(channels, channels, head_dim) if self_attention else None
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = Attention(channels, context_dim, head_dim)
+        self.norm3 = nn.LayerNorm(channels)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(channels, 2 * channels), nn.GELU(), zero_initialised(nn.Linear(2 * channels, channels))
+        )
+
+    def forward(self, x: Float[Tensor, "B C H W"], text: Float[Tensor, "B N D"]) -> Tensor:
+        h = self.norm(x).flatten(2).transpose(1, 2)
+        tokens = x.flatten(2).transpose(1, 2)
+        if self.attn1 is not None:
+            tokens = tokens + self.attn1(h, h)
+        tokens = tokens + self.attn2(self.norm2(tokens), text)
+        tokens = tokens + self.feed_forward(self.norm3(tokens))
+        return tokens.transpose(1, 2).reshape(x.shape)
+
+
+class Attention(nn.Module):
+    """Multi-head attention; projections are named as diffusers names them.
+
+    Written out, since for these few tokens torch's fused attention spends three times as long on a CPU's backward.
+    """
+
+    def __init__(self, channels: int, context_dim: int, head_dim: int):
+        super().__init__()
+        self.heads = max(channels // head_dim, 1)
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(context_dim, channels, bias=False)
+        self.to_v = nn.Linear(context_dim, channels, bias=False)
+        self.to_out = nn.ModuleList([zero_initialised(nn.Linear(channels, channels))])
+
+    def forward(self, x: Float[Tensor, "B N C"], context: Float[Tensor, "B M D"]) -> Tensor:
+        split = lambda h: h.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731
+        q, k, v = split(self.to_q(x)), split(self.to_k(context)), split(self.to_v(context))
+        weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
+        return self.to_out[0]((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+
+
+class Head(nn.Module):
+    """Norm, activation, and a convolution that starts at zero."""
+
+    def __init__(self, channels: int, out_channels: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(16, channels)
+        self.conv = zero_initialised(nn.Conv2d(channels, out_channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.silu(self.norm(x)))
+
+
+def sinusoidal(t: Tensor, channels: int, longest_period: float = 10000.0) -> Float[Tensor, "B C"]:
+    """The positional code of Transformers (arXiv 1706.03762): cosines, then sines."""
+    half = channels // 2
+    frequency = torch.exp(-math.log(longest_period) * torch.arange(half, device=t.device) / half)
+    angle = t.float()[:, None] * frequency[None]
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def zero_initialised(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
