@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from distill3d.prior.settings import PriorConfig
+
 WIDTH = 32  # of the text encoders
 
 
@@ -52,6 +54,7 @@ def clip_text_model(**sizes: int) -> Any:
 
 def save_pipeline(folder: Path, class_name: str, components: dict[str, Any], **extra: Any) -> Path:
     """A diffusers folder: each component in its own subfolder, and the model_index.json that names their classes."""
+    folder.mkdir(parents=True, exist_ok=True)
     index: dict[str, Any] = {"_class_name": class_name, "_diffusers_version": "0.35.0", **extra}
     for name, component in components.items():
         if component is None:
@@ -295,3 +298,18 @@ def tiny_settings(kind: str) -> dict[str, Any]:
     """What ``system.prior`` needs to be small: FLUX's config names no image size, T5's prompts are long."""
     settings: dict[str, Any] = {"image_size": 32} if kind == "flux" else {}
     return settings | ({"text_tokens": 12} if kind in ("deepfloyd-if", "sd3", "flux") else {})
+
+
+class TinyFolders:
+    """Folders of tiny pipelines below one root, each made when it is first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, kind: str) -> Path:
+        folder = self.root / kind
+        return folder if folder.is_dir() else TINY[kind](folder)
+
+    def config(self, kind: str, **settings: Any) -> PriorConfig:
+        """``system.prior`` for a kind."""
+        return PriorConfig(str(self(kind)), **(tiny_settings(kind) | settings))

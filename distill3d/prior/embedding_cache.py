@@ -22,6 +22,7 @@ class EmbeddingCache:
 
     def __init__(self, root: Path, text_identity: str) -> None:
         self.folder = root / text_identity
+        self._writable = True
 
     def load(self, text: str) -> PromptEmbedding | None:
         """The one-row embedding of a text, or None."""
@@ -41,10 +42,13 @@ class EmbeddingCache:
         """Write atomically: several processes may encode the same text at once."""
         from safetensors.torch import save
 
+        if not self._writable:
+            return
         tensors = {name: value.contiguous() for name, value in vars(embedding).items() if value is not None}
         try:
             _write_atomically(self._path(text), save(tensors))
         except OSError as error:
+            self._writable = False
             log.warning(
                 "prompt embeddings cannot be cached in %s (%s); set system.prompt_processor.cache_dir to a folder that "
                 "can be written, or system.prompt_processor.use_cache=false",

@@ -151,4 +151,4 @@ def prior_identity(folder: ModelFolder, cfg: PriorConfig) -> str:
     lora = ""
     if cfg.lora_weights:
         lora = f"{file_identity(lora_file(cfg.lora_weights))}*{cfg.lora_scale}"
-    return folder_identity(folder.path, folder.kind.image_components, lora)
+    return folder_identity(folder.path, folder.kind.image_components, folder.variant, lora)

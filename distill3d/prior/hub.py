@@ -101,7 +101,7 @@ def _why_no_weights(where: Path, variant: str | None) -> str:
 def _from_hub(name: str, revision: str | None, variant: str | None, components: Iterable[str]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
-    patterns = [*_ROOT_FILES, *(pattern for each in components for pattern in _patterns(each, variant))]
+    patterns = [*_ROOT_FILES, *(pattern for each in components for pattern in component_patterns(each, variant))]
     # the first base is the HTTP client's own root error, which the hub's versions take from different libraries
     network_errors: Any = (errors.HfHubHTTPError.__bases__[0], errors.LocalEntryNotFoundError, OSError)
     try:
@@ -120,7 +120,7 @@ def _from_hub(name: str, revision: str | None, variant: str | None, components: 
         ) from error
 
 
-def _patterns(component: str, variant: str | None) -> list[str]:
+def component_patterns(component: str, variant: str | None) -> list[str]:
     """The files of a component: configs, vocabularies, and the weights of one variant, whole or in shards."""
     dotted = f".{variant}" if variant else ""
     weights = [f"{stem}{dotted}{end}" for stem in _WEIGHTS_STEMS for end in (".safetensors", "-*-of-*.safetensors")]

@@ -5,26 +5,30 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
+
+from distill3d.prior.hub import component_patterns
 
 _WHOLE_BYTES = 64 << 20  # files up to this size are read in full
 _SAMPLES = 64
 _SAMPLE_BYTES = 1 << 16
 
 
-def folder_identity(folder: Path, components: Iterable[str], extra: str = "") -> str:
-    """A hash of the files of some components (32 hex digits): it depends on their names and bytes, never on the path.
+def folder_identity(folder: Path, components: Iterable[str], variant: str | None, extra: str = "") -> str:
+    """A hash of the files that some components are read from (32 hex digits): their names and bytes, never the path.
 
     Of a file above 64 MB it reads the size, the head (a safetensors file lists its tensors there) and 64 samples
     at equal distances, so that a model of 24 GB takes milliseconds.
     """
     digest = hashlib.blake2b(extra.encode(), digest_size=16)
     for component in sorted(components):
-        for file in sorted(path for path in (folder / component).rglob("*") if path.is_file()):
-            relative = file.relative_to(folder)
-            if any(part.startswith(".") for part in relative.parts) or file.suffix in _IRRELEVANT:
-                continue
-            digest.update(f"{relative.as_posix()}:{file_identity(file)};".encode())
+        patterns = component_patterns(component, variant)
+        for file in sorted(path for path in (folder / component).glob("*") if path.is_file()):
+            name = f"{component}/{file.name}"
+            # a variant that is not used may be downloaded later, and a note may be added
+            if any(fnmatch(name, pattern) for pattern in patterns):
+                digest.update(f"{name}:{file_identity(file)};".encode())
     return digest.hexdigest()
 
 
@@ -45,7 +49,3 @@ def _file_identity(path: str, size: int, _mtime_ns: int) -> str:
             stream.seek((size - _SAMPLE_BYTES) * i // (_SAMPLES - 1))
             digest.update(stream.read(_SAMPLE_BYTES))
     return digest.hexdigest()
-
-
-# files that lie beside weights and change nothing
-_IRRELEVANT = {".md", ".lock", ".bin", ".msgpack", ".onnx", ".py", ".pyc"}

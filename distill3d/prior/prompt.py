@@ -74,7 +74,7 @@ def encoder_dtype(cfg: PriorConfig, device: torch.device | str) -> torch.dtype:
 def text_identity_of(folder: ModelFolder, cfg: PriorConfig) -> str:
     """A hash of the text encoders, the tokenizers and the settings that change an embedding."""
     settings = f"{folder.kind.name};{cfg.text_tokens};{folder.index.get('force_zeros_for_empty_prompt')}"
-    return folder_identity(folder.path, folder.kind.text_components, settings)
+    return folder_identity(folder.path, folder.kind.text_components, folder.variant, settings)
 
 
 def _embedded(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:

@@ -33,8 +33,8 @@ class PriorConfig:
     compile: bool = False  # torch.compile of the network; needs a compiler
     cpu_offload: bool = False  # the network's layers wait in main memory and visit the GPU one after the other
     vae_checkpointing: bool = False  # recompute the VAE encoder in backward: less memory, a third more time
-    vae_slicing: bool = False
-    vae_tiling: bool = False
+    vae_slicing: bool = False  # images of a batch one after the other
+    vae_tiling: bool = False  # images above the VAE's own size in overlapping tiles, an approximation
 
     def __post_init__(self) -> None:
         if not str(self.pretrained_model_name_or_path or "").strip():

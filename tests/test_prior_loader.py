@@ -1,0 +1,430 @@
+"""One loader for every kind: what it reads, what it refuses, and what its errors say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_pipelines import TINY, TinyFolders, embedded
+
+from distill3d.prior.flow import FlowPrior, FluxPrior
+from distill3d.prior.hub import EMBEDDED_FOLDER, MIRRORS, PriorError
+from distill3d.prior.latent import LatentPrior, SdxlPrior
+from distill3d.prior.loader import (
+    PretrainedDiffusionModel,
+    PriorConfig,
+    load_prior,
+    load_prompt_encoder,
+    model_identity,
+    prior_folder,
+    text_identity,
+    words_not_taught,
+)
+from distill3d.prior.pixel import PixelPrior
+from distill3d.prior.settings import choose_dtype
+from distill3d.registry import find
+
+SETTING = r"system\.prior\.pretrained_model_name_or_path"
+CLASSES = {
+    "embedded": PixelPrior,
+    "deepfloyd-if": PixelPrior,
+    "stable-diffusion": LatentPrior,
+    "stable-diffusion-2": LatentPrior,
+    "sdxl": SdxlPrior,
+    "sd3": FlowPrior,
+    "flux": FluxPrior,
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> TinyFolders:
+    return TinyFolders(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def copy(folders: TinyFolders, tmp_path: Path) -> Path:
+    """A folder of Stable Diffusion's kind that a test may damage."""
+    return Path(shutil.copytree(folders("stable-diffusion"), tmp_path / "copy"))
+
+
+def edit_index(folder: Path, **entries: object) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+# the kind
+
+
+@pytest.mark.parametrize("kind", list(TINY))
+def test_the_folder_says_the_kind(folders: TinyFolders, kind: str) -> None:
+    assert type(load_prior(folders.config(kind), "cpu")) is CLASSES[kind]
+
+
+def test_the_registered_prior_loads_the_same(folders: TinyFolders) -> None:
+    cls = find("prior", "pretrained-diffusion-model")
+    assert cls is PretrainedDiffusionModel
+    cfg = folders.config("embedded")
+    assert cls(cfg).load("cpu").identity == load_prior(cfg, "cpu").identity  # type: ignore[attr-defined]
+
+
+def test_the_index_of_a_tiny_folder_is_what_diffusers_writes(folders: TinyFolders) -> None:
+    """The tiny folders are honest: diffusers' own reader sees the same classes."""
+    from diffusers import StableDiffusionPipeline
+
+    own = json.loads((folders("stable-diffusion") / "model_index.json").read_text())
+    pipeline = StableDiffusionPipeline.from_pretrained(folders("stable-diffusion"))
+    for name, entry in own.items():
+        if isinstance(entry, list) and entry[1] is not None:
+            assert list(pipeline.config[name]) == entry
+
+
+def test_importing_the_room_pulls_no_heavy_library() -> None:
+    heavy = {"diffusers", "transformers", "huggingface_hub", "accelerate"}
+    modules = "distill3d.prior.loader, distill3d.prior.prompt_processor"
+    code = f"import sys, {modules}; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_variant_picks_other_files(copy: Path) -> None:
+    unet = copy / "unet"
+    weights = load_file(unet / "diffusion_pytorch_model.safetensors")
+    shifted = {name: value + 1 for name, value in weights.items()}
+    save_file(shifted, unet / "diffusion_pytorch_model.fp16.safetensors", {"format": "pt"})
+    shutil.copy(copy / "vae/diffusion_pytorch_model.safetensors", copy / "vae/diffusion_pytorch_model.fp16.safetensors")
+    prior = load_prior(PriorConfig(str(copy), variant="fp16"), "cpu")
+    name, value = next(iter(shifted.items()))
+    assert torch.equal(prior.network.state_dict()[name], value)  # type: ignore[attr-defined]
+
+
+def test_sharded_weights_are_read(copy: Path) -> None:
+    unet, file = copy / "unet", "diffusion_pytorch_model.safetensors"
+    weights = load_file(unet / file)
+    names = sorted(weights)
+    parts = {"diffusion_pytorch_model-00001-of-00002.safetensors": names[::2]}
+    parts["diffusion_pytorch_model-00002-of-00002.safetensors"] = names[1::2]
+    for part, members in parts.items():
+        save_file({name: weights[name] for name in members}, unet / part, {"format": "pt"})
+    weight_map = {name: part for part, members in parts.items() for name in members}
+    (unet / f"{file}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (unet / file).unlink()
+    prior = load_prior(PriorConfig(str(copy)), "cpu")
+    assert torch.equal(prior.network.state_dict()[names[0]], weights[names[0]])  # type: ignore[attr-defined]
+    (unet / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(PriorError, match=r"lacks diffusion_pytorch_model-00002-of-00002\.safetensors"):
+        load_prior(PriorConfig(str(copy)), "cpu")
+
+
+def test_sd3_may_leave_t5_out(tmp_path: Path) -> None:
+    from tiny_pipelines import sd3, tiny_settings
+
+    cfg = PriorConfig(str(sd3(tmp_path, with_t5=False)), **tiny_settings("sd3"))
+    embedding = load_prompt_encoder(cfg, "cpu")(["a cat"])
+    assert embedding.tokens.shape == (1, 16 + 12, 64)
+    assert (embedding.tokens[:, 16:] == 0).all() and (embedding.tokens[:, :16] != 0).any()
+
+
+# identities
+
+
+def test_identity_is_of_the_bytes_not_of_the_place(folders: TinyFolders, copy: Path) -> None:
+    original, same = folders.config("stable-diffusion"), PriorConfig(str(copy))
+    assert load_prior(same, "cpu").identity == model_identity(same) == model_identity(original)
+    assert text_identity(same) == text_identity(original)
+
+
+def test_identity_changes_with_what_it_names(folders: TinyFolders, copy: Path) -> None:
+    original = folders.config("stable-diffusion")
+    config = copy / "scheduler/scheduler_config.json"
+    config.write_text(config.read_text().replace("epsilon", "v_prediction"))
+    assert model_identity(PriorConfig(str(copy))) != model_identity(original)
+    assert text_identity(PriorConfig(str(copy))) == text_identity(original)
+    weights = copy / "text_encoder/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert text_identity(PriorConfig(str(copy))) != text_identity(original)
+
+
+def test_identity_ignores_notes_and_correctives(copy: Path) -> None:
+    before = model_identity(PriorConfig(str(copy)))
+    (copy / "README.md").write_text("a note")
+    (copy / "corrective-abc.safetensors").write_bytes(b"123")
+    (copy / "unet/README.md").write_text("a note")
+    (copy / "unet/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"another variant")
+    assert model_identity(PriorConfig(str(copy))) == before
+
+
+def test_large_files_are_sampled_including_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distill3d.prior import identity
+
+    monkeypatch.setattr(identity, "_WHOLE_BYTES", 1000)
+    file, content = tmp_path / "weights.safetensors", bytearray(10_000_000)
+    file.write_bytes(content)
+    hashes = {identity.file_identity(file)}
+    for position in (0, -1):
+        changed = content.copy()
+        changed[position] = 1
+        file.write_bytes(changed)
+        hashes.add(identity.file_identity(file))
+    file.write_bytes(content[:-1])
+    hashes.add(identity.file_identity(file))
+    assert len(hashes) == 4
+
+
+# words
+
+
+def test_unknown_words_come_from_the_folders_list(folders: TinyFolders, tmp_path: Path) -> None:
+    assert words_not_taught(folders.config("embedded"), "a zorb") == []
+    folder = embedded(tmp_path)
+    (folder / "words.json").write_text(json.dumps({"words": ["a", "red", "Fire Truck", "cherry", "bus", "of"]}))
+    cfg = PriorConfig(str(folder))
+    prompt = "A red fire-truck, two buses of cherries and a Zörb of zörb"
+    expected = ["two", "cherries", "and", "zörb"]
+    assert words_not_taught(cfg, prompt) == load_prior(cfg, "cpu").unknown_words(prompt) == expected
+    (folder / "words.json").write_text("[1, 2")
+    with pytest.raises(PriorError, match="is no word list"):
+        words_not_taught(cfg, prompt)
+
+
+# settings
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match=SETTING + " is empty"):
+        PriorConfig("  ")
+    with pytest.raises(ValueError, match=r"precision='int8': choose auto"):
+        PriorConfig(precision="int8")
+    with pytest.raises(ValueError, match=r"image_size=0 must be positive"):
+        PriorConfig(image_size=0)
+
+
+def test_precision_follows_the_device() -> None:
+    assert choose_dtype("auto", torch.device("cpu")) is torch.float32
+    assert choose_dtype("auto", torch.device("mps")) is torch.float16
+    assert choose_dtype("bf16", torch.device("cpu")) is torch.bfloat16
+
+
+def test_a_folder_is_told_from_a_hub_id(folders: TinyFolders) -> None:
+    assert prior_folder(PriorConfig()) == EMBEDDED_FOLDER
+    assert prior_folder(folders.config("embedded")) == folders("embedded")
+    assert prior_folder(PriorConfig("owner/model")) is None
+
+
+# refusals
+
+
+@pytest.mark.parametrize("name", ["./absent", "/absent/model", "absent", "~/absent/x", "a/b/c"])
+def test_a_path_that_is_not_there(name: str) -> None:
+    with pytest.raises(PriorError, match=SETTING + r"='.*' is no folder here, and no Hub id"):
+        load_prior(PriorConfig(name), "cpu")
+
+
+def test_an_unknown_kind(copy: Path) -> None:
+    edit_index(copy, _class_name="KandinskyPipeline")
+    with pytest.raises(
+        PriorError, match=r"is a KandinskyPipeline, a kind of model that is not known here; known: .*IFPipeline"
+    ):
+        load_prior(PriorConfig(str(copy)), "cpu")
+
+
+def test_a_folder_without_an_index(tmp_path: Path) -> None:
+    with pytest.raises(PriorError, match=SETTING + r".* has no model_index\.json"):
+        load_prior(PriorConfig(str(tmp_path)), "cpu")
+
+
+def test_an_index_that_is_cut(copy: Path) -> None:
+    (copy / "model_index.json").write_text('{"_class_name": ')
+    with pytest.raises(PriorError, match="is no valid JSON"):
+        load_prior(PriorConfig(str(copy)), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("unet/diffusion_pytorch_model.safetensors", "unet has no safetensors weights; the download or copy"),
+        ("unet/config.json", r"has no unet/config\.json"),
+        ("vae/diffusion_pytorch_model.safetensors", "vae has no safetensors weights"),
+        ("scheduler", "has no folder scheduler"),
+    ],
+)
+def test_a_partial_model(copy: Path, file: str, message: str) -> None:
+    target = copy / file
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    with pytest.raises(PriorError, match=SETTING + ".*" + message):
+        load_prior(PriorConfig(str(copy)), "cpu")
+
+
+@pytest.mark.parametrize("file", ["text_encoder/model.safetensors", "tokenizer"])
+def test_a_partial_text_side(copy: Path, file: str) -> None:
+    target = copy / file
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    assert load_prior(PriorConfig(str(copy)), "cpu").identity
+    with pytest.raises(PriorError, match=SETTING):
+        load_prompt_encoder(PriorConfig(str(copy)), "cpu")
+
+
+def test_weights_that_are_cut(copy: Path) -> None:
+    weights = copy / "unet/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(PriorError, match=r"unet cannot be loaded"):
+        load_prior(PriorConfig(str(copy)), "cpu")
+
+
+def test_pickled_weights_are_not_read(copy: Path) -> None:
+    weights = copy / "unet/diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), copy / "unet/diffusion_pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(PriorError, match=r"pickled \.bin files can run code"):
+        load_prior(PriorConfig(str(copy)), "cpu")
+
+
+def test_a_missing_variant_names_what_is_there(copy: Path) -> None:
+    with pytest.raises(
+        PriorError, match=r"it has diffusion_pytorch_model\.safetensors, and system\.prior\.variant='fp16'"
+    ):
+        load_prior(PriorConfig(str(copy), variant="fp16"), "cpu")
+
+
+@pytest.mark.parametrize("entry", [["os", "system"], ["diffusers", "NoSuchModel"], ["custom_code", "Net"], None])
+def test_classes_of_unknown_origin_are_not_run(copy: Path, entry: object) -> None:
+    edit_index(copy, unet=entry)
+    with pytest.raises(PriorError, match="not a class that is known here"):
+        load_prior(PriorConfig(str(copy)), "cpu")
+
+
+def test_a_scheduler_without_a_usable_schedule(copy: Path) -> None:
+    config = copy / "scheduler/scheduler_config.json"
+    config.write_text(config.read_text().replace("epsilon", "odd"))
+    with pytest.raises(PriorError, match="prediction_type='odd'"):
+        load_prior(PriorConfig(str(copy)), "cpu")
+
+
+def test_a_revision_is_for_the_hub(copy: Path) -> None:
+    with pytest.raises(PriorError, match=r"system\.prior\.revision='main' is for models of the Hub"):
+        load_prior(PriorConfig(str(copy), revision="main"), "cpu")
+
+
+# the Hub, without a network
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """HF_HUB_OFFLINE=1 with an empty cache of its own."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def cached_snapshot(hub: Path, name: str, folder: Path, revision: str = "main") -> Path:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = hub / f"models--{name.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / revision).write_text(commit)
+    return Path(shutil.copytree(folder, repository / "snapshots" / commit))
+
+
+def test_offline_mode_reads_the_cache(folders: TinyFolders, offline: Path) -> None:
+    cached_snapshot(offline, "owner/model", folders("stable-diffusion"))
+    cfg = PriorConfig("owner/model")
+    assert load_prior(cfg, "cpu").identity == model_identity(folders.config("stable-diffusion"))
+    assert load_prompt_encoder(cfg, "cpu")(["a cat"]).tokens.shape == (1, 16, 32)
+
+
+def test_a_revision_is_pinned(folders: TinyFolders, offline: Path) -> None:
+    cached_snapshot(offline, "owner/model", folders("stable-diffusion"), revision="v2")
+    assert load_prior(PriorConfig("owner/model", revision="v2"), "cpu").identity
+    with pytest.raises(PriorError, match="offline mode is on"):
+        load_prior(PriorConfig("owner/model"), "cpu")
+
+
+def test_offline_without_the_model(offline: Path) -> None:
+    with pytest.raises(PriorError, match=SETTING + r"='owner/model' cannot be fetched .*offline mode is on"):
+        load_prior(PriorConfig("owner/model"), "cpu")
+
+
+def test_a_partial_snapshot(folders: TinyFolders, offline: Path) -> None:
+    snapshot = cached_snapshot(offline, "owner/model", folders("stable-diffusion"))
+    (snapshot / "vae/diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(PriorError, match="vae has no safetensors weights"):
+        load_prior(PriorConfig("owner/model"), "cpu")
+
+
+def hub_error(name: str) -> Exception:
+    """An error of huggingface_hub as the Hub would cause it; its constructor wants a whole HTTP response."""
+    from huggingface_hub import errors
+
+    error = getattr(errors, name).__new__(getattr(errors, name))
+    error.args = ("401 Client Error",)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "message"),
+    [
+        (
+            "RepositoryNotFoundError",
+            "owner/model",
+            r"is not on the Hub \(gone, renamed or private\); check the spelling",
+        ),
+        ("RepositoryNotFoundError", "runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ("GatedRepoError", "owner/model", "is gated; accept its licence at https://huggingface.co/owner/model"),
+        ("RevisionNotFoundError", "owner/model", r"system\.prior\.revision='abc' does not exist"),
+        ("HfHubHTTPError", "owner/model", "cannot be fetched .*check the connection"),
+    ],
+)
+def test_errors_of_the_hub(monkeypatch: pytest.MonkeyPatch, error: str, name: str, message: str) -> None:
+    import huggingface_hub
+
+    def refuse(*_args: object, **_settings: object) -> str:
+        raise hub_error(error)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(PriorError, match=message) as caught:
+        load_prior(PriorConfig(name, revision="abc" if error.startswith("Rev") else None), "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_model_that_left_has_its_mirror_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def refuse(*_args: object, **_settings: object) -> str:
+        raise hub_error("RepositoryNotFoundError")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    for gone, mirror in MIRRORS.items():
+        with pytest.raises(PriorError, match=f"the same weights are at {mirror}: set {SETTING}={mirror}"):
+            load_prior(PriorConfig(gone), "cpu")
+
+
+def test_only_the_parts_that_are_needed_are_asked_for(folders: TinyFolders, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fnmatch
+
+    import huggingface_hub
+
+    asked: list[str] = []
+
+    def fetch(_name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(folders("stable-diffusion"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    load_prior(PriorConfig("owner/model"), "cpu")
+    wanted = lambda file: any(fnmatch.fnmatch(file, pattern) for pattern in asked)  # noqa: E731
+    assert wanted("unet/diffusion_pytorch_model-00001-of-00002.safetensors") and wanted("vae/config.json")
+    for other in (
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "text_encoder/model.safetensors",
+        "v2-1_512-ema-pruned.safetensors",
+    ):
+        assert not wanted(other), other
