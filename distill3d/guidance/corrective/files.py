@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -78,8 +79,9 @@ def read_corrective(path: Path, prior_identity: str) -> CorrectiveNetwork | Spec
         )
     if metadata["kind"] == "spectral":
         return SpectralCorrective(tensors["gains"], tensors["times"])
-    network = CorrectiveNetwork(**json.loads(metadata["settings"]))
-    network.load_state_dict(tensors)
+    with torch.device("meta"):  # nothing to initialise, so no random numbers are taken
+        network = CorrectiveNetwork(**json.loads(metadata["settings"]))
+    network.load_state_dict(tensors, assign=True)
     return network
 
 

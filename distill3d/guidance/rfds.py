@@ -1,0 +1,44 @@
+"""RFDS, rectified-flow distillation sampling: SDS in the flow's own velocity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from distill3d.guidance.base import (
+    Diagnostics,
+    DistillationConfig,
+    Draw,
+    ScoreDistillation,
+    classifier_free,
+    mean_norm,
+)
+from distill3d.prior.base import DiffusionPrior
+from distill3d.registry import register
+from distill3d.types import GuidanceInput
+
+
+@register("guidance", "rfds")
+class RFDS(ScoreDistillation):
+    """RFDS: c(t) (v^w(z_s) - (eps - x)) with v = eps - x, for flow priors such as SD3 and FLUX (arXiv 2406.03293).
+
+    Raises ValueError for a prior that is no flow.
+    """
+
+    @dataclass
+    class Config(DistillationConfig):
+        published: ClassVar = {"weighting_strategy": "uniform"}
+
+    cfg: Config
+
+    def gradient(self, prior: DiffusionPrior, inputs: GuidanceInput, draw: Draw) -> tuple[Tensor, Diagnostics]:
+        if not torch.allclose(draw.alpha + draw.sigma, torch.ones_like(draw.alpha), atol=1e-3):
+            raise ValueError("guidance_type=rfds needs a flow prior (SD3, FLUX); use sds for this one")
+        answer = self.predict(prior, inputs, {role: draw.query(role) for role in self.roles})
+        y, reference = (answer[role].noise - answer[role].x0 for role in self.roles)
+        velocity = classifier_free(y, reference, self.at("guidance_scale", inputs))
+        residual = velocity - (draw.eps - draw.x)
+        return draw.weight * residual, {"norm_cond": mean_norm(y - reference), "norm_residual": mean_norm(residual)}

@@ -1,0 +1,93 @@
+"""DDIM inversion, and the rules that take their noise from it: ISM and SDI."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from closed_form import GaussianPrior
+from guidance_inputs import draw_at, inputs_for, make
+
+from distill3d.guidance.inversion import inversion_stops, invert, reverse_deviation
+from distill3d.prior.sampling import ddim_denoise
+from distill3d.types import Pass
+
+
+@pytest.fixture
+def prior():
+    return GaussianPrior()
+
+
+def step_up(prior, z, t, t_next, prediction):
+    alpha, sigma = prior.alpha_sigma(torch.tensor([t_next]))
+    return alpha * prediction.x0 + sigma * prediction.noise
+
+
+def test_stops_end_where_each_row_ends():
+    until, last = torch.tensor([450, 200, 0]), torch.tensor([470, 230, 0])
+    stops = torch.stack(inversion_stops(until, last, 200))
+    assert stops.tolist() == [[0, 0, 0], [200, 230, 0], [400, 230, 0], [470, 230, 0]]
+
+
+def test_inversion_and_denoising_are_inverse(prior):
+    """In small steps; the text is the same both ways."""
+    x = prior.sample(2, torch.Generator().manual_seed(0), "a cat")
+    text, until = prior.embed(["a cat"] * 2), torch.tensor([900, 900])
+    stops = inversion_stops(until, until, 5)
+    z = invert(prior, x, stops, lambda z, t: prior.predict([Pass(z, t, text)])[0], torch.Generator())
+    back = ddim_denoise(prior, z, 900, text, steps=180)
+    assert (back - x).abs().mean() < 0.02
+    assert (z - x).abs().mean() > 0.3
+
+
+def test_reverse_deviation_is_ddims():
+    from diffusers import DDIMScheduler
+
+    prior = GaussianPrior()
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    expected = float(scheduler._get_variance(500, 400)) ** 0.5
+    value = reverse_deviation(prior, torch.tensor([400]), torch.tensor([500]))
+    assert float(value) == pytest.approx(expected, rel=1e-4)
+
+
+def test_ism_formula(prior):
+    rule = make("ism")
+    inputs = inputs_for(rule, prior, batch=1)
+    draw = draw_at(prior, inputs.x, [500], weighting="ism")
+    z, empty = inputs.x, inputs.texts["unconditional"]
+    for t, t_next in ((0, 200), (200, 400), (400, 420)):
+        z = step_up(prior, z, t, t_next, prior.predict([Pass(z, torch.tensor([t]), empty)])[0])
+    at_s = prior.predict([Pass(z, torch.tensor([420]), empty)])[0]
+    z_t = step_up(prior, z, 420, 500, at_s)
+    y, ref = prior.predict([Pass(z_t, draw.t, inputs.texts[role]) for role in ("conditional", "negative")])
+    expected = 0.1 * draw.sigma / draw.alpha * (7.5 * y.noise - 6.5 * ref.noise - at_s.noise)
+    torch.testing.assert_close(rule.gradient(prior, inputs, draw)[0], expected)
+
+
+def test_sdi_formula(prior):
+    rule = make("sdi", inversion_eta=0.0, inversion_overshoot=False)
+    inputs = inputs_for(rule, prior, batch=1)
+    draw = draw_at(prior, inputs.x, [250], weighting="uniform")
+
+    def guided(z, t, w, kind):
+        y, ref = prior.predict([Pass(z, torch.tensor([t]), inputs.texts[r]) for r in ("conditional", "negative")])
+        return (1 + w) * getattr(y, kind) - w * getattr(ref, kind)
+
+    z = inputs.x
+    for t, t_next in ((0, 100), (100, 200), (200, 250)):
+        alpha, sigma = prior.alpha_sigma(torch.tensor([t_next]))
+        z = alpha * guided(z, t, -8.5, "x0") + sigma * guided(z, t, -8.5, "noise")
+    kappa = (z - draw.alpha * inputs.x) / draw.sigma
+    x_hat = guided(draw.alpha * inputs.x + draw.sigma * kappa, 250, 6.5, "x0")
+    torch.testing.assert_close(rule.gradient(prior, inputs, draw)[0], inputs.x - x_hat, rtol=1e-4, atol=1e-4)
+
+
+def test_sdi_draws_little_noise_and_follows_a_line(prior):
+    rule = make("sdi")
+    times = [rule.draw(prior, inputs_for(rule, prior, step=step)).t[0].item() for step in (0, 50, 100)]
+    assert times == [999, 600, 200]
+    inputs = inputs_for(rule, prior)
+    draw = draw_at(prior, inputs.x, [500, 500], weighting="uniform")
+    first, second = (rule.gradient(prior, inputs, draw)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    calm = make("sdi", inversion_eta=0.0, inversion_overshoot=False)
+    assert torch.equal(calm.gradient(prior, inputs, draw)[0], calm.gradient(prior, inputs, draw)[0])
