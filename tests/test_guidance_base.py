@@ -64,13 +64,18 @@ def test_every_published_rule_is_registered():
 
 
 def test_no_rule_is_another_up_to_scale(prior, ready):
-    """In the second half of the run, where the staged rules differ from SDS."""
+    """Over two steps of a run, with each rule's own weight of t, which is a part of it."""
     grads = {}
     for name in RULES:
         rule = ready(name, guidance_scale=0.5)  # so small that L_cond, which most rules share, does not hide the rest
-        grads[name] = gradient(rule, prior, inputs_for(rule, prior, step=70), [300, 700]).flatten()
+        steps = []
+        for step in (20, 70):
+            inputs = inputs_for(rule, prior, step=step)
+            draw = draw_at(prior, inputs.x, [300, 700], weighting=rule.cfg.weighting_strategy)
+            steps.append(rule.gradient(prior, inputs, draw)[0].flatten())
+        grads[name] = torch.cat(steps)
     for a, b in itertools.combinations(RULES, 2):
-        assert torch.cosine_similarity(grads[a], grads[b], dim=0).abs() < 0.999, (a, b)
+        assert torch.cosine_similarity(grads[a], grads[b], dim=0).abs() < 0.99, (a, b)
 
 
 @pytest.mark.parametrize("name", RULES)
