@@ -188,8 +188,7 @@ class ScoreDistillationSystem(pl.LightningModule):
         self.record.metrics.steps = self.global_step
 
     def _explain_divergence(self) -> None:
-        if self.gradients.diverged and not self.record.metrics.diverged:
-            self.record.metrics.diverged = True
+        if self.gradients.diverged:
             self.warn_user(self.gradients.explanation(self.global_step))
             self.trainer.should_stop = True
 
@@ -216,8 +215,11 @@ class ScoreDistillationSystem(pl.LightningModule):
         self.record.attach(Path(trial.root))
 
     def log_numbers(self, values: Mapping[str, float | Tensor]) -> None:
-        """To the loggers, under train/."""
-        self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=1)
+        """To the loggers, under train/, in the steps that they record; pictures among the values are passed over."""
+        if (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1):
+            return  # Lightning would drop them too, after milliseconds of bookkeeping
+        scalars = {f"train/{name}": v for name, v in values.items() if not isinstance(v, Tensor) or v.ndim == 0}
+        self.log_dict(scalars, batch_size=1)
 
     def warn_user(self, text: str) -> None:
         """One warning, which also stands in metrics.json."""
@@ -226,6 +228,7 @@ class ScoreDistillationSystem(pl.LightningModule):
 
     def write_metrics(self) -> None:
         """Bring metrics.json up to date; nothing without a trial."""
+        self.record.metrics.diverged = self.gradients.diverged
         self.record.metrics.skipped_steps = self.gradients.skipped
         self.record.metrics.views_per_shading = dict(sorted(self.views_per_shading.items()))
         self.record.write(self.steps_done)

@@ -24,7 +24,7 @@ SAVING_SHARE = 0.01  # of the time, at most, goes into last.ckpt
 
 
 def trainer_callbacks(trial: Any, cfg: Any) -> list[Callback]:
-    """The callbacks of a trial; ``cfg`` has the mappings ``checkpoint`` (keywords of ModelCheckpoint) and ``trainer``."""
+    """The callbacks of a trial; ``cfg`` has the mappings ``checkpoint`` (ModelCheckpoint keywords) and ``trainer``."""
     folder = Path(trial.root) / "ckpts"
     callbacks: list[Callback] = [TrialCheckpoint(folder, **_checkpoint_settings(cfg.checkpoint)), Interruptible(folder)]
     if cfg.trainer.get("enable_progress_bar", True) is not False:
@@ -59,6 +59,7 @@ class TrialCheckpoint(ModelCheckpoint):
         self.last_path = folder / "last.ckpt"
         self.keep_last = save_last is not False
         self._next_save = 0.0
+        self._saved_step = -1
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -66,12 +67,16 @@ class TrialCheckpoint(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if time.monotonic() >= self._next_save:
+        # the last step is saved here and not at the end: there Lightning counts the epoch as over, and a run that
+        # goes on from such a file is in another epoch than one that was never interrupted
+        is_last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
+        if is_last or time.monotonic() >= self._next_save:
             self.save_last_checkpoint(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
-        self.save_last_checkpoint(trainer)
+        if self._saved_step != trainer.global_step:
+            self.save_last_checkpoint(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The state with file names for paths: a checkpoint does not depend on the folder of its trial."""
@@ -94,6 +99,7 @@ class TrialCheckpoint(ModelCheckpoint):
         begun = time.monotonic()
         if self.keep_last:
             trainer.save_checkpoint(self.last_path)
+        self._saved_step = trainer.global_step
         write_metrics(trainer)
         now = time.monotonic()
         self._next_save = now + (now - begun) / SAVING_SHARE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ class RunRecord:
         self.metrics = RunMetrics(prompt=prompt, seed=seed)
         self.watch = Stopwatch()
         self.gradient_norm = 0.0
+        self.described = False
         self.folder: Path | None = None
         self.device = torch.device("cpu")
         self.started = time.perf_counter()
@@ -35,6 +37,7 @@ class RunRecord:
         self.metrics.device = str(self.device)
         self.metrics.precision = str(trainer.precision)
         self.metrics.threads = torch.get_num_threads()
+        self.described = True
 
     def carry_on(self, step: int) -> None:
         """Add up with the session that made the checkpoint of ``step``."""
@@ -43,11 +46,9 @@ class RunRecord:
         earlier, self._earlier = self._earlier, None
         self.seconds_before = earlier.seconds_total
         self.watch.carry_on(earlier.seconds_per_step, step)
-        self.metrics.peak_memory_mb = earlier.peak_memory_mb
-        self.metrics.opacity_mean = earlier.opacity_mean
-        self.metrics.diverged = earlier.diverged
-        self.metrics.warnings = list(earlier.warnings)
-        self.metrics.files = list(earlier.files)
+        now = self.metrics
+        place = {name: getattr(now if self.described else earlier, name) for name in ("device", "precision", "threads")}
+        self.metrics = replace(earlier, prompt=now.prompt, seed=now.seed, **place)
 
     @property
     def save_dir(self) -> Path | None:

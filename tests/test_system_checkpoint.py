@@ -1,0 +1,116 @@
+"""Checkpoint files: whole or absent, safe to load, and clear about what is wrong with them."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+
+import pytest
+import torch
+from system_doubles import fit, make_trainer, tiny_data, tiny_system
+
+from distill3d.system.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+
+CONTENT = {"state_dict": {"a": torch.arange(3)}, "distill3d": {"identity": {}}, "global_step": 3}
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "deep" / "x.ckpt"
+    write_checkpoint(CONTENT, path)
+    assert torch.equal(read_checkpoint(path)["state_dict"]["a"], torch.arange(3))
+    assert [p.name for p in path.parent.iterdir()] == ["x.ckpt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "x.ckpt"
+    write_checkpoint(CONTENT, path)
+
+    def full(content, file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_checkpoint({}, path)
+    assert read_checkpoint(path)["global_step"] == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["x.ckpt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_named(tmp_path, share):
+    path = tmp_path / "x.ckpt"
+    write_checkpoint(CONTENT, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointError, match=r"resume=.*x\.ckpt.*truncated"):
+        read_checkpoint(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"resume=.*no\.ckpt does not exist"):
+        read_checkpoint(tmp_path / "no.ckpt")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_file_with_code_is_refused_and_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    for name, save in (("torch", lambda p: torch.save({"state_dict": Trap()}, p)), ("pickle", _pickled(Trap))):
+        path = tmp_path / f"{name}.ckpt"
+        save(path)
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read_checkpoint(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def _pickled(trap):
+    return lambda path: path.write_bytes(pickle.dumps({"state_dict": trap()}))
+
+
+def test_a_foreign_checkpoint_is_named(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="not a checkpoint of distill3d"):
+        read_checkpoint(tmp_path / "x.ckpt")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("trained")
+    fit(root, 1)
+    return root / "ckpts" / "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"background_type": "solid-color-background"}, "its background is 'neural-environment-map-background'"),
+        ({"geometry": {"mlp_network_config": {"n_neurons": 4}}}, r"weights\.0 has the size"),
+        ({"geometry": {"mlp_network_config": {"n_hidden_layers": 2}}}, r"weights\.1 has the size|only .* has"),
+        ({"renderer": {"occupancy_resolution": 4}}, r"occupancy\.\w+ has the size"),
+    ],
+)
+def test_a_checkpoint_of_another_experiment_says_where_it_differs(trained, tmp_path, changes, message):
+    with pytest.raises(CheckpointError, match=f"another experiment.*({message})"):
+        fit(tmp_path, 2, resume=trained, **changes)
+
+
+def test_another_rule_may_go_on_with_the_same_scene(trained, tmp_path):
+    _, trainer = fit(tmp_path, 2, resume=trained, guidance_type="lmc-cond")
+    assert trainer.global_step == 2
+
+
+def test_a_loaded_scene_renders_as_the_trained_one(tmp_path):
+    system, _ = fit(tmp_path, 4, geometry={"density_blob_scale": [0, 10.0, 5.0, 4]})
+    views = tiny_data().evaluation_batch(2)
+    other = tiny_system(seed=9, geometry={"density_blob_scale": [0, 10.0, 5.0, 4]})
+    make_trainer(tmp_path, 1).test(other, tiny_data(), ckpt_path=tmp_path / "ckpts/last.ckpt", verbose=False)
+    for a, b in zip(
+        vars(system.renderer.render(views.cameras)).values(),
+        vars(other.renderer.render(views.cameras)).values(),
+        strict=True,
+    ):
+        assert a is b is None or isinstance(a, str) or torch.equal(a, b)
+    assert other.steps_done == 4
