@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from distill3d.data.mesh_views import ViewBatch
+from distill3d.data.mesh_views import ViewBatch, all_nouns
 from distill3d.registry import register
 from distill3d.rng import rng
-from distill3d.schedule import Scheduled, check_schedule, scheduled
+from distill3d.schedule import Scheduled, check_schedule
+from distill3d.system.model_training import ModelTraining
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def min_snr_weight(alpha: Tensor, sigma: Tensor, gamma: float = 5.0) -> Tensor:
 
 
 @register("system", "embedded-prior-system")
-class EmbeddedPriorSystem(pl.LightningModule):
+class EmbeddedPriorSystem(ModelTraining):
     """Trains the small text-to-image diffusion model that ships with the program."""
 
     @dataclass
@@ -47,33 +46,24 @@ class EmbeddedPriorSystem(pl.LightningModule):
         weight_decay: float = 0.01
         ema_decay: float = 0.9995
         caption_dropout: float = 0.12
-        gradient_clip: float = 1.0
         save_every: int = 500
         initial_folder: str | None = None  # start from the weights of a prior's folder
+        loggers: dict[str, Any] = field(default_factory=dict)
 
         def __post_init__(self) -> None:
             check_schedule(self.learning_rate, "system.learning_rate")
             if not 0.0 <= self.caption_dropout < 1.0:
                 raise ValueError(f"caption_dropout={self.caption_dropout} must lie in [0, 1)")
 
-    def __init__(self, cfg: Config, seed: int = 0):
-        super().__init__()
-        self.cfg, self.seed = cfg, seed
-        self.out_dir: Path | None = None
-
-    def attach(self, trial: Any) -> None:
-        """Where sample grids and the prior's folder are written."""
-        self.out_dir = Path(trial.save_dir)
-
-    def build(self, nouns: list[str], tokenizer_dir: Path) -> None:
-        """Make tokenizer, networks and their averages; called with the datamodule's nouns before training."""
+    def build(self, data: Any) -> None:
+        """Make tokenizer, networks and their averages for the nouns of a mesh-view datamodule."""
         from distill3d.prior.embedded.folder import make_scheduler
         from distill3d.prior.embedded.network import PixelUNet2DConditionModel
         from distill3d.prior.embedded.text import make_text_encoder, make_tokenizer
 
-        torch.manual_seed(rng("data", self.seed).initial_seed())
-        self.nouns = nouns
-        self.tokenizer = make_tokenizer(nouns, tokenizer_dir)
+        # every noun of the folder has its tokens, whichever are trained on, so that training can go on with more
+        self.tokenizer = make_tokenizer(all_nouns(data.assets), self.out_dir / "tokenizer")
+        self.nouns = list(data.nouns)
         self.scheduler = make_scheduler()
         self.unet = PixelUNet2DConditionModel(**self.cfg.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.text_encoder = make_text_encoder(self.tokenizer, self.cfg.text_width, self.cfg.text_layers)
@@ -92,9 +82,6 @@ class EmbeddedPriorSystem(pl.LightningModule):
         text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
         self.unet.load_state_dict(unet.state_dict())
         self.text_encoder.load_state_dict(text_encoder.state_dict())
-
-    def transfer_batch_to_device(self, batch: ViewBatch, device: torch.device, dataloader_idx: int) -> ViewBatch:
-        return dataclasses.replace(batch, images=batch.images.to(device))
 
     def training_step(self, batch: ViewBatch, _: int) -> Tensor:
         x = batch.images.contiguous(memory_format=torch.channels_last)
@@ -128,27 +115,13 @@ class EmbeddedPriorSystem(pl.LightningModule):
         draw = random.Random(f"dropout/{self.seed}/{self.global_step}")
         return ["" if draw.random() < self.cfg.caption_dropout else caption for caption in captions]
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        parameters = [*self.unet.parameters(), *self.text_encoder.parameters()]
-        return torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.99), weight_decay=self.cfg.weight_decay, fused=True)
+    def trained(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.ema_unet, self.unet), (self.ema_text_encoder, self.text_encoder)]
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = scheduled(self.cfg.learning_rate, self.global_step)
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.cfg.gradient_clip)
-        self.log("gradient_norm", norm, prog_bar=True)
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        decay = min(self.cfg.ema_decay, (1.0 + self.global_step) / (10.0 + self.global_step))
-        for average, model in ((self.ema_unet, self.unet), (self.ema_text_encoder, self.text_encoder)):
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - decay)
-        if self.out_dir is not None and self.global_step % self.cfg.save_every == 0:
-            self.save(self.out_dir / "prior")
-
-    def save(self, folder: Path) -> None:
+    def save(self) -> None:
         """The averaged weights as a diffusers folder."""
         from distill3d.prior.embedded.folder import save_folder
 
+        folder = self.out_dir / "prior"
         save_folder(folder, self.ema_unet, self.ema_text_encoder, self.tokenizer, self.scheduler, self.nouns)
         log.info("step %d: the prior's folder is %s", self.global_step, folder)

@@ -1,0 +1,109 @@
+"""The datamodule of captioned mesh views: batches are a function of the seed and the trainer's step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, IterableDataset
+
+from distill3d.data.assets import Asset, read_index
+from distill3d.data.mesh_views import (
+    ShadingMix,
+    ViewBatch,
+    ViewCache,
+    ViewSampler,
+    all_nouns,
+    core_nouns,
+    open_cache,
+)
+from distill3d.registry import register
+
+
+@register("data", "mesh-view-datamodule")
+class MeshViewDataModule(pl.LightningDataModule):
+    """Captioned views of a folder of meshes, relit and recoloured: what the prior and the judge are trained on."""
+
+    @dataclass
+    class Config:
+        assets: str | None = None  # a folder with index.csv; needed unless only a finished model is tested
+        cache_dir: str = "outputs/cache"
+        nouns: str = "all"  # all | core
+        batch_size: int = 64
+        image_sizes: list[int] = field(default_factory=lambda: [64, 32])  # one a step, in turn
+        views_per_mesh: int = 120
+        pair_views: int = 30000
+        view_seed: int = 0
+        pair_share: float = 0.2
+        override_share: float = 0.2
+        strong_augmentation: bool = False
+        mix: ShadingMix = field(default_factory=ShadingMix)
+
+        def __post_init__(self) -> None:
+            if self.nouns not in ("all", "core"):
+                raise ValueError(f"nouns={self.nouns!r} is unknown; choose all or core")
+            for name in ("batch_size", "views_per_mesh"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"{name}={getattr(self, name)} must be positive")
+
+    def __init__(self, cfg: Config, seed: int = 0) -> None:
+        super().__init__()
+        self.cfg, self.seed = cfg, seed
+        self._assets: list[Asset] | None = None
+        self._sampler: ViewSampler | None = None
+
+    @property
+    def assets(self) -> list[Asset]:
+        """The index of the mesh folder. Raises ValueError when none is given."""
+        if self._assets is None:
+            if self.cfg.assets is None:
+                raise ValueError("data.assets is not set; give the folder of meshes: data.assets=PATH (with index.csv)")
+            self._assets = read_index(self.cfg.assets)
+        return self._assets
+
+    @property
+    def nouns(self) -> list[str]:
+        """The nouns that are trained on."""
+        return all_nouns(self.assets) if self.cfg.nouns == "all" else core_nouns(self.assets)
+
+    @property
+    def sampler(self) -> ViewSampler:
+        if self._sampler is None:
+            cfg = self.cfg
+            self._sampler = ViewSampler(
+                self.cache(),
+                self.nouns,
+                self.seed,
+                cfg.pair_share,
+                cfg.override_share,
+                cfg.mix,
+                cfg.strong_augmentation,
+            )
+        return self._sampler
+
+    def cache(self) -> ViewCache:
+        """The rasterised views, made on first use."""
+        cfg = self.cfg
+        return open_cache(self.assets, Path(cfg.cache_dir), cfg.views_per_mesh, cfg.pair_views, cfg.view_seed)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(_Batches(self), batch_size=None)
+
+    def image_size(self, step: int) -> int:
+        return self.cfg.image_sizes[step % len(self.cfg.image_sizes)]
+
+
+class _Batches(IterableDataset):
+    """Batches from the trainer's step on, without end."""
+
+    def __init__(self, module: MeshViewDataModule) -> None:
+        self.module = module
+
+    def __iter__(self) -> Iterator[ViewBatch]:
+        trainer = self.module.trainer
+        step = trainer.global_step if trainer is not None else 0
+        while True:
+            yield self.module.sampler.batch(step, self.module.cfg.batch_size, self.module.image_size(step))
+            step += 1

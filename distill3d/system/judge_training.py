@@ -1,0 +1,102 @@
+"""Training the judge: a symmetric contrast between renders and captions, and a classifier of view words."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from distill3d.camera import VIEW_WORDS
+from distill3d.data.captions import SceneCaption, vocabulary, with_article
+from distill3d.data.mesh_views import ViewBatch, all_nouns
+from distill3d.evaluate.judge import Judge, JudgeConfig, save_judge
+from distill3d.registry import register
+from distill3d.schedule import Scheduled, check_schedule
+from distill3d.system.model_training import ModelTraining
+
+log = logging.getLogger(__name__)
+
+
+def soft_targets(
+    scenes: list[SceneCaption], captions: list[SceneCaption], nouns: list[str], parent_share: float = 0.35
+) -> Float[Tensor, "B C"]:
+    """What each image's caption distribution should be over the batch's captions and the bare nouns.
+
+    Captions of the same scene share the mass. A noun whose override or partner the image shows as well is no
+    stranger to it: those nouns get ``parent_share``, so that both nouns of a pair rank high.
+    """
+    target = torch.zeros(len(scenes), len(captions) + len(nouns))
+    column = {noun: len(captions) + i for i, noun in enumerate(nouns)}
+    for row, scene in enumerate(scenes):
+        same = [i for i, other in enumerate(captions) if other == scene]
+        plain = scene.second is None and not (scene.first.color or scene.first.material)
+        own = [column[thing.noun] for thing in scene.things]
+        target[row, same] = 1.0 if plain else (1.0 - parent_share) / len(same)
+        target[row, own] = 1.0 if plain else parent_share / len(own)
+    return target / target.sum(dim=1, keepdim=True)
+
+
+@register("system", "judge-system")
+class JudgeSystem(ModelTraining):
+    """Trains the retrieval model that ranks captions for renders and samples."""
+
+    @dataclass
+    class Config:
+        learning_rate: Scheduled = 1e-3
+        weight_decay: float = 0.02
+        view_weight: float = 0.3
+        ema_decay: float = 0.998
+        save_every: int = 500
+        loggers: dict[str, Any] = field(default_factory=dict)
+
+        def __post_init__(self) -> None:
+            check_schedule(self.learning_rate, "system.learning_rate")
+
+    def build(self, data: Any) -> None:
+        """Make the judge for the nouns of a mesh-view datamodule."""
+        nouns = all_nouns(data.assets)
+        front = sorted({asset.noun for asset in data.assets if asset.has_front})
+        self.judge = Judge(JudgeConfig(tuple(vocabulary(nouns)), tuple(nouns), tuple(front)))
+        self.average = Judge(self.judge.config).requires_grad_(False)
+        self.average.load_state_dict(self.judge.state_dict())
+        self.nouns, self.fronted = list(data.nouns), set(front)
+
+    def training_step(self, batch: ViewBatch, _: int) -> Tensor:
+        features = self.judge.image_features(0.5 + 0.5 * batch.images)
+        images = self.judge.embed_features(features)
+        texts = self.judge.embed_texts(batch.captions + [with_article(noun) for noun in self.nouns])
+        logits = (images @ texts.T).float() * self.judge.scale()
+        target = soft_targets(batch.scenes, batch.scenes, self.nouns).to(logits)
+        contrast = F.cross_entropy(logits, target) + 0.5 * self._text_to_image(logits, target)
+        view = self._view_loss(features, batch)
+        self.log_dict({"loss": contrast, "view_loss": view}, prog_bar=True)
+        return contrast + self.cfg.view_weight * view
+
+    @staticmethod
+    def _text_to_image(logits: Tensor, target: Tensor) -> Tensor:
+        """The other direction, over the batch's own captions."""
+        count = len(logits)
+        columns = target[:, :count]
+        return F.cross_entropy(logits[:, :count].T, (columns / columns.sum(0, keepdim=True)).T)
+
+    def _view_loss(self, features: Tensor, batch: ViewBatch) -> Tensor:
+        """Cross-entropy on single objects with a front, and on every view from overhead."""
+        rows = [
+            i
+            for i, (scene, view) in enumerate(zip(batch.scenes, batch.views, strict=True))
+            if scene.second is None and (view == "overhead" or scene.first.noun in self.fronted)
+        ]
+        words = torch.tensor([VIEW_WORDS.index(batch.views[i]) for i in rows], device=features.device)  # type: ignore[arg-type]
+        return F.cross_entropy(self.judge.view_head(features[rows]).float(), words) if rows else features.sum() * 0.0
+
+    def trained(self) -> list[tuple[torch.nn.Module, torch.nn.Module]]:
+        return [(self.average, self.judge)]
+
+    def save(self) -> None:
+        save_judge(self.average, self.out_dir / "judge")
+        log.info("step %d: the judge is %s", self.global_step, self.out_dir / "judge")

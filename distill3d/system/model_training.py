@@ -1,0 +1,123 @@
+"""What the trainings of the project's own models share: averaged weights, a scheduled rate, clipping, saving."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from distill3d.data.mesh_views import ViewBatch
+from distill3d.rng import rng
+from distill3d.schedule import scheduled
+
+log = logging.getLogger(__name__)
+
+
+class ModelTraining(pl.LightningModule):
+    """A LightningModule on mesh views. Its config has learning_rate, weight_decay, ema_decay and save_every."""
+
+    gradient_clip = 1.0
+
+    def __init__(self, cfg: Any, seed: int = 0):
+        super().__init__()
+        self.cfg, self.seed = cfg, seed
+        self.out_dir = Path(".")
+        self.root: Path | None = None
+        self.built = False
+        self._begun = time.monotonic()
+        self.seconds_before = 0.0
+
+    # -- for a subclass ------------------------------------------------------------------------------------------
+
+    def build(self, data: Any) -> None:
+        """Make the networks for the nouns of a datamodule."""
+        raise NotImplementedError
+
+    def trained(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Pairs of (average, model)."""
+        raise NotImplementedError
+
+    def save(self) -> None:
+        """Write the averaged models."""
+        raise NotImplementedError
+
+    # -- the trial -----------------------------------------------------------------------------------------------
+
+    def attach(self, trial: Any) -> None:
+        """Where results are written: the trial's save/."""
+        self.root, self.out_dir = Path(trial.root), Path(trial.save)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and not self.built:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(rng("data", self.seed).initial_seed() % 2**63)
+                self.build(self.trainer.datamodule)  # type: ignore[attr-defined]
+            self.built = True
+
+    def warn_user(self, message: str) -> None:
+        log.warning("%s", message)
+
+    def write_metrics(self) -> None:
+        """metrics.json of the trial: steps, seconds and hardware."""
+        if self.root is None:
+            return
+        content = {
+            "seed": self.seed,
+            "steps": self.global_step,
+            "seconds_total": self.seconds(),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+        }
+        partial = self.root / "metrics.json.partial"
+        partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        os.replace(partial, self.root / "metrics.json")
+
+    def seconds(self) -> float:
+        """Training time so far, earlier pieces included."""
+        return self.seconds_before + time.monotonic() - self._begun
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["seconds"] = self.seconds()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.seconds_before = float(checkpoint.get("seconds", 0.0))
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        self._begun = time.monotonic()
+
+    def transfer_batch_to_device(self, batch: ViewBatch, device: torch.device, dataloader_idx: int) -> ViewBatch:
+        return dataclasses.replace(batch, images=batch.images.to(device))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        parameters = [p for _, model in self.trained() for p in model.parameters()]
+        return torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.99), weight_decay=self.cfg.weight_decay, fused=True)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = scheduled(self.cfg.learning_rate, self.global_step)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
+        self.log("gradient_norm", norm, prog_bar=True)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        # a young average follows closely, or it would remember the initial weights
+        decay = min(self.cfg.ema_decay, (1.0 + self.global_step) / (10.0 + self.global_step))
+        with torch.no_grad():
+            for average, model in self.trained():
+                for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+                    mean.lerp_(value, 1.0 - decay)
+        if self.global_step % self.cfg.save_every == 0:
+            self.save()
+
+    def on_train_end(self) -> None:
+        self.save()
