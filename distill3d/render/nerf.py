@@ -50,9 +50,9 @@ class NeRFVolumeRenderer(nn.Module):
         eval_chunk_size: int = 160_000  # points per evaluation of the field, without gradients
         grid_prune: bool = True  # skip empty cells
         occupancy_resolution: int = 32
-        occupancy_update_interval: int = 16
+        occupancy_update_interval: int = 8
         occupancy_threshold: float = 0.01  # optical depth over one step
-        occupancy_ema_decay: float = 0.95
+        occupancy_ema_decay: float = 0.9  # nerfacc's .95 would outlast a run of some hundred steps
         occupancy_warmup_steps: int = 256  # until then every cell is looked at, later about half of them
 
         def __post_init__(self) -> None:

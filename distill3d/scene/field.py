@@ -14,6 +14,7 @@ from distill3d.config_check import build
 from distill3d.registry import find, register
 from distill3d.scene.activations import activation
 from distill3d.scene.blobs import BLOBS, blob
+from distill3d.scene.contraction import contract
 from distill3d.scene.encoding import Encoding
 from distill3d.scene.mlp import HIDDEN_ACTIVATIONS, init_weights, mlp, mlp_with_gradient
 from distill3d.schedule import Scheduled, scheduled
@@ -128,7 +129,7 @@ class ImplicitVolume(nn.Module):
         features, jacobian = self.encoding.with_jacobian(self._unit(points))
         raw, slope = mlp_with_gradient(features, self._open_weights(len(features)), self.hidden_activation)
         bias, bias_gradient = self._bias(points)
-        gradient = (slope[:, None] * jacobian).sum(0) / (2.0 * self.radius)
+        gradient = contract(slope, jacobian) / (2.0 * self.radius)
         return self._with_bias(raw, bias), gradient + bias_gradient.t()
 
     def _difference_gradient(self, points: Tensor, value: Tensor) -> Float[Tensor, "3 points"]:
