@@ -30,6 +30,7 @@ class ClosedFormModel:
     class Config:
         size: int = 8
         red: float = 0.8
+        schedule: str = "sd"  # or flow
         poison_from: int = -1  # calls of predict from this one on return values that are not finite
 
     def __init__(self, cfg: Config) -> None:
@@ -39,7 +40,7 @@ class ClosedFormModel:
         LOADED.append("prior")
         mean = torch.full((1, 3, self.cfg.size, self.cfg.size), -0.4)
         mean[:, 0] = 2 * self.cfg.red - 1
-        prior = GaussianPrior((3, self.cfg.size, self.cfg.size), directions=mean)
+        prior = GaussianPrior((3, self.cfg.size, self.cfg.size), directions=mean, schedule=self.cfg.schedule)
         if self.cfg.poison_from >= 0:
             prior.predict = _poisoned(prior, self.cfg.poison_from)  # type: ignore[method-assign]
         return prior

@@ -16,7 +16,7 @@ from torch import nn
 
 from distill3d.config_check import ConfigError
 from distill3d.guidance.sds import SDS
-from distill3d.registry import register
+from distill3d.registry import register, registered
 from distill3d.system.base import ScoreDistillationSystem
 from distill3d.types import GuidanceInput, GuidanceOutput, TextRequest
 
@@ -267,3 +267,17 @@ def test_an_exported_mesh_carries_prompt_and_seed_and_stands_in_the_metrics(tmp_
     assert b"a red ball" in files[0].read_bytes()
     listed = json.loads((tmp_path / "metrics.json").read_text())["files"]
     assert {str(Path(p).relative_to(tmp_path)) for p in files} <= set(listed)
+
+
+@pytest.mark.parametrize("name", sorted(registered("guidance")))
+def test_every_rule_drives_the_scene_or_says_what_it_needs(tmp_path, name):
+    if name in ("dds", "pds"):
+        with pytest.raises(ValueError, match="source"):
+            fit(tmp_path, 1, guidance_type=name, guidance={})
+        return
+    start = tiny_system().renderer.state_dict()
+    schedule = "flow" if name == "rfds" else "sd"
+    system, _ = fit(tmp_path, 2, guidance_type=name, guidance={"guidance_scale": None}, prior={"schedule": schedule})
+    moved = system.renderer.state_dict()
+    assert not torch.equal(start["geometry.encoding.table"], moved["geometry.encoding.table"])
+    assert system.gradients.skipped == 0
