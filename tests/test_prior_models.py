@@ -58,7 +58,7 @@ def test_encode_resizes_and_is_deterministic_and_differentiable(folders: TinyFol
     assert decoded.min() >= 0.0 and decoded.max() <= 1.0
 
 
-@pytest.mark.parametrize("kind", ["embedded", "deepfloyd-if"])
+@pytest.mark.parametrize("kind", ["embedded", "embedded-own", "deepfloyd-if"])
 def test_a_pixel_prior_decodes_what_it_encoded(folders: TinyFolders, kind: str) -> None:
     prior = load(folders, kind)
     rgb = torch.rand(1, 3, 16, 16)
@@ -251,7 +251,7 @@ def native(prior: DiffusionPrior, kind: str, answer: Prediction, t: torch.Tensor
     """The prediction in the scheduler's own form."""
     if kind in FLOWS:
         return answer.noise - answer.x0
-    if kind in ("embedded", "stable-diffusion-2"):
+    if kind in ("embedded", "embedded-own", "stable-diffusion-2"):
         alpha, sigma = prior.alpha_sigma(t)
         return alpha * answer.noise - sigma * answer.x0
     return answer.noise
@@ -268,7 +268,7 @@ def denoise(
         passes = [Pass(scaled, t, text[[0]]), Pass(scaled, t, text[[1]])]
         positive, negative = (native(prior, kind, answer, t) for answer in prior.predict(passes))
         output = negative + scale * (positive - negative)
-        extra = {"generator": generator} if kind in ("embedded", "deepfloyd-if") else {}
+        extra = {"generator": generator} if kind in ("embedded", "embedded-own", "deepfloyd-if") else {}
         z = scheduler.step(output, step, z, **extra).prev_sample  # type: ignore[attr-defined]
     return z
 
@@ -368,12 +368,16 @@ def test_ten_steps_equal_the_flow_pipeline(folders: TinyFolders, kind: str) -> N
     assert_same_image(ours, theirs)
 
 
-def test_ten_steps_of_the_embedded_kind_equal_its_network_and_scheduler(folders: TinyFolders) -> None:
+@pytest.mark.parametrize("kind", ["embedded", "embedded-own"])
+def test_ten_steps_of_the_embedded_kind_equal_its_network_and_scheduler(folders: TinyFolders, kind: str) -> None:
     from diffusers import DDPMScheduler, UNet2DConditionModel
 
-    prior, text = load(folders, "embedded"), embed(folders, "embedded")
-    unet = UNet2DConditionModel.from_pretrained(folders("embedded") / "unet")
-    scheduler = DDPMScheduler.from_pretrained(folders("embedded") / "scheduler")
+    from distill3d.prior.embedded.network import PixelUNet2DConditionModel
+
+    prior, text = load(folders, kind), embed(folders, kind)
+    cls = UNet2DConditionModel if kind == "embedded" else PixelUNet2DConditionModel
+    unet = cls.from_pretrained(folders(kind) / "unet")
+    scheduler = DDPMScheduler.from_pretrained(folders(kind) / "scheduler")
     scheduler.set_timesteps(STEPS)
     start = theirs = noisy(prior, 1, SEED)
     generator = torch.Generator().manual_seed(SEED + 1)
@@ -385,4 +389,13 @@ def test_ten_steps_of_the_embedded_kind_equal_its_network_and_scheduler(folders:
         theirs = scheduler.step(output, t, theirs, generator=generator).prev_sample
     scheduler = DDPMScheduler.from_config(scheduler.config)
     scheduler.set_timesteps(STEPS)
-    assert_same_image(denoise(prior, "embedded", scheduler, start, text, SCALE), theirs)
+    assert_same_image(denoise(prior, kind, scheduler, start, text, SCALE), theirs)
+
+
+def test_the_projects_own_network_works_at_both_of_its_sizes(folders: TinyFolders) -> None:
+    prior, text = load(folders, "embedded-own"), embed(folders, "embedded-own")
+    assert prior.image_sizes == (16, 32)
+    for size in prior.image_sizes:
+        z = prior.encode(torch.rand(2, 3, size + 3, size + 3))
+        assert z.shape[-1] == size
+        assert prior.predict([Pass(z, torch.tensor([5, 900]), text)])[0].x0.shape == z.shape

@@ -68,18 +68,48 @@ def save_pipeline(folder: Path, class_name: str, components: dict[str, Any], **e
 
 def embedded(folder: Path, seed: int = 0) -> Path:
     """The embedded prior's kind, with diffusers' own U-Net: v-prediction in pixels, pooled text and cross-attention."""
-    from diffusers import DDPMScheduler
-
     torch.manual_seed(seed)
     unet = _unet(16, 3, encoder_hid_dim=WIDTH, addition_embed_type="text", addition_embed_type_num_heads=2)
-    scheduler = DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2")
     components = {
         "unet": unet,
-        "scheduler": scheduler,
+        "scheduler": _cosine_scheduler(),
         "text_encoder": clip_text_model(),
         "tokenizer": clip_tokenizer(),
     }
     return save_pipeline(folder, "EmbeddedPixelPipeline", components)
+
+
+def embedded_own(folder: Path, seed: int = 0) -> Path:
+    """The embedded prior with the project's own network, at two sizes."""
+    from distill3d.prior.embedded.network import PixelUNet2DConditionModel
+
+    torch.manual_seed(seed)
+    unet = PixelUNet2DConditionModel(
+        sample_sizes=(16, 32),
+        outer_channels=16,
+        block_out_channels=(16, 32),
+        middle_layers=1,
+        cross_attention_dim=WIDTH,
+        pooled_dim=WIDTH,
+        attention_head_dim=16,
+        time_channels=32,
+    )
+    with torch.no_grad():  # a fresh network answers 0: make it answer something
+        for parameter in unet.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    components = {
+        "unet": unet,
+        "scheduler": _cosine_scheduler(),
+        "text_encoder": clip_text_model(),
+        "tokenizer": clip_tokenizer(),
+    }
+    return save_pipeline(folder, "EmbeddedPixelPipeline", components)
+
+
+def _cosine_scheduler() -> Any:
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2")
 
 
 def _unet(sample_size: int, channels: int, context: int = WIDTH, **extra: Any) -> Any:
@@ -285,6 +315,7 @@ def flux(folder: Path, seed: int = 0, guidance_embeds: bool = True) -> Path:
 
 TINY: dict[str, Callable[[Path], Path]] = {
     "embedded": embedded,
+    "embedded-own": embedded_own,
     "stable-diffusion": stable_diffusion,
     "stable-diffusion-2": stable_diffusion_2,
     "sdxl": sdxl,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -87,10 +88,12 @@ def _index_files(where: Path, variant: str | None) -> list[Path]:
 
 
 def _why_no_weights(where: Path, variant: str | None) -> str:
-    found = sorted(path.name for path in where.glob("*.safetensors")) if where.is_dir() else []
-    if found:
-        wanted = f"system.prior.variant={variant!r}" if variant else "no system.prior.variant"
-        return f"it has {', '.join(found)}, and {wanted} was asked for: set the variant to one of these"
+    # "model.fp16-00001-of-00002" is a shard of the variant fp16, "model-00001-of-00002" one of no variant
+    stems = [re.sub(r"-\d+-of-\d+$", "", path.stem) for path in sorted(where.glob("*.safetensors"))]
+    variants = dict.fromkeys(stem.partition(".")[2] or "null" for stem in stems)
+    if variants:
+        asked = variant or "null"
+        return f"system.prior.variant={asked} was asked for, and it has {', '.join(variants)}: set it to that"
     if where.is_dir() and any(where.glob("*.bin")):
         return (
             "pickled .bin files can run code and are not read: convert them with save_pretrained, or name another model"
