@@ -55,6 +55,8 @@ class EmbeddedPriorSystem(ModelTraining):
             if not 0.0 <= self.caption_dropout < 1.0:
                 raise ValueError(f"caption_dropout={self.caption_dropout} must lie in [0, 1)")
 
+    alphas_cumprod: Tensor
+
     def build(self, data: Any) -> None:
         """Make tokenizer, networks and their averages for the nouns of a mesh-view datamodule."""
         from distill3d.prior.embedded.folder import make_scheduler

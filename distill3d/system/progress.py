@@ -35,7 +35,8 @@ class TrainingProgress(ProgressBar):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.bar is not None:
-            self.bar.set_postfix(figures(pl_module.record), refresh=False)
+            logged = {name: f"{value:.3g}" for name, value in trainer.progress_bar_metrics.items()}
+            self.bar.set_postfix(figures(pl_module.record) if hasattr(pl_module, "record") else logged, refresh=False)
             self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distill3d.data.captions import COLORS, MATERIALS, RELATIONS, SYNONYMS, TEMPLATES, VIEW_PHRASES, with_article
 
@@ -51,7 +51,7 @@ def make_tokenizer(nouns: list[str], folder: Path, vocabulary_size: int = 2048) 
     model = json.loads(bpe.to_str())["model"]
     vocabulary = _with_word_ends(model["vocab"], alphabet)
     vocabulary |= {START: len(vocabulary), END: len(vocabulary) + 1}
-    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
+    merges: Any = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
     tokenizer = CLIPTokenizer(
         vocab=vocabulary, merges=merges, bos_token=START, eos_token=END, unk_token=END, pad_token=END
     )
@@ -71,6 +71,7 @@ def make_text_encoder(tokenizer: CLIPTokenizer, width: int = 256, layers: int = 
     """A CLIPTextModel with fresh weights; its pooled output is the state of the end token."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    ids = tokenizer.get_vocab()
     return CLIPTextModel._from_config(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -80,9 +81,9 @@ def make_text_encoder(tokenizer: CLIPTokenizer, width: int = 256, layers: int = 
             num_attention_heads=width // 64,
             max_position_embeddings=POSITIONS,
             projection_dim=width,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=ids[START],
+            eos_token_id=ids[END],
+            pad_token_id=ids[END],
         ),
         attn_implementation="eager",  # faster than the fused one for so few tokens on a CPU
     )

@@ -1,0 +1,144 @@
+"""Cached views: relighting, overrides, captions that are true, batches that are a function of the step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from tiny_assets import make_assets
+
+from distill3d.data import relight
+from distill3d.data.assets import read_index
+from distill3d.data.captions import COLORS
+from distill3d.data.mesh_view_module import MeshViewDataModule
+from distill3d.data.mesh_views import ShadingMix, ViewSampler, all_nouns, core_nouns, open_cache
+from distill3d.render.raster import GBuffer
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("assets")
+    assets = read_index(make_assets(folder))
+    return open_cache(assets, folder / "cache", views_per_mesh=12, pair_views=12, seed=0, size=32)
+
+
+def test_packing_keeps_a_buffer_within_a_byte():
+    torch.manual_seed(0)
+    normal = torch.nn.functional.normalize(torch.randn(2, 3, 4, 4), dim=1)
+    buffer = GBuffer(torch.rand(2, 4, 4, 4), normal, torch.rand(2, 3, 4, 4) - 0.5, torch.ones(2, 1, 4, 4))
+    surface = relight.unpack(relight.pack(buffer))
+    assert torch.allclose(surface.albedo, buffer.attributes[:, :3], atol=0.5 / 255 + 1e-6)
+    assert torch.allclose(surface.position, buffer.position, atol=0.5 * 1.5 / 255 + 1e-6)
+    assert torch.allclose(surface.normal, normal, atol=0.02)
+
+
+def test_a_light_at_the_camera_lights_what_faces_it(cache):
+    surface, eye = cache.surface([0]), cache.eye[[0]]
+    lit = relight.lambertian(surface, torch.ones_like(surface.albedo), eye, torch.tensor([0.1]))
+    inside = surface.mask > 0.99
+    assert float(lit[inside.expand_as(lit)].min()) >= 0.1 - 1e-6
+    behind = relight.lambertian(surface, torch.ones_like(surface.albedo), -4.0 * eye, torch.tensor([0.1]))
+    assert float(behind[inside.expand_as(behind)].mean()) < 0.2 < float(lit[inside.expand_as(lit)].mean())
+
+
+@pytest.mark.parametrize("name", ["red", "blue", "green"])
+def test_a_recoloured_object_has_the_colour(cache, name):
+    row = cache.singles["van"][0]
+    surface = cache.surface([row])
+    albedo = relight.overridden(surface, cache.eye[[row]], [(name, None)])
+    mean = albedo[0][:, surface.mask[0, 0] > 0.99].mean(dim=1)
+    assert int(mean.argmax()) == max(range(3), key=lambda i: COLORS[name][i])
+
+
+def test_overrides_touch_only_their_object(cache):
+    row = cache.pairs[0]
+    surface = cache.surface([row])
+    albedo = relight.overridden(surface, cache.eye[[row]], [("blue", None)])
+    second = (surface.second[0, 0] > 0.99) & (surface.mask[0, 0] > 0.99)
+    first = (surface.second[0, 0] < 0.01) & (surface.mask[0, 0] > 0.99)
+    assert torch.equal(albedo[0][:, second], surface.albedo[0][:, second])
+    assert not torch.equal(albedo[0][:, first], surface.albedo[0][:, first])
+
+
+def test_an_unknown_override_is_an_error(cache):
+    with pytest.raises(ValueError, match="plaid"):
+        relight.overridden(cache.surface([0]), cache.eye[[0]], [("plaid", None)])
+
+
+def test_the_cache_is_made_once_and_reopened(cache, tmp_path):
+    assets = read_index(make_assets(tmp_path))
+    first = open_cache(assets, tmp_path / "cache", 2, 2, seed=0, size=16)
+    stamp = (tmp_path / "cache").stat().st_mtime_ns
+    again = open_cache(assets, tmp_path / "cache", 2, 2, seed=0, size=16)
+    assert (tmp_path / "cache").stat().st_mtime_ns == stamp
+    assert (first.buffers == again.buffers).all()
+    assert not list((tmp_path / "cache").glob("*.partial*"))
+
+
+def test_batches_are_a_function_of_seed_and_step(cache):
+    sampler = ViewSampler(cache, all_nouns(cache.assets), seed=3)
+    a, b = sampler.batch(5, 8, 32), ViewSampler(cache, all_nouns(cache.assets), seed=3).batch(5, 8, 32)
+    assert torch.equal(a.images, b.images)
+    assert a.captions == b.captions
+    assert sampler.batch(6, 8, 32).captions != a.captions
+    assert a.images.shape == (8, 3, 32, 32)
+    assert float(a.images.min()) >= -1.0 and float(a.images.max()) <= 1.0
+    assert sampler.batch(5, 8, 16).images.shape == (8, 3, 16, 16)
+
+
+def test_only_the_asked_nouns_appear_and_nothing_held_out(cache):
+    sampler = ViewSampler(cache, core_nouns(cache.assets), seed=0)
+    for step in range(20):
+        batch = sampler.batch(step, 16, 32)
+        for scene in batch.scenes:
+            assert {thing.noun for thing in scene.things} <= {"apple", "fox", "crown"}
+            assert not sampler.held_out.contains(scene)
+
+
+def test_shares_of_shadings_pairs_and_overrides(cache):
+    mix = ShadingMix(albedo=0.2, lambertian=0.4, textureless=0.4)
+    sampler = ViewSampler(cache, core_nouns(cache.assets), 0, pair_share=0.25, override_share=0.3, mix=mix)
+    batches = [sampler.batch(step, 32, 32) for step in range(40)]
+    scenes = [scene for batch in batches for scene in batch.scenes]
+    pairs = [scene.second is not None for scene in scenes]
+    single_overrides = [s.second is None and bool(s.first.color or s.first.material) for s in scenes]
+    textureless = [t for batch in batches for t in batch.textureless]
+    assert sum(pairs) / len(pairs) == pytest.approx(0.25, abs=0.04)
+    assert sum(single_overrides) / len(scenes) == pytest.approx(0.3, abs=0.04)
+    assert sum(textureless) / len(textureless) == pytest.approx(0.4, abs=0.04)
+
+
+def test_strong_augmentation_changes_the_picture_but_not_the_caption(cache):
+    plain = ViewSampler(cache, core_nouns(cache.assets), 0).batch(0, 4, 32)
+    strong = ViewSampler(cache, core_nouns(cache.assets), 0, strong=True).batch(0, 4, 32)
+    assert plain.captions == strong.captions
+    assert float((plain.images - strong.images).abs().mean()) > 0.02
+
+
+def test_backgrounds_are_constant_or_a_ramp():
+    backgrounds = relight.random_backgrounds(64, 16, torch.Generator().manual_seed(0))
+    assert backgrounds.shape == (64, 3, 16, 16)
+    constant = backgrounds.flatten(2).std(dim=2).amax(dim=1) < 1e-6
+    assert 0.5 < float(constant.float().mean()) < 0.8
+    second_difference = backgrounds.diff(n=2, dim=-1).abs().amax()
+    assert float(second_difference) < 0.2
+
+
+def test_shifting_moves_by_whole_pixels():
+    images = torch.rand(2, 3, 8, 8)
+    moved = relight.shifted(images, torch.tensor([[0, 0], [1, 0]]))
+    assert torch.equal(moved[0], images[0])
+    assert torch.equal(moved[1][:, :, 1:], images[1][:, :, :-1])
+
+
+def test_the_datamodule_needs_a_folder_and_alternates_sizes(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.assets"):
+        _ = MeshViewDataModule(MeshViewDataModule.Config()).assets
+    cfg = MeshViewDataModule.Config(
+        assets=str(make_assets(tmp_path)), cache_dir=str(tmp_path / "c"), views_per_mesh=1, pair_views=2, batch_size=2
+    )
+    loader = iter(MeshViewDataModule(cfg).train_dataloader())
+    assert [next(loader).images.shape[-1] for _ in range(3)] == [64, 32, 64]
+    with pytest.raises(ValueError, match="nouns="):
+        dataclasses.replace(cfg, nouns="some")
