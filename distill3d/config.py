@@ -67,9 +67,7 @@ def load(config: str | Path, overrides: Sequence[str] = (), check: bool = True) 
     try:
         experiment = _experiment(copy.deepcopy(raw), find_config(config).stem)
         if check:
-            from distill3d.config_whole import (
-                check_experiment,
-            )  # imports Lightning, whose Trainer's settings are checked
+            from distill3d.config_whole import check_experiment  # imports Lightning, so only where it is needed
 
             check_experiment(experiment)
     except ConfigError as error:
@@ -80,8 +78,10 @@ def load(config: str | Path, overrides: Sequence[str] = (), check: bool = True) 
 
 def _experiment(content: dict[str, Any], file_name: str) -> Experiment:
     content = {**_defaults(), **{key: value for key, value in content.items() if value is not None}}
-    _check_top_level(content)
-    content = prune(translate(content))
+    _check_sections(content)
+    content = translate(content)
+    _check_names(content)
+    content = prune(content)
     _refuse_missing(content)
     experiment = build(Experiment, resolve(escape_texts(content)))
     experiment.name = safe_name(experiment.name) or safe_name(file_name)
@@ -94,7 +94,14 @@ def _defaults() -> dict[str, Any]:
     return {key: getattr(blank, key) for key in ("data_type", "data", "system_type", "system")}
 
 
-def _check_top_level(content: dict[str, Any]) -> None:
+def _check_sections(content: dict[str, Any]) -> None:
+    for key in ("data", "system", "trainer", "checkpoint"):
+        content[key] = coerce(content.get(key) or {}, dict[str, Any], key)
+    for key in ("data_type", "system_type"):
+        coerce(content[key], str, key)
+
+
+def _check_names(content: dict[str, Any]) -> None:
     """A top-level key that does not exist is often one from further down, so look there too."""
     valid = Experiment.__dataclass_fields__
     for key in content:
@@ -102,10 +109,6 @@ def _check_top_level(content: dict[str, Any]) -> None:
             deeper = next((name for name in settings(content) if name.endswith(f".{key}")), None)
             hint = f"did you mean {deeper!r}?" if deeper else nearest(str(key), valid)
             raise ConfigError(f"{key} is not a setting; {hint}", str(key))
-    for key in ("data", "system", "trainer", "checkpoint"):
-        content[key] = coerce(content.get(key) or {}, dict[str, Any], key)
-    for key in ("data_type", "system_type"):
-        coerce(content[key], str, key)
 
 
 def _refuse_missing(content: dict[str, Any]) -> None:

@@ -71,12 +71,12 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 def coerce(value: Any, hint: Any, setting: str) -> Any:
     """``value`` as the type ``hint``, converted where nothing is lost; ConfigError otherwise."""
+    if hint is Any or isinstance(hint, TypeVar):
+        return value
     if isinstance(value, str) and value == "???":
         raise ConfigError(f"{setting} is missing: give a value, {setting}=...", setting)
     if _is_scheduled(hint):
         return value if value is None and allows_none(hint) else _coerce_scheduled(value, setting)
-    if hint is Any or isinstance(hint, TypeVar):
-        return value
     if hint is None or hint is type(None):
         return value if value is None else _refuse(value, hint, setting)
     origin = get_origin(hint)

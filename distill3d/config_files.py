@@ -17,7 +17,7 @@ from distill3d.yaml_text import MISSING, escape, is_text_key, parse_value, parse
 PROJECT = Path(__file__).resolve().parents[1]
 # names and paths: taken verbatim from the command line, but their interpolations still count
 _NAME_KEYS = {"name", "tag", "description", "timestamp", "exp_root_dir", "resume"}
-_OVERRIDE = re.compile(r"(?P<key>[\w-]+(?:\.[\w-]+)*)=(?P<text>.*)", re.DOTALL)
+_OVERRIDE = re.compile(r"(?P<key>\w[\w-]*(?:\.\w[\w-]*)*)=(?P<text>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)

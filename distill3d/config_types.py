@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from distill3d.config_check import build, check_keys
+from distill3d.config_check import build, check_keys, coerce
 from distill3d.registry import KINDS, Kind, find, registered
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,9 @@ def _prune_encoding(mapping: Any, where: str, dropped: list[str]) -> None:
     encoding = mapping.get("pos_encoding_config") if isinstance(mapping, dict) else None
     if isinstance(encoding, dict):
         otype, rest = _encoding_type(encoding)
+        setting = f"{where}.pos_encoding_config"
         owner = {"encoding": rest, "encoding_type": otype}
-        kept = _prune_slot(owner, "encoding", "encoding", f"{where}.pos_encoding_config", dropped)
+        kept = _prune_slot(owner, "encoding", "encoding", setting, dropped, f"{setting}.otype")
         mapping["pos_encoding_config"] = {key: encoding[key] for key in encoding if key == "otype" or key in kept}
 
 
@@ -85,12 +86,15 @@ def _check_encoding(made: Any, where: str) -> None:
         build(find("encoding", otype, f"{setting}.otype").Config, rest, setting)  # type: ignore[attr-defined]
 
 
-def _prune_slot(owner: dict[str, Any], name: str, kind: Kind, where: str, dropped: list[str]) -> Any:
+def _prune_slot(
+    owner: dict[str, Any], name: str, kind: Kind, where: str, dropped: list[str], type_setting: str | None = None
+) -> Any:
     """The mapping of one slot without what is known to other types alone."""
     mapping, type_name = owner.get(name), owner.get(f"{name}_type")
-    if not isinstance(mapping, dict) or type_name is None:
+    if mapping is None or type_name is None:
         return mapping
-    own = _settings(find(kind, type_name, f"{where}_type"))
+    mapping = coerce(mapping, dict[str, Any], where)
+    own = _settings(find(kind, type_name, type_setting or f"{where}_type"))
     others = set().union(*(_settings(cls) for cls in registered(kind).values())) - own
     dropped += [f"{where}.{key}" for key, value in mapping.items() if key in others and value is not None]
     return {key: value for key, value in mapping.items() if key not in others}

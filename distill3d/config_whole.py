@@ -14,6 +14,7 @@ from distill3d.registry import find
 if TYPE_CHECKING:
     from distill3d.config import Experiment
 
+_LOGGERS = ("csv", "tensorboard", "wandb")
 # what the program decides itself: the setting, and what to use instead
 _RESERVED = {
     "trainer.callbacks": "the system brings its own",
@@ -36,6 +37,7 @@ def check_experiment(experiment: Experiment) -> None:
     system_type = find("system", experiment.system_type, "system_type")
     system = build(system_type.Config, experiment.system, "system")  # type: ignore[attr-defined]
     check_slots(system)
+    check_keys(getattr(system, "loggers", None) or {}, _LOGGERS, "system.loggers")
     _check_prompt(experiment, system)
     _check_optimizer(system)
 
