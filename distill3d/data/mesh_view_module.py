@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from distill3d.data.assets import Asset, read_index
@@ -90,6 +91,9 @@ class MeshViewDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(_Batches(self), batch_size=None)
+
+    def transfer_batch_to_device(self, batch: ViewBatch, device: torch.device, dataloader_idx: int) -> ViewBatch:
+        return replace(batch, images=batch.images.to(device))
 
     def image_size(self, step: int) -> int:
         return self.cfg.image_sizes[step % len(self.cfg.image_sizes)]

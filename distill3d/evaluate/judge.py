@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -166,8 +167,8 @@ def load_judge(folder: Path = FOLDER) -> Judge:
 
     if not (folder / "judge.json").is_file():
         raise FileNotFoundError(f"{folder} holds no judge.json; train one with configs/prior/judge.yaml")
-    content = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
-    config = JudgeConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
-    judge = Judge(config)
+    content: dict[str, Any] = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
+    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
+    judge = Judge(JudgeConfig(**settings))
     judge.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "judge.safetensors").items()})
     return judge.requires_grad_(False).eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -14,9 +13,10 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from distill3d.data.mesh_views import ViewBatch
+from distill3d import __version__
 from distill3d.rng import rng
 from distill3d.schedule import scheduled
+from distill3d.system.checkpoint import check_same_experiment
 
 log = logging.getLogger(__name__)
 
@@ -85,18 +85,19 @@ class ModelTraining(pl.LightningModule):
         return self.seconds_before + time.monotonic() - self._begun
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["seconds"] = self.seconds()
+        identity = {"system": type(self).__name__}
+        checkpoint["distill3d"] = {"version": __version__, "identity": identity, "seconds": self.seconds()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.seconds_before = float(checkpoint.get("seconds", 0.0))
+        """Raises CheckpointError for a checkpoint of another system."""
+        state = self.state_dict() if self.built else checkpoint["state_dict"]  # the networks are made with the data
+        check_same_experiment(checkpoint, {"system": type(self).__name__}, state)
+        self.seconds_before = float(checkpoint["distill3d"]["seconds"])
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
         self._begun = time.monotonic()
-
-    def transfer_batch_to_device(self, batch: ViewBatch, device: torch.device, dataloader_idx: int) -> ViewBatch:
-        return dataclasses.replace(batch, images=batch.images.to(device))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [p for _, model in self.trained() for p in model.parameters()]

@@ -14,7 +14,7 @@ from distill3d.data.captions import vocabulary
 from distill3d.data.mesh_views import CAMERA_RANGES
 
 if TYPE_CHECKING:
-    from diffusers import DDPMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from distill3d.prior.embedded.network import PixelUNet2DConditionModel
@@ -30,7 +30,7 @@ MODEL_INDEX = {
 
 def make_scheduler() -> DDPMScheduler:
     """The cosine schedule (arXiv 2102.09672), whose last step is almost pure noise, with v-prediction."""
-    from diffusers import DDPMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     return DDPMScheduler(
         num_train_timesteps=1000,

@@ -41,7 +41,7 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         super().__init__()
         low, deep = block_out_channels
         patch = UNSHUFFLE**2
-        attention = {"context_dim": cross_attention_dim, "head_dim": attention_head_dim}
+        context = (cross_attention_dim, attention_head_dim)
         self.time = nn.Sequential(nn.Linear(low, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels))
         self.text = nn.Linear(pooled_dim, time_channels)
         self.size = nn.Embedding(len(sample_sizes), time_channels)
@@ -57,13 +57,13 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         self.inner_out = Head(low, patch * out_channels)
         # the trunk
         self.down = ResnetBlock(low, low, time_channels)
-        self.down_text = AttentionBlock(low, self_attention=False, **attention)
+        self.down_text = AttentionBlock(low, *context, self_attention=False)
         self.to_deep = nn.Conv2d(low, deep, 3, stride=2, padding=1)
         self.middle = nn.ModuleList(ResnetBlock(deep, deep, time_channels) for _ in range(middle_layers + 1))
-        self.middle_text = nn.ModuleList(AttentionBlock(deep, **attention) for _ in range(middle_layers))
+        self.middle_text = nn.ModuleList(AttentionBlock(deep, *context) for _ in range(middle_layers))
         self.from_deep = nn.Conv2d(deep, low, 1)
         self.up = ResnetBlock(2 * low, low, time_channels)
-        self.up_text = AttentionBlock(low, self_attention=False, **attention)
+        self.up_text = AttentionBlock(low, *context, self_attention=False)
 
     def forward(
         self,
@@ -91,7 +91,8 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
 
     def _embedding(self, timestep: Tensor | float | int, pooled: Tensor, size_index: int) -> Float[Tensor, "B D"]:
         t = torch.as_tensor(timestep, device=pooled.device).expand(len(pooled))
-        time = self.time(sinusoidal(t, self.time[0].in_features).to(pooled.dtype))
+        code = sinusoidal(t, self.config["block_out_channels"][0])
+        time = self.time(code.to(pooled.dtype))
         return F.silu(time + self.text(pooled) + self.size.weight[size_index])
 
     def _run_small(self, x: Tensor, embedding: Tensor, text: Tensor) -> Tensor:
@@ -135,7 +136,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int, context_dim: int, head_dim: int, self_attention: bool = True):
         super().__init__()
-        self.norm = nn.GroupNorm(16, channels)
+        self.norm1 = nn.GroupNorm(16, channels) if self_attention else None
         self.attn1 = Attention(channels, channels, head_dim) if self_attention else None
         self.norm2 = nn.LayerNorm(channels)
         self.attn2 = Attention(channels, context_dim, head_dim)
@@ -145,9 +146,9 @@ class AttentionBlock(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "B C H W"], text: Float[Tensor, "B N D"]) -> Tensor:
-        h = self.norm(x).flatten(2).transpose(1, 2)
         tokens = x.flatten(2).transpose(1, 2)
-        if self.attn1 is not None:
+        if self.attn1 is not None and self.norm1 is not None:
+            h = self.norm1(x).flatten(2).transpose(1, 2)
             tokens = tokens + self.attn1(h, h)
         tokens = tokens + self.attn2(self.norm2(tokens), text)
         tokens = tokens + self.feed_forward(self.norm3(tokens))

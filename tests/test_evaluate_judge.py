@@ -1,0 +1,94 @@
+"""The judge: texts, ranks, files, and a short training that must learn colours apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_assets import make_assets
+
+from distill3d.data.captions import SceneCaption, Thing
+from distill3d.evaluate.judge import Judge, JudgeConfig, load_judge, save_judge, split_words
+from distill3d.system.judge_training import soft_targets
+
+CONFIG = JudgeConfig(("a", "an", "apple", "fox", "blue"), ("apple", "fox"), ("fox",), (16, 16), 32, 1, 16)
+
+
+def test_words_are_split_without_punctuation():
+    assert split_words('A fox, "front view".') == ["a", "fox", "front", "view"]
+
+
+def test_embeddings_have_unit_length_and_padding_does_not_matter():
+    torch.manual_seed(0)
+    judge = Judge(CONFIG).eval()
+    texts = judge.embed_texts(["a fox", "a blue fox", "something unheard of"])
+    assert torch.allclose(texts.norm(dim=1), torch.ones(3), atol=1e-5)
+    assert torch.allclose(judge.embed_texts(["a fox"])[0], texts[0], atol=1e-5)
+    images = judge.embed_images(torch.rand(2, 3, 32, 32))
+    assert torch.allclose(images.norm(dim=1), torch.ones(2), atol=1e-5)
+
+
+def test_word_order_matters():
+    judge = Judge(CONFIG).eval()
+    a, b = judge.embed_texts(["fox apple", "apple fox"])
+    assert not torch.allclose(a, b)
+
+
+def test_ranks_count_the_better_candidates():
+    judge = Judge(CONFIG).eval()
+    image = torch.rand(1, 3, 64, 64)
+    candidates = ["a fox", "an apple", "a blue fox", "blue"]
+    scores = {text: float(judge.similarity(image, text)) for text in candidates}
+    order = sorted(candidates, key=scores.__getitem__, reverse=True)
+    assert [int(judge.rank_of(image, [text], candidates)) for text in order] == [0, 1, 2, 3]
+
+
+def test_targets_share_the_mass_between_equal_scenes_and_the_nouns_that_are_seen():
+    fox, blue = SceneCaption(Thing("fox")), SceneCaption(Thing("fox", color="blue"))
+    pair = SceneCaption(Thing("fox"), "next to", Thing("apple"))
+    scenes = [fox, fox, blue, pair]
+    target = soft_targets(scenes, scenes, ["apple", "fox"], parent_share=0.3)
+    assert torch.allclose(target.sum(1), torch.ones(4))
+    assert target[0].tolist() == pytest.approx([1 / 3, 1 / 3, 0, 0, 0, 1 / 3])
+    assert target[2].tolist() == pytest.approx([0, 0, 0.7, 0, 0, 0.3])
+    assert target[3].tolist() == pytest.approx([0, 0, 0, 0.7, 0.15, 0.15])
+
+
+def test_a_saved_judge_is_the_same_judge(tmp_path):
+    judge = Judge(CONFIG).eval()
+    save_judge(judge, tmp_path)
+    again = load_judge(tmp_path)
+    assert again.config == CONFIG
+    assert torch.allclose(judge.embed_texts(["a fox"]), again.embed_texts(["a fox"]), atol=2e-3)
+    assert not any(p.requires_grad for p in again.parameters())
+    with pytest.raises(FileNotFoundError, match=r"judge\.yaml"):
+        load_judge(tmp_path / "nowhere")
+
+
+def test_a_short_training_tells_the_objects_apart(tmp_path):
+    from distill3d.cli import main
+    from distill3d.data.assets import read_index
+    from distill3d.data.mesh_views import ViewSampler, open_cache
+
+    assets = make_assets(tmp_path)
+    settings = [
+        f"data.assets={assets}",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        f"exp_root_dir={tmp_path / 'outputs'}",
+        "data.views_per_mesh=16",
+        "data.pair_views=8",
+        "data.batch_size=16",
+        "data.pair_share=0.1",
+        "data.strong_augmentation=false",
+        "system.learning_rate=1.0e-3",
+        "trainer.max_steps=60",
+        "trainer.precision=32-true",
+        "trainer.enable_progress_bar=false",
+        "use_timestamp=false",
+    ]
+    assert main(["--config", "configs/prior/judge.yaml", "--train", *settings]) == 0
+    judge = load_judge(next((tmp_path / "outputs/judge").iterdir()) / "save/judge")
+    cache = open_cache(read_index(assets), tmp_path / "cache", 10, 2, seed=99)
+    batch = ViewSampler(cache, ["apple", "fox", "crown", "van"], 0, 0.0, 0.0).batch(0, 40, 64)
+    best = judge.top_nouns(0.5 + 0.5 * batch.images, 1)
+    hits = [scene.first.noun == top[0] for scene, top in zip(batch.scenes, best, strict=True)]
+    assert sum(hits) / len(hits) > 0.5  # one of four by chance

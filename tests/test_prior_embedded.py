@@ -1,0 +1,186 @@
+"""The embedded prior's parts: network, tokenizer, text encoder, folder, and a short training of the real config."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_assets import make_assets
+
+from distill3d.prior.embedded.folder import camera_record, make_scheduler, save_folder
+from distill3d.prior.embedded.network import PixelUNet2DConditionModel, sinusoidal
+from distill3d.prior.embedded.text import POSITIONS, make_text_encoder, make_tokenizer
+from distill3d.prior.loader import load_prior, load_prompt_encoder, words_not_taught
+from distill3d.prior.settings import PriorConfig
+from distill3d.system.prior_training import min_snr_weight, v_target
+
+NOUNS = ["apple", "fox", "crown"]
+TINY = {
+    "outer_channels": 16,
+    "block_out_channels": (16, 32),
+    "cross_attention_dim": 64,
+    "pooled_dim": 64,
+    "middle_layers": 1,
+    "attention_head_dim": 16,
+    "time_channels": 32,
+}
+
+
+def tiny_network() -> PixelUNet2DConditionModel:
+    torch.manual_seed(0)
+    network = PixelUNet2DConditionModel(**TINY)  # type: ignore[arg-type]
+    for parameter in network.parameters():  # the zeros of a fresh network would hide what the text does
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return network.eval().requires_grad_(False)
+
+
+def inputs(size: int, rows: int = 2):
+    torch.manual_seed(1)
+    return (
+        torch.randn(rows, 3, size, size),
+        torch.tensor([10, 900])[:rows],
+        torch.randn(rows, 8, 64),
+        torch.randn(rows, 64),
+    )
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_network_answers_at_both_sizes_and_listens(size):
+    network = tiny_network()
+    x, t, tokens, pooled = inputs(size)
+    out = network(x, t, tokens, {"text_embeds": pooled}).sample
+    assert out.shape == x.shape
+    for changed in (
+        network(x, t + 50, tokens, {"text_embeds": pooled}).sample,
+        network(x, t, tokens.flip(0), {"text_embeds": pooled}).sample,
+        network(x, t, tokens, {"text_embeds": pooled.flip(0)}).sample,
+    ):
+        assert float((changed - out).abs().max()) > 1e-4
+
+
+def test_rows_of_a_batch_do_not_meet():
+    network = tiny_network()
+    x, t, tokens, pooled = inputs(64)
+    both = network(x, t, tokens, {"text_embeds": pooled}).sample
+    alone = network(x[1:], t[1:], tokens[1:], {"text_embeds": pooled[1:]}).sample
+    assert torch.allclose(both[1:], alone, atol=1e-5)
+
+
+def test_every_parameter_is_trained_by_the_two_sizes_together():
+    network = tiny_network().requires_grad_(True)
+    for size in (32, 64):
+        x, t, tokens, pooled = inputs(size)
+        network(x, t, tokens, {"text_embeds": pooled}).sample.square().sum().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_a_wrong_size_and_missing_text_are_named():
+    network = tiny_network()
+    x, t, tokens, pooled = inputs(32)
+    with pytest.raises(ValueError, match="48"):
+        network(torch.zeros(2, 3, 48, 48), t, tokens, {"text_embeds": pooled})
+    with pytest.raises(ValueError, match="text_embeds"):
+        network(x, t, tokens)
+
+
+def test_the_time_code_tells_times_apart():
+    codes = sinusoidal(torch.arange(0, 1000, 100), 32)
+    assert float((codes[:, None] - codes[None]).norm(dim=-1).fill_diagonal_(9.0).min()) > 0.1
+
+
+@pytest.mark.parametrize("text", ["a blue fox", "한국어 🙂", "naïve café #1!", "", "x" * 500, "\n\t"])
+def test_any_text_has_tokens_and_none_is_unknown(tmp_path, text):
+    tokenizer = make_tokenizer(NOUNS, tmp_path)
+    ids = tokenizer(text, truncation=True, max_length=POSITIONS).input_ids
+    assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in ids[1:-1]
+    if text == "a blue fox":
+        assert len(ids) == 5  # a word that was counted is one token
+        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+
+
+def test_the_schedule_ends_in_noise_and_the_target_inverts():
+    scheduler = make_scheduler()
+    assert float(scheduler.alphas_cumprod[-1]) < 1e-6
+    x, eps = torch.randn(4), torch.randn(4)
+    alpha, sigma = torch.tensor(0.8), torch.tensor(0.6)
+    z, v = alpha * x + sigma * eps, v_target(x, eps, alpha, sigma)
+    assert torch.allclose(alpha * z - sigma * v, x, atol=1e-6)
+    assert torch.allclose(sigma * z + alpha * v, eps, atol=1e-6)
+
+
+def test_min_snr_weight_is_snr_over_snr_plus_one_up_to_gamma():
+    alpha = torch.tensor([0.1, 0.5, 0.8])
+    sigma = (1 - alpha**2).sqrt()
+    assert torch.allclose(min_snr_weight(alpha, sigma), alpha**2)  # SNR / (SNR + 1) = alpha^2 below gamma
+    assert float(min_snr_weight(torch.tensor(1.0), torch.tensor(0.0))) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_folder_loads_through_the_general_loader(tmp_path):
+    tokenizer = make_tokenizer(NOUNS, tmp_path / "tokenizer")
+    text_encoder = make_text_encoder(tokenizer, width=64, layers=1)
+    folder = tmp_path / "prior"
+    save_folder(folder, tiny_network(), text_encoder, tokenizer, make_scheduler(), NOUNS)
+    assert all(file.stat().st_size < 16e6 for file in folder.rglob("*") if file.is_file())
+    assert json.loads((folder / "cameras.json").read_text())["fovy_range"] == list(camera_record()["fovy_range"])
+    cfg = PriorConfig(pretrained_model_name_or_path=str(folder))
+    prior, encoder = load_prior(cfg), load_prompt_encoder(cfg)
+    assert prior.image_sizes == (32, 64)
+    assert len(encoder(["a fox", "an apple"])) == 2
+    assert words_not_taught(cfg, "a blue quokka on top of an apple") == ["quokka"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """configs/prior/embedded.yaml for 100 steps with a tiny network, by the command line's own code."""
+    from distill3d.cli import main
+
+    folder = tmp_path_factory.mktemp("prior")
+    settings = [
+        f"data.assets={make_assets(folder)}",
+        f"data.cache_dir={folder / 'cache'}",
+        f"exp_root_dir={folder / 'outputs'}",
+        "data.views_per_mesh=8",
+        "data.pair_views=6",
+        "data.batch_size=8",
+        "data.image_sizes=[32]",
+        "system.network={outer_channels: 16, block_out_channels: [16, 32], cross_attention_dim: 64, pooled_dim: 64, "
+        "middle_layers: 1, attention_head_dim: 16, time_channels: 32}",
+        "system.text_width=64",
+        "system.text_layers=1",
+        "system.learning_rate=2.0e-3",
+        "system.save_every=50",
+        "trainer.max_steps=100",
+        "trainer.log_every_n_steps=1",
+        "trainer.precision=32-true",
+        "trainer.enable_progress_bar=false",
+        "use_timestamp=false",
+    ]
+    assert main(["--config", "configs/prior/embedded.yaml", "--train", *settings]) == 0
+    return next((folder / "outputs/prior").iterdir())
+
+
+def test_a_hundred_steps_lower_the_loss(trained):
+    import csv
+
+    with next((trained / "csv_logs").rglob("metrics.csv")).open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file) if row.get("loss")]
+    assert all(math.isfinite(loss) for loss in losses)
+    assert sum(losses[-20:]) / 20 < 0.6 * sum(losses[:4]) / 4
+
+
+def test_the_trained_folder_is_a_prior(trained):
+    cfg = PriorConfig(pretrained_model_name_or_path=str(trained / "save/prior"))
+    assert load_prior(cfg).image_sizes == (32, 64)
+    assert json.loads((trained / "metrics.json").read_text())["steps"] == 100
+
+
+def test_training_resumes_from_its_checkpoint(trained):
+    from distill3d.cli import main
+
+    arguments = ["--config", str(trained / "configs/parsed.yaml"), "--train", f"resume={trained / 'ckpts/last.ckpt'}"]
+    assert main([*arguments, "trainer.max_steps=103"]) == 0
+    assert json.loads((trained / "metrics.json").read_text())["steps"] == 103
