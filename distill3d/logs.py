@@ -64,7 +64,8 @@ def set_up_logging(verbose: bool = False) -> None:
     handler = _Terminal()
     handler.setFormatter(_OneLine())
     root.addHandler(handler)
-    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes, one tells the story
+    root.setLevel(logging.DEBUG if verbose else logging.INFO if first else logging.ERROR)
     root.propagate = False
     custom = logging.getLogger("distill3d_custom")
     custom.parent = root

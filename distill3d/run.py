@@ -118,7 +118,7 @@ def _trainer_settings(experiment: Experiment) -> dict[str, Any]:
     settings = {**usual, **settings, "accelerator": accelerator, "precision": precision}
     try:
         pl.Trainer(**{**settings, "logger": False, "enable_checkpointing": False})
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"trainer: {str(error).splitlines()[0]}", "trainer") from error
     return settings
 

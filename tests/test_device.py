@@ -1,0 +1,82 @@
+import logging
+
+import pytest
+import torch
+
+from distill3d.device import _backend, choose_accelerator, choose_precision, kernel_backend, set_threads
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    monkeypatch.delenv("DISTILL3D_KERNELS", raising=False)
+    _backend.cache_clear()
+    yield
+    _backend.cache_clear()
+
+
+def test_cpu_tensors_take_the_compiled_kernels_with_a_reason(caplog):
+    with caplog.at_level(logging.INFO, "distill3d"):
+        assert kernel_backend(torch.device("cpu")) == kernel_backend("cpu") == "numba"
+    assert [record.getMessage() for record in caplog.records] == ["kernels on cpu: numba, the fastest here"]
+
+
+def test_other_devices_have_their_own_or_the_torch_twin():
+    assert kernel_backend("mps") == "torch"
+    assert kernel_backend("cuda:1") == "cuda"
+
+
+def test_the_environment_or_the_caller_may_name_one(monkeypatch):
+    assert kernel_backend("cpu", "torch") == "torch"
+    monkeypatch.setenv("DISTILL3D_KERNELS", "torch")
+    assert kernel_backend("cpu") == "torch"
+
+
+def test_one_that_cannot_run_there_is_refused(monkeypatch):
+    monkeypatch.setenv("DISTILL3D_KERNELS", "cuda")
+    with pytest.raises(
+        ValueError, match=r"DISTILL3D_KERNELS='cuda' cannot run on cpu; choose one of auto, numba, torch"
+    ):
+        kernel_backend("cpu")
+
+
+@pytest.mark.parametrize(
+    ("setting", "accelerator", "chosen"),
+    [
+        (None, "cpu", "32-true"),
+        ("auto", "mps", "32-true"),
+        (32, "cpu", "32-true"),
+        ("16-mixed", "cpu", "32-true"),
+        (16, "cpu", "32-true"),
+        ("bf16-mixed", "cpu", "bf16-mixed"),
+        (16, "cuda", "16-mixed"),
+        ("bf16", "cuda", "bf16-mixed"),
+    ],
+)
+def test_precision(setting, accelerator, chosen):
+    assert choose_precision(setting, accelerator) == chosen
+
+
+def test_the_accelerator_is_what_there_is(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with caplog.at_level(logging.INFO, "distill3d"):
+        assert choose_accelerator("auto") == choose_accelerator(None) == choose_accelerator("cpu") == "cpu"
+    assert "CUDA" in caplog.records[0].getMessage()
+    with pytest.raises(ValueError, match=r"trainer\.accelerator='gpu': .*; use cpu or auto"):
+        choose_accelerator("gpu")
+
+
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    assert choose_accelerator("auto") == choose_accelerator("gpu") == "cuda"
+    assert choose_precision("auto", "cuda") == "16-mixed"
+
+
+def test_threads_follow_the_environment(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        assert set_threads() == torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
