@@ -69,7 +69,7 @@ def ddim_denoise(
 
     clip: keeps x0 within +-clip at every step, which pixel priors need at high guidance scales.
     """
-    times = torch.linspace(t_start, 0, steps + 1)[:-1].round().long().tolist()
+    times = torch.linspace(t_start, 0, steps).round().long().tolist()
     for t, t_next in zip(times, [*times[1:], None], strict=True):
         rows = torch.full((len(z),), t, device=z.device)
         prediction = guided_prediction(prior, z, rows, text, reference, guidance_scale)

@@ -1,0 +1,90 @@
+"""Images of a folder, with captions from the text files beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from distill3d.data.image_batch import ImageBatch, ImageBatches
+from distill3d.registry import register
+from distill3d.rng import rng
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@register("data", "image-folder-datamodule")
+class ImageFolderDataModule(ImageBatches):
+    """Random square crops of the images in a folder; a text file of the same name is an image's caption."""
+
+    @dataclass
+    class Config:
+        root: str = ""
+        image_size: int = 64
+        batch_size: int = 32
+
+        def __post_init__(self) -> None:
+            for name in ("image_size", "batch_size"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"{name}={getattr(self, name)} must be positive")
+
+    def __init__(self, cfg: Config, seed: int = 0) -> None:
+        super().__init__(cfg, seed)
+        self._images: dict[Path, Tensor] = {}
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        """Images below the root, sorted. Raises ValueError where there are none."""
+        if not self.cfg.root:
+            raise ValueError("data.root is not set; give the folder of images: data.root=PATH")
+        paths = sorted(p for p in Path(self.cfg.root).rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not paths:
+            kinds = ", ".join(SUFFIXES)
+            raise ValueError(f"data.root={self.cfg.root!r} holds no images ({kinds}); give another folder")
+        return paths
+
+    def batch(self, step: int) -> ImageBatch:
+        """Random images, each in a random crop."""
+        generator = rng("data", self.seed, step)
+        rows = torch.randint(0, len(self.paths), (self.cfg.batch_size,), generator=generator).tolist()
+        crops = [random_crop(self._image(self.paths[row]), self.cfg.image_size, generator) for row in rows]
+        return ImageBatch(torch.stack(crops), [caption_of(self.paths[row]) for row in rows])
+
+    def _image(self, path: Path) -> Float[Tensor, "3 H W"]:
+        if path not in self._images:
+            self._images[path] = read_image(path, self.cfg.image_size)
+        return self._images[path]
+
+
+def read_image(path: Path, short_side: int) -> Float[Tensor, "3 H W"]:
+    """An image in [-1, 1], transparent parts on white, its shorter side resized. Raises ValueError if it is none."""
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGBA")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    scale = short_side / min(flat.size)
+    width, height = (max(short_side, round(side * scale)) for side in flat.size)
+    pixels = np.array(flat.resize((width, height), Image.Resampling.LANCZOS), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1.0
+
+
+def random_crop(image: Float[Tensor, "3 H W"], size: int, generator: torch.Generator) -> Float[Tensor, "3 S S"]:
+    """A square of the image, mirrored half of the time."""
+    top, left = (int(torch.randint(0, side - size + 1, (), generator=generator)) for side in image.shape[1:])
+    crop = image[:, top : top + size, left : left + size]
+    return crop.flip(2) if torch.rand((), generator=generator) < 0.5 else crop
+
+
+def caption_of(path: Path) -> str:
+    """The text file beside an image, else nothing."""
+    beside = path.with_suffix(".txt")
+    return beside.read_text(encoding="utf-8").strip() if beside.is_file() else ""

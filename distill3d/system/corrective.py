@@ -1,0 +1,165 @@
+"""Training b_psi, the corrective of LMC-SDS, for any prior on any images."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from distill3d.config_check import build
+from distill3d.guidance.corrective import CorrectiveNetwork, fit_spectral, save_corrective
+from distill3d.guidance.corrective.picture import draw_report, loss_lines, spectra
+from distill3d.guidance.corrective.training import corrective_losses, identity, losses_by_time
+from distill3d.prior.base import DiffusionPrior, PromptEncoder
+from distill3d.prior.loader import load_prompt_encoder
+from distill3d.prior.sampling import ddim_sample
+from distill3d.registry import find, register
+from distill3d.rng import rng
+from distill3d.schedule import Scheduled, check_schedule
+from distill3d.system.model_training import ModelTraining
+from distill3d.types import PromptEmbedding
+
+log = logging.getLogger(__name__)
+SAMPLING_BATCH = 32
+VALIDATION_IMAGES = 64
+
+
+@register("system", "corrective-system")
+class CorrectiveSystem(ModelTraining):
+    """Trains b_psi of LMC-SDS (arXiv 2401.05293) for a prior: save/corrective-{size}.safetensors.
+
+    use_captions: x_hat is denoised with each image's caption, instead of the empty prompt.
+    width: of the network; 16 gives 73 k parameters.
+    """
+
+    @dataclass
+    class Config:
+        prior_type: str = "pretrained-diffusion-model"
+        prior: dict[str, Any] = field(default_factory=dict)
+        width: int = 16
+        use_captions: bool = False
+        learning_rate: Scheduled = 2e-3
+        weight_decay: float = 0.0
+        ema_decay: float = 0.99
+        save_every: int = 500
+        loggers: dict[str, Any] = field(default_factory=dict)
+
+        def __post_init__(self) -> None:
+            check_schedule(self.learning_rate, "learning_rate")
+            if self.width < 1:
+                raise ValueError(f"width={self.width} must be positive")
+
+    def build(self, data: Any) -> None:
+        """Load the prior, have it sampled where the data asks for it, and make the networks."""
+        self._load_prior()
+        if hasattr(data, "fill"):
+            data.fill(self._samples(data))
+        first = next(iter(data.train_dataloader()))
+        x = self.images(first)
+        sigma_data = round(float((x - x.mean((2, 3), keepdim=True)).square().mean().sqrt()), 4)
+        steps = self.prior.num_train_timesteps
+        self.network = CorrectiveNetwork(x.shape[1], steps, sigma_data, self.cfg.width)
+        self.ema_network = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self._validation = (x[:VALIDATION_IMAGES], self.text(first.captions)[: len(x[:VALIDATION_IMAGES])])
+        self.image_size = self._native_size(first, data)
+        if not self.cfg.use_captions:
+            del self._frozen["encoder"]  # the empty text is embedded by now
+        count = sum(p.numel() for p in self.network.parameters())
+        log.info("b_psi: %d parameters, sigma_data %.3f, images of %d pixels", count, sigma_data, self.image_size)
+
+    # -- the prior -----------------------------------------------------------------------------------------------
+
+    def _load_prior(self) -> None:
+        device = self.trainer.strategy.root_device
+        cls = find("prior", self.cfg.prior_type, "system.prior_type")
+        model = cls(build(cls.Config, self.cfg.prior, "system.prior"))  # type: ignore[attr-defined]
+        # a dictionary hides them from Lightning: no parameter, no state
+        self._frozen: dict[str, Any] = {"prior": model.load(device), "encoder": load_prompt_encoder(model.cfg, device)}
+        self._embedded: dict[str, PromptEmbedding] = {}
+
+    @property
+    def prior(self) -> DiffusionPrior:
+        return self._frozen["prior"]
+
+    def text(self, captions: list[str]) -> PromptEmbedding:
+        """What the prior is told about images: their captions, or nothing."""
+        return self.embed(captions if self.cfg.use_captions else [""] * len(captions))
+
+    def embed(self, texts: list[str]) -> PromptEmbedding:
+        for text in texts:
+            if text not in self._embedded:
+                encoder: PromptEncoder = self._frozen["encoder"]
+                self._embedded[text] = encoder([text]).to(self.prior.device)
+        return PromptEmbedding.cat([self._embedded[text] for text in texts])
+
+    def images(self, batch: Any) -> Float[Tensor, "B C h w"]:
+        """A batch in the prior's space."""
+        images = batch.images.to(self.prior.device)
+        with torch.no_grad():
+            return images if getattr(batch, "encoded", False) else self.prior.encode(0.5 * images + 0.5)
+
+    def _samples(self, data: Any) -> Tensor:
+        """The prior's samples that a `PriorSamplesDataModule` asks for."""
+        cfg, captions, generator = data.cfg, data.captions(), rng("data", self.seed, step=-1)
+        parts = []
+        for start in range(0, cfg.count, SAMPLING_BATCH):
+            text = self.embed(captions[start : start + SAMPLING_BATCH])
+            empty = self.embed([""] * len(text))
+            settings = (cfg.image_size, empty, cfg.guidance_scale, cfg.sampling_steps)
+            parts.append(ddim_sample(self.prior, text, generator, *settings))
+            log.info("sampled %d of %d images of the prior", min(start + SAMPLING_BATCH, cfg.count), cfg.count)
+        return torch.cat(parts)
+
+    def _native_size(self, batch: Any, data: Any) -> int:
+        """The prior's native size, in pixels, that the images have."""
+        asked = getattr(data.cfg, "image_size", None) if getattr(batch, "encoded", False) else batch.images.shape[-1]
+        sizes = self.prior.image_sizes
+        return sizes[-1] if asked is None else min(sizes, key=lambda size: abs(size - asked))
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        x, text = self.images(batch), self.text(batch.captions)
+        generator = rng("noise", self.seed, self.global_step)
+        t = torch.randint(0, self.prior.num_train_timesteps, (len(x),), generator=generator).to(x.device)
+        eps = torch.randn(x.shape, generator=generator).to(x.device)
+        loss = corrective_losses(self.network, self.prior, x, text, t, eps).mean()
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def trained(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.ema_network, self.network)]
+
+    def save(self) -> None:
+        """The averaged network."""
+        path = self.out_dir / f"corrective-{self.image_size}.safetensors"
+        save_corrective(self.ema_network, path, self.prior.identity, self.image_size)
+        log.info("step %d: b_psi is in %s", self.global_step, path)
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.report()
+
+    @torch.no_grad()
+    def report(self) -> None:
+        """save/corrective.png and save/validation.json: spectra, and the loss by t beside that of other correctives."""
+        x, text = self._validation
+        generator = rng("noise", self.seed, step=-1)
+        spectral = fit_spectral(self.prior, x, text[:1], generator).to(x.device)
+        rivals = {"b_psi": self.ema_network, "spectral": spectral, "none (SDS)": identity}
+        losses = losses_by_time(rivals, self.prior, x, text, generator)  # type: ignore[arg-type]
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        lines = spectra(self.ema_network, self.prior, x, text, generator)
+        draw_report(self.out_dir / "corrective.png", lines, loss_lines(losses))
+        partial = self.out_dir / "validation.json.partial"
+        partial.write_text(json.dumps({"loss_by_time": losses}, indent=2), encoding="utf-8")
+        os.replace(partial, self.out_dir / "validation.json")
+        means = ", ".join(f"{name} {sum(values) / len(values):.4f}" for name, values in losses.items())
+        log.info("mean loss: %s; pictures in %s", means, self.out_dir)

@@ -1,0 +1,68 @@
+"""Training b_psi: the loss is LMC-SDS's own error, and falls below every simpler corrective's."""
+
+from __future__ import annotations
+
+import torch
+from closed_form import GaussianPrior
+
+from distill3d.guidance.corrective import CorrectiveNetwork, fit_spectral
+from distill3d.guidance.corrective.picture import draw_report, loss_lines, radial_power, spectra
+from distill3d.guidance.corrective.training import bin_timesteps, corrective_losses, identity, losses_by_time
+from distill3d.types import Pass
+
+
+def test_loss_is_the_squared_error_in_eps_space_clipped():
+    """For b = x it is ``|| eps_hat - eps ||^2`` wherever (alpha/sigma)^2 <= 20."""
+    prior = GaussianPrior((3, 8, 8))
+    x, t = prior.sample(3, torch.Generator().manual_seed(0)), torch.tensor([5, 300, 900])
+    eps, text = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)), prior.embed([""] * 3)
+    losses = corrective_losses(identity, prior, x, text, t, eps)
+    alpha, sigma = prior.alpha_sigma(t)
+    noise = prior.predict([Pass(alpha * x + sigma * eps, t, text)])[0].noise
+    plain = (noise - eps).square().mean((1, 2, 3))
+    torch.testing.assert_close(losses[1:], plain[1:], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        losses[0], plain[0] * 20 * (sigma[0] / alpha[0]).square().squeeze(), rtol=1e-3, atol=1e-6
+    )
+
+
+def test_bins_cover_the_time():
+    t = bin_timesteps(4, 10, 1000)
+    assert t.shape == (10, 4) and t.min() == 12 and t.max() == 987
+    assert ((t // 100) == torch.arange(10)[:, None]).all()
+
+
+def test_network_learns_what_the_prior_does_to_images(tmp_path):
+    """In 120 small steps it is well below SDS's own b = x, and near the best linear filter."""
+    prior, generator = GaussianPrior((1, 8, 8)), torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    network = CorrectiveNetwork(1, 1000, sigma_data=0.25, width=4)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    text = prior.embed([""] * 16)
+    for _ in range(120):
+        x = prior.sample(16, generator)
+        t, eps = torch.randint(0, 1000, (16,), generator=generator), torch.randn(x.shape, generator=generator)
+        loss = corrective_losses(network, prior, x, text, t, eps).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    x = prior.sample(64, generator)
+    spectral = fit_spectral(prior, prior.sample(256, generator), text[:1], generator)
+    rivals = {"b_psi": network, "spectral": spectral, "none": identity}
+    losses = losses_by_time(rivals, prior, x, prior.embed([""] * 64), generator, bins=5)
+    means = {name: sum(values) / len(values) for name, values in losses.items()}
+    assert means["b_psi"] < 0.5 * means["none"] and means["spectral"] < 0.5 * means["none"]
+    assert means["b_psi"] < 1.3 * means["spectral"]
+
+    lines = spectra(network, prior, x[:8], text[:8], generator)
+    assert len(lines) == 10 and all(len(line.values) == 4 for line in lines)
+    draw_report(tmp_path / "report.png", lines, loss_lines(losses))
+    from PIL import Image
+
+    assert len(set(Image.open(tmp_path / "report.png").convert("RGB").getdata())) > 10
+
+
+def test_radial_power_of_a_wave_is_in_its_ring():
+    wave = torch.cos(torch.arange(16) * (2 * torch.pi * 3 / 16)).expand(1, 1, 16, 16) + 5.0
+    assert int(radial_power(wave).argmax()) == 3
+    assert radial_power(wave)[0] < 1e-6

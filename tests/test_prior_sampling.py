@@ -1,0 +1,69 @@
+"""DDIM sampling: the prior's own distribution, guidance, and starts from an image."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from closed_form import GaussianMixturePrior, GaussianPrior
+
+from distill3d.prior.base import add_noise
+from distill3d.prior.sampling import ddim_denoise, ddim_sample, guided_prediction
+
+
+@pytest.mark.parametrize("schedule", ["sd", "flow"])
+def test_samples_have_the_priors_mean_and_spectrum(schedule):
+    prior = GaussianPrior((1, 8, 8), schedule=schedule)
+    text = prior.embed(["a cat"] * 1000)
+    x = ddim_sample(prior, text, torch.Generator().manual_seed(0), steps=100)
+    mean = prior.sample(4000, torch.Generator().manual_seed(1), "a cat").mean(0)
+    assert (x.mean(0) - mean).abs().max() < 0.08
+    variance = torch.fft.fft2(x - x.mean(0), norm="ortho").abs().square().mean((0, 1))
+    ratio = variance / prior.spectrum.float()
+    assert ratio.mean() == pytest.approx(1.0, abs=0.1) and ratio.min() > 0.7 and ratio.max() < 1.3
+
+
+def test_samples_choose_the_mode_that_the_text_names():
+    means = torch.stack([torch.full((3, 4, 4), -0.5), torch.full((3, 4, 4), 0.5)])
+    prior = GaussianMixturePrior(means, ("low", "high"))
+    x = ddim_sample(prior, prior.embed(["low", "high", "low"]), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(x.mean((1, 2, 3)), torch.tensor([-0.5, 0.5, -0.5]), rtol=0, atol=0.1)
+
+
+def test_guidance_is_the_papers_and_free_where_it_is_zero():
+    prior = GaussianPrior()
+    z, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([300, 600])
+    y, empty = prior.embed(["a cat"] * 2), prior.embed([""] * 2)
+    plain, base = (guided_prediction(prior, z, t, text, None, 0.0) for text in (y, empty))
+    guided = guided_prediction(prior, z, t, y, empty, 2.0)
+    torch.testing.assert_close(guided.noise, 3 * plain.noise - 2 * base.noise)
+    torch.testing.assert_close(guided.x0, 3 * plain.x0 - 2 * base.x0)
+    prior.evaluations = 0
+    guided_prediction(prior, z, t, y, empty, 0.0)
+    assert prior.evaluations == 1
+
+
+def test_depends_on_the_generator_alone():
+    prior = GaussianPrior()
+    text = prior.embed(["a cat"])
+    runs = [ddim_sample(prior, text, torch.Generator().manual_seed(seed), steps=3) for seed in (1, 1, 2)]
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+
+
+def test_one_step_from_a_noised_image_is_the_posterior_mean():
+    """Its error is the posterior variance ``S sigma^2 / (alpha^2 S + sigma^2)``, the smallest there is."""
+    prior = GaussianPrior()
+    x = prior.sample(64, torch.Generator().manual_seed(0), "a cat")
+    t, eps = torch.full((64,), 200), torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    back = ddim_denoise(prior, add_noise(prior, x, eps, t), 200, prior.embed(["a cat"] * 64), steps=1)
+    variance = prior.spectrum * (1 - prior.wiener(prior.alpha[200], prior.sigma[200]))
+    assert float((back - x).square().mean()) == pytest.approx(float(variance.mean()), rel=0.05)
+
+
+def test_clip_keeps_pixels_in_range():
+    prior = GaussianPrior()
+    text, empty = prior.embed(["a cat"] * 2), prior.embed([""] * 2)
+    runs = [
+        ddim_sample(prior, text, torch.Generator().manual_seed(0), None, empty, 30.0, steps=10, clip=clip).abs().max()
+        for clip in (None, 1.0)
+    ]
+    assert runs[0] > 1.5 and runs[1] <= 1.0
