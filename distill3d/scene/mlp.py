@@ -5,19 +5,31 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-HiddenActivation = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
-# each with its derivative, written in differentiable operations
-HIDDEN_ACTIVATIONS: dict[str, HiddenActivation] = {
-    "relu": (F.relu, lambda z: (z > 0).to(z)),
-    "softplus": (F.softplus, torch.sigmoid),
-    "silu": (F.silu, lambda z: torch.sigmoid(z) * (1.0 + z * (1.0 - torch.sigmoid(z)))),
+@dataclass(frozen=True)
+class HiddenActivation:
+    """A function s, and its derivative from ``(z, s(z))``; both differentiable."""
+
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor]
+
+
+def _silu_slope(z: Tensor, value: Tensor) -> Tensor:
+    gate = torch.sigmoid(z)
+    return gate + value * (1.0 - gate)
+
+
+HIDDEN_ACTIVATIONS = {
+    "relu": HiddenActivation(F.relu, lambda z, value: value.detach().sign()),
+    "softplus": HiddenActivation(F.softplus, lambda z, value: torch.sigmoid(z)),
+    "silu": HiddenActivation(F.silu, _silu_slope),
 }
 
 
@@ -33,23 +45,27 @@ def mlp(
     """``W_n s(... s(W_1 x))``, feature-major."""
     hidden = inputs
     for weight in weights[:-1]:
-        hidden = activation[0](weight @ hidden)
+        hidden = activation.value(weight @ hidden)
     return weights[-1] @ hidden
 
 
 def mlp_with_gradient(
     inputs: Float[Tensor, "channels points"], weights: Sequence[Tensor], activation: HiddenActivation
 ) -> tuple[Float[Tensor, "outputs points"], Float[Tensor, "channels points"]]:
-    """The outputs, and d(output 0)/d(input) by the chain rule ``W_1^T s'(z_1) ... s'(z_n-1) W_n[0]``.
+    """The outputs, and d(output 0)/d(input) by the chain rule ``W_1^T s'(z_1) ... W_n-1^T s'(z_n-1) W_n[0]``.
 
     Written out, both are differentiable once more by plain backpropagation: a loss on normals needs no double backward.
     """
     hidden, slopes = inputs, []
     for weight in weights[:-1]:
         z = weight @ hidden
-        hidden = activation[0](z)
-        slopes.append(activation[1](z))
-    gradient = weights[-1][0][:, None].expand(-1, inputs.shape[1])
-    for weight, slope in zip(reversed(weights[:-1]), reversed(slopes), strict=True):
+        hidden = activation.value(z)
+        slopes.append(activation.slope(z, hidden))
+    outputs, first = weights[-1] @ hidden, weights[-1][0]
+    if not slopes:
+        return outputs, first[:, None].expand(-1, inputs.shape[1])
+    # diag(s') w is the same at every point but for s': the constant part joins the matrix, which is small
+    gradient = (weights[-2].t() * first) @ slopes[-1]
+    for weight, slope in zip(reversed(weights[:-2]), reversed(slopes[:-1]), strict=True):
         gradient = weight.t() @ (slope * gradient)
-    return weights[-1] @ hidden, gradient
+    return outputs, gradient
