@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,10 +50,14 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DISTILL3D_CACHE", str(tmp_path / "cache"))
 
 
-def train(config: str, tmp_path: Path, steps: int = 3, **settings: object) -> run.Run:
+def overrides(tmp_path: Path, steps: int, settings: dict[str, object]) -> tuple[str, ...]:
     settings = {**SMALL, "exp_root_dir": str(tmp_path / "out"), "trainer.max_steps": steps, **settings}
-    overrides = tuple(f"{key}={json.dumps(value)}" for key, value in settings.items())
-    prepared = run.prepare(Request("train", config, overrides))
+    written = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
+    return tuple(f"{key}={value}" for key, value in written.items())
+
+
+def train(config: str, tmp_path: Path, steps: int = 3, **settings: object) -> run.Run:
+    prepared = run.prepare(Request("train", config, overrides(tmp_path, steps, settings)))
     prepared.trainer.fit(prepared.system, datamodule=prepared.data)
     return prepared
 
@@ -93,3 +100,25 @@ def test_nothing_of_the_prior_is_in_the_checkpoint(folders: TinyFolders, tmp_pat
     assert names and not names & {"prior", "guidance", "prompt_processor", "network", "unet", "vae"}
     groups = saved["optimizer_states"][0]["param_groups"]
     assert sum(len(group["params"]) for group in groups) == len(list(done.system.parameters()))
+
+
+def test_two_devices_train_as_one_does_with_twice_the_batch(folders: TinyFolders, tmp_path: Path) -> None:
+    """Each device draws its own views and noise, and the gradients are averaged, as over one accumulated batch."""
+    settings: dict[str, object] = {"system.prior.pretrained_model_name_or_path": str(folders("stable-diffusion"))}
+    one = train("dreamfusion-sd.yaml", tmp_path / "one", **settings, **{"trainer.accumulate_grad_batches": 2})
+    settings |= {"trainer.devices": 2, "trainer.strategy": "ddp", "trainer.accelerator": "cpu"}
+    here = Path(__file__).parent
+    program = [sys.executable, str(here / "train_only.py"), "dreamfusion-sd.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(here.parent), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    subprocess.run(
+        [*program, *overrides(tmp_path / "two", 3, settings)], cwd=here.parent, env=environment, check=True, timeout=300
+    )
+    saved = next((tmp_path / "two").rglob("last.ckpt"))
+    both = torch.load(saved, weights_only=True)["state_dict"]
+    alone = one.system.state_dict()
+    assert both.keys() == alone.keys()
+    for name, value in alone.items():
+        torch.testing.assert_close(both[name], value, atol=1e-6, rtol=1e-5, msg=name)
+    untrained = run.prepare(Request("train", "dreamfusion-sd.yaml", overrides(tmp_path / "start", 3, settings)))
+    start = untrained.system.state_dict()
+    assert any((alone[name] - start[name]).abs().max() > 1e-3 for name in alone if "weights" in name)
