@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from distill3d import __version__
+from distill3d.export.appearance import seen_along_normals
 from distill3d.export.asset import Asset
 from distill3d.export.files import write_atomically
 from distill3d.export.glb import glb_bytes, glb_files
@@ -39,6 +40,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "faces": (4, 10_000_000),
     "keep_parts": (1, 1_000_000),
     "min_part_share": (0.0, 1.0),
+    "blur": (0.0, 0.1),
     "smooth": (0, 1000),
     "texture_size": (16, 8192),
     "roughness": (0.0, 1.0),
@@ -71,6 +73,7 @@ class MeshExporter:
         faces: int | None = None  # target after decimation; null: 10 000 with a texture, 60 000 with vertex colours
         keep_parts: int = 8  # at most so many connected parts,
         min_part_share: float = 0.02  # each with at least this share of the largest part's volume
+        blur: float = 0.0075  # standard deviation, share of the object's size: noise finer than this goes
         smooth: int = 0  # iterations of Taubin's filter
         texture_size: int = 1024
         texture_format: str = "png"  # png | jpg
@@ -127,6 +130,7 @@ class MeshExporter:
         return SurfaceSettings(
             threshold=threshold if isinstance(threshold, float) else None,
             resolution=cfg.resolution or scene.setting("isosurface_resolution") or RESOLUTION,
+            blur=cfg.blur,
             keep_parts=cfg.keep_parts,
             min_part_share=cfg.min_part_share,
             smooth=cfg.smooth,
@@ -139,12 +143,13 @@ class MeshExporter:
         """The asset with vertex colours, or cut into charts with a baked texture."""
         cfg, surface = self.cfg, found.surface
         normals = vertex_normals(surface)
-        colors = found.field.albedo(torch.from_numpy(surface.vertices)).numpy()
+        points = torch.from_numpy(surface.vertices)
+        colors = seen_along_normals(found.field, points, torch.from_numpy(normals), found.reach)[0].numpy()
         common: dict[str, Any] = {"roughness": cfg.roughness, "image_format": cfg.texture_format, "metadata": metadata}
         if cfg.mode == "vertex":
             return Asset(surface.vertices, surface.faces, normals, colors, **common), {"vertices": len(normals)}
         cut = unwrap(surface, cfg.texture_size, cfg.xatlas_chart_options, cfg.xatlas_pack_options)
-        images = bake(found.field, surface, cut, cfg.texture_size, found.level, found.reach, cfg.normal_map)
+        images = bake(found.field, surface, cut, cfg.texture_size, found.reach, cfg.normal_map)
         common |= {"uv": cut.uv, "base_color": images[0], "normal_map": images[1], "tangents": images[2]}
         at = cut.origin
         asset = Asset(surface.vertices[at], cut.faces, normals[at], colors[at], **common)

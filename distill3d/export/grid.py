@@ -58,9 +58,10 @@ def scan(field: SceneField, box: Box, cells: int) -> DensityGrid:
     return DensityGrid(values, origin, spacing)
 
 
-def refine(field: SceneField, grid: DensityGrid, level: float) -> DensityGrid:
+def refine(field: SceneField, grid: DensityGrid, level: float, floor: DensityGrid) -> DensityGrid:
     """Halve the spacing: nodes of cells near the level are evaluated, the others are interpolated.
 
+    Densities are raised to those of ``floor``, of any spacing.
     Memory is five bytes for each fine node; only a thin shell of them is ever evaluated.
     """
     shape = [2 * n - 1 for n in grid.values.shape]
@@ -70,8 +71,8 @@ def refine(field: SceneField, grid: DensityGrid, level: float) -> DensityGrid:
     cells = 2 * _cells_near(grid.values, level).nonzero()
     for offset in torch.cartesian_prod(*[torch.arange(3)] * 3):
         near[tuple((cells + offset).unbind(dim=1))] = True
-    nodes = near.nonzero()
-    values[near] = field.density(grid.origin + spacing * nodes)
+    points = grid.origin + spacing * near.nonzero()
+    values[near] = torch.maximum(field.density(points), sample_grid(floor, points))
     return DensityGrid(values, grid.origin, spacing)
 
 

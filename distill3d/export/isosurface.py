@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from distill3d.export.grid import DensityGrid
 from distill3d.export.mesh import Surface
 
+CLAMP = 2.0  # a density e^2 above or below the level is as good as full or empty
 FULL = 0.98  # a level that leaves less than this share of the nodes outside has no object in it
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1.0)
 
@@ -16,23 +20,32 @@ class EmptySurfaceError(ValueError):
     """The isosurface is empty, or it fills the whole scene."""
 
 
-def extract_isosurface(grid: DensityGrid, level: float) -> Surface:
+def extract_isosurface(grid: DensityGrid, level: float, blur: float = 0.0) -> Surface:
     """The surface ``density == level``, oriented outwards, closed where the object touches the grid's box.
 
-    Marching cubes with Lewiner's topological guarantees (skimage). The boundary nodes count as empty, which closes
-    the surface within the last cell. Raises EmptySurfaceError where no node, or nearly every node, exceeds the level.
+    Marching cubes with Lewiner's topological guarantees (skimage) on ``f = clamp(log(density / level), -2, 2)``: close
+    to linear across the surface of a volume whose density spans orders of magnitude, and symmetric, so that a Gaussian
+    of standard deviation ``blur`` (world units) removes noise without moving flat surfaces.
+    Raises EmptySurfaceError where no node, or nearly every node, exceeds the level.
     """
+    from scipy.ndimage import gaussian_filter
     from skimage.measure import marching_cubes
 
     check_not_degenerate(grid, level)
-    inside = grid.values[1:-1, 1:-1, 1:-1] > level
-    low, high = zip(*(_span(inside, axis) for axis in range(3)), strict=True)
-    values = grid.values[tuple(slice(lo, hi + 3) for lo, hi in zip(low, high, strict=True))].numpy() / np.float32(level)
-    for axis in range(3):  # the crop's outer planes are empty already, except on the grid's own boundary
-        np.moveaxis(values, axis, 0)[[0, -1]] = 0.0
-    values[values == 1.0] = np.float32(1.0 - 1e-6)  # a node exactly on the surface would make triangles without area
-    vertices, faces, _, _ = marching_cubes(values, 1.0, gradient_direction="ascent")
-    origin = grid.origin.numpy() + grid.spacing * np.array(low)
+    sigma = blur / grid.spacing  # nodes
+    crop = _around(grid.values > level, math.ceil(3.0 * sigma) + 1)
+    f = np.clip(np.log(np.maximum(grid.values[crop].numpy() / level, 1e-6)), -CLAMP, CLAMP).astype(np.float32)
+    if sigma > 0.0:
+        f = gaussian_filter(f, sigma, truncate=3.0, mode="constant", cval=-CLAMP)
+    for axis in range(3):
+        np.moveaxis(f, axis, 0)[[0, -1]] = -CLAMP
+    if not (f > 0.0).any():
+        raise EmptySurfaceError(
+            f"nothing above density {level:.4g} is thicker than the blur; lower system.exporter.blur or threshold"
+        )
+    f[f == 0.0] = -1e-6  # a node exactly on the surface would make triangles without area
+    vertices, faces, _, _ = marching_cubes(f, 0.0, gradient_direction="ascent")
+    origin = grid.origin.numpy() + grid.spacing * np.array([axis.start for axis in crop])
     return Surface((origin + grid.spacing * vertices).astype(np.float32), np.ascontiguousarray(faces, np.int64))
 
 
@@ -59,8 +72,11 @@ def describe_quantiles(grid: DensityGrid) -> str:
     return ", ".join(f"{100 * q:g}% {v:.4g}" for q, v in zip(QUANTILES, values, strict=True))
 
 
-def _span(inside: torch.Tensor, axis: int) -> tuple[int, int]:
-    """First and last plane along the axis that has a node inside."""
-    others = [a for a in range(3) if a != axis]
-    planes = inside.any(dim=others[1]).any(dim=others[0]).nonzero()[:, 0]
-    return int(planes[0]), int(planes[-1])
+def _around(inside: Bool[Tensor, "X Y Z"], margin: int) -> tuple[slice, slice, slice]:
+    """The smallest crop that holds every node inside and so many planes around it, as far as there are any."""
+    crop = []
+    for axis in range(3):
+        others = [a for a in range(3) if a != axis]
+        planes = inside.any(dim=others[1]).any(dim=others[0]).nonzero()[:, 0]
+        crop.append(slice(max(int(planes[0]) - margin, 0), int(planes[-1]) + margin + 1))
+    return crop[0], crop[1], crop[2]

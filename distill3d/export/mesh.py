@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 
@@ -96,30 +96,15 @@ def smoothed(surface: Surface, iterations: int, shrink: float = 0.5, inflate: fl
 
 
 def decimated(surface: Surface, target_faces: int) -> Surface:
-    """About ``target_faces`` faces by quadric edge collapse; a closed surface stays closed.
-
-    The collapse knows no topology and can pinch thin parts; then the target is doubled until the result is closed.
-    """
+    """About ``target_faces`` faces by quadric edge collapse, which knows no topology: thin parts may be pinched."""
     import fast_simplification
 
-    closed = surface.is_watertight
-    while len(surface.faces) > target_faces:
-        vertices, faces = fast_simplification.simplify(
-            surface.vertices.astype(np.float64), surface.faces.astype(np.int32), target_count=target_faces
-        )[:2]
-        simpler = without_unused_vertices(Surface(vertices.astype(np.float32), faces.astype(np.int64)))
-        if len(faces) and (simpler.is_watertight or not closed):
-            return simpler
-        target_faces *= 2
-    return surface
-
-
-def fold_free(before: Surface, after: Surface) -> Bool[ndarray, "V"]:
-    """Vertices whose faces all kept their orientation when the vertices moved from ``before`` to ``after``."""
-    turned = (face_normals(before) * face_normals(after)).sum(axis=1) <= 0.0
-    good = np.ones(len(before.vertices), bool)
-    good[before.faces[turned].ravel()] = False
-    return good
+    if len(surface.faces) <= target_faces:
+        return surface
+    vertices, faces = fast_simplification.simplify(
+        surface.vertices.astype(np.float64), surface.faces.astype(np.int32), target_count=target_faces
+    )[:2]
+    return without_unused_vertices(Surface(vertices.astype(np.float32), faces.astype(np.int64)))
 
 
 def _signed_volumes(surface: Surface) -> Float[ndarray, "F"]:

@@ -53,13 +53,17 @@ class SceneField:
 
     def density(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P"]:
         """Density in inverse world units; zero outside the bound."""
-        density = self._ask(points, self.geometry.density)
-        distance = points.norm(dim=-1) if self.bound == "sphere" else points.abs().amax(dim=-1)
-        return torch.where(distance <= self.radius * (1.0 + 1e-6), density, 0.0)
+        return self._within_bound(points, self._ask(points, self.geometry.density))
 
-    def albedo(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
-        """Display-referred albedo in [0, 1]."""
-        return self._ask(points, lambda chunk: self.geometry.sample(chunk, False).albedo).clamp(0.0, 1.0)
+    def density_and_albedo(self, points: Float[Tensor, "P 3"]) -> tuple[Float[Tensor, "P"], Float[Tensor, "P 3"]]:
+        """Density as above, and display-referred albedo in [0, 1]."""
+
+        def ask(chunk: Tensor) -> Tensor:
+            sample = self.geometry.sample(chunk, False)
+            return torch.cat([sample.density[:, None], sample.albedo.clamp(0.0, 1.0)], dim=1)
+
+        both = self._ask(points, ask)
+        return self._within_bound(points, both[:, 0]), both[:, 1:]
 
     def normal(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 3"]:
         """Outward unit normals; zero where the field has none. Raises ValueError for a geometry without normals."""
@@ -72,44 +76,10 @@ class SceneField:
 
         return torch.nan_to_num(self._ask(points, ask))
 
+    def _within_bound(self, points: Float[Tensor, "P 3"], density: Float[Tensor, "P"]) -> Float[Tensor, "P"]:
+        distance = points.norm(dim=-1) if self.bound == "sphere" else points.abs().amax(dim=-1)
+        return torch.where(distance <= self.radius * (1.0 + 1e-6), density, 0.0)
+
     @torch.no_grad()
     def _ask(self, points: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         return torch.cat([function(chunk.to(self.device)).float().cpu() for chunk in points.split(POINTS_PER_CHUNK)])
-
-
-def project_to_isosurface(
-    field: SceneField,
-    points: Float[Tensor, "P 3"],
-    directions: Float[Tensor, "P 3"],
-    level: float,
-    reach: float,
-    iterations: int = 4,
-) -> Float[Tensor, "P 3"]:
-    """Move points along their outward unit directions, at most ``reach``, to where the density equals ``level``.
-
-    A point inside looks outwards, a point outside looks inwards; one that sees no crossing stays. The root of
-    ``f(t) = clamp(log(density / level), -3, 3)`` is bracketed, then found by regula falsi with the Illinois rule.
-    """
-
-    def f(rows: Tensor, t: Tensor) -> Tensor:
-        density = field.density(points[rows] + t[:, None] * directions[rows])
-        return (density / level).clamp_min(1e-6).log().clamp(-3.0, 3.0)
-
-    rows = torch.arange(len(points))
-    near, f_near = torch.zeros(len(points)), f(rows, torch.zeros(len(points)))
-    far = torch.where(f_near > 0, reach, -reach)
-    f_far = f(rows, far)
-    crossing = (f_near * f_far <= 0) & (f_near != f_far)
-    rows, near, far, f_near, f_far = (x[crossing] for x in (rows, near, far, f_near, f_far))
-    root = near - f_near * (far - near) / (f_far - f_near)
-    for _ in range(iterations - 1):
-        f_root = f(rows, root)
-        same_side = f_root * f_near > 0
-        f_far = torch.where(same_side, 0.5 * f_far, f_near)  # Illinois: the end that stays loses half its weight
-        far = torch.where(same_side, far, near)
-        near, f_near = root, f_root
-        slope = torch.where(f_far == f_near, 1.0, f_far - f_near)
-        root = torch.where(f_near == 0, near, near - f_near * (far - near) / slope)
-    moved = points.clone()
-    moved[rows] = points[rows] + root[:, None] * directions[rows]
-    return moved

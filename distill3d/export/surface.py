@@ -13,15 +13,19 @@ from torch import Tensor
 from distill3d.camera import make_cameras
 from distill3d.export.grid import Box, DensityGrid, level_box, opaque_box, refine, scan
 from distill3d.export.isosurface import EmptySurfaceError, check_not_degenerate, describe_quantiles, extract_isosurface
-from distill3d.export.mesh import Surface, decimated, fold_free, largest_parts, smoothed, vertex_normals
-from distill3d.export.query import Geometry, SceneField, project_to_isosurface
+from distill3d.export.manifold import made_manifold
+from distill3d.export.mesh import Surface, decimated, largest_parts, smoothed
+from distill3d.export.query import Geometry, SceneField
 from distill3d.export.threshold import choose_threshold
+from distill3d.export.visibility import filling
 from distill3d.types import Cameras, Light, RenderOutput, ShadingMode
 
 log = logging.getLogger(__name__)
 
 SCAN_CELLS = 80  # the first look at the whole scene; the object may fill a quarter of it
 BASE_CELLS = 64  # the coarsest grid that refinement starts from
+REACH = 0.02  # of the object's size: how far the surface may lie inside what is seen
+PORE = 0.02  # of the object's size: narrower openings lead into the scene's untrained inside
 VIEW_ELEVATIONS_DEG = (10.0, 40.0)  # by turns, so that silhouettes see the sides and the top
 
 
@@ -46,6 +50,7 @@ class SurfaceSettings:
 
     threshold: float | None
     resolution: int
+    blur: float  # share of the object's size
     keep_parts: int
     min_part_share: float
     smooth: int
@@ -61,7 +66,7 @@ class FoundSurface:
     field: SceneField
     surface: Surface
     level: float
-    reach: float  # how far the true isosurface may lie from the simplified one, world units
+    reach: float  # how far what is seen may lie outside the simplified surface, world units
     cameras: Cameras
     views: RenderOutput
     figures: dict[str, float | int | str]
@@ -71,6 +76,7 @@ def find_surface(renderer: Renderer, settings: SurfaceSettings) -> FoundSurface:
     """Scan, choose the level, refine, extract, clean. Raises EmptySurfaceError if there is no surface."""
     field = SceneField.of(renderer)
     box = object_box(field, settings.threshold)
+    size = float(box.extent.max())
     halvings = max(int(math.log2(settings.resolution / BASE_CELLS)), 0)
     grid = scan(field, box, math.ceil(settings.resolution / 2**halvings))
     cameras = surrounding_cameras(box, settings.views, settings.view_size)
@@ -78,12 +84,14 @@ def find_surface(renderer: Renderer, settings: SurfaceSettings) -> FoundSurface:
     views = renderer.render(cameras.to(field.device), shading="albedo", background=white, need_normal=False)
     level, figures = _level(grid, cameras, views, settings.threshold)
     check_not_degenerate(grid, level)
+    floor = filling(grid, level, PORE * size)
+    grid = replace(grid, values=torch.maximum(grid.values, floor.values))
     for _ in range(halvings):
-        grid = refine(field, grid, level)
-    surface = extract_isosurface(grid, level)
-    reach = max(2.0 * grid.spacing, 0.01 * float(box.extent.max()))
-    surface, cleaning = _clean(field, surface, level, reach, settings)
-    return FoundSurface(field, surface, level, reach, cameras, views, figures | {"voxel": grid.spacing} | cleaning)
+        grid = refine(field, grid, level, floor)
+    surface, cleaning = _clean(extract_isosurface(grid, level, settings.blur * size), 0.01 * grid.spacing, settings)
+    return FoundSurface(
+        field, surface, level, REACH * size, cameras, views, figures | {"voxel": grid.spacing} | cleaning
+    )
 
 
 def object_box(field: SceneField, threshold: float | None) -> Box:
@@ -126,14 +134,12 @@ def _level(
     return choice.threshold, {"threshold": choice.threshold, "silhouette_agreement": choice.agreement}
 
 
-def _clean(
-    field: SceneField, surface: Surface, level: float, reach: float, settings: SurfaceSettings
-) -> tuple[Surface, dict[str, float | int | str]]:
+def _clean(surface: Surface, gap: float, settings: SurfaceSettings) -> tuple[Surface, dict[str, float | int | str]]:
     extracted = len(surface.faces)
     surface, dropped = largest_parts(surface, settings.keep_parts, settings.min_part_share)
     surface = smoothed(surface, settings.smooth) if settings.smooth else surface
-    surface = decimated(surface, settings.faces)
-    surface = surface if settings.smooth else on_isosurface(field, surface, level, reach)
+    surface = made_manifold(decimated(surface, settings.faces), gap)
+    surface, _ = largest_parts(surface, settings.keep_parts, settings.min_part_share)  # slivers of opened pinches go
     figures: dict[str, float | int | str] = {
         "faces": len(surface.faces),
         "faces_extracted": extracted,
@@ -146,12 +152,3 @@ def _clean(
         *(extracted, dropped, len(surface.faces), "watertight" if figures["watertight"] else "not watertight"),
     )
     return surface, figures
-
-
-def on_isosurface(field: SceneField, surface: Surface, level: float, reach: float) -> Surface:
-    """The vertices moved along their normals to the true isosurface, except where that would fold the surface."""
-    start, normals = torch.from_numpy(surface.vertices), torch.from_numpy(vertex_normals(surface))
-    moved = project_to_isosurface(field, start, normals, level, reach).numpy()
-    good = fold_free(surface, replace(surface, vertices=moved))
-    moved[~good] = surface.vertices[~good]
-    return replace(surface, vertices=moved)

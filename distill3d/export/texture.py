@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
+from distill3d.export.appearance import seen_along_normals
 from distill3d.export.mesh import Surface, vertex_normals
-from distill3d.export.query import SceneField, project_to_isosurface
+from distill3d.export.query import SceneField
 
 PADDING = 4  # texels between charts, so that bilinear filtering and the first mipmaps stay within a chart's gutter
 CANDIDATES_PER_CHUNK = 1 << 20
@@ -81,11 +82,10 @@ def bake(
     surface: Surface,
     unwrapped: Unwrapped,
     size: int,
-    level: float,
     reach: float,
     need_normal: bool = False,
 ) -> tuple[UInt8[ndarray, "H W 3"], UInt8[ndarray, "H W 3"] | None, Float[ndarray, "V 4"] | None]:
-    """Albedo, normal map and tangents, evaluated at texel centres moved to the true isosurface.
+    """Albedo, normal map and tangents at texel centres, as seen along the surface's normals.
 
     What no triangle covers takes the nearest covered texel's value, so filtering never sees a seam.
     """
@@ -93,9 +93,9 @@ def bake(
     vertices, normals = surface.vertices[unwrapped.origin], vertex_normals(surface)[unwrapped.origin]
     normal = _unit(texels.interpolate(normals, unwrapped.faces))
     points = torch.from_numpy(texels.interpolate(vertices, unwrapped.faces))
-    points = project_to_isosurface(field, points, torch.from_numpy(normal), level, reach)
+    color, points = seen_along_normals(field, points, torch.from_numpy(normal), reach)
     nearest = nearest_covered(texels, size)
-    albedo = _image(field.albedo(points).numpy(), nearest)
+    albedo = _image(color.numpy(), nearest)
     if not need_normal:
         return albedo, None, None
     tangents = vertex_tangents(vertices, normals, unwrapped)

@@ -13,7 +13,8 @@ from distill3d.camera import camera_rays
 from distill3d.export.grid import DensityGrid, sample_grid
 from distill3d.types import Cameras
 
-CANDIDATES = 12
+CANDIDATES = 16
+RAYS = 64
 PLATEAU = 0.005  # candidates this close to the best agreement are equally good; the middle one is the most robust
 
 
@@ -39,22 +40,24 @@ def choose_threshold(grid: DensityGrid, cameras: Cameras, opaque: Bool[Tensor, "
         raise ValueError("the density is zero everywhere, so no threshold exists")
     lowest = min(lowest, 0.5 * highest)
     candidates = torch.logspace(math.log10(lowest), math.log10(highest), CANDIDATES).tolist()
-    along_rays = largest_density(grid, cameras)
+    stride = max(cameras.height // RAYS, 1)  # so many rays in each direction tell enough
+    along_rays = largest_density(grid, cameras, stride)
+    opaque = opaque[:, ::stride, ::stride]
     agreements = [intersection_over_union(along_rays > candidate, opaque) for candidate in candidates]
     good = [i for i, a in enumerate(agreements) if a >= max(agreements) - PLATEAU]
     chosen = good[len(good) // 2]
     return ThresholdChoice(candidates[chosen], agreements[chosen], candidates, agreements)
 
 
-def largest_density(grid: DensityGrid, cameras: Cameras) -> Float[Tensor, "B H W"]:
-    """The largest trilinear density along each pixel's ray within the grid's box, sampled every half cell."""
+def largest_density(grid: DensityGrid, cameras: Cameras, stride: int = 1) -> Float[Tensor, "B h w"]:
+    """The largest trilinear density along every ``stride``-th pixel's ray within the grid's box, a sample a cell."""
     rays = camera_rays(cameras.to("cpu"))
-    box, step = grid.box, 0.5 * grid.spacing
-    distance = (rays.origins - box.center).norm(dim=-1).amax()
-    reach = 0.5 * float(box.extent.norm())
-    largest = torch.zeros(rays.origins.shape[:-1])
-    for t in torch.arange(max(float(distance) - reach, 0.0), float(distance) + reach, step):
-        largest = torch.maximum(largest, sample_grid(grid, rays.origins + t * rays.directions))
+    origins, directions = rays.origins[:, ::stride, ::stride], rays.directions[:, ::stride, ::stride]
+    distance = float((origins - grid.box.center).norm(dim=-1).amax())
+    reach = 0.5 * float(grid.box.extent.norm())
+    largest = torch.zeros(origins.shape[:-1])
+    for t in torch.arange(max(distance - reach, 0.0), distance + reach, grid.spacing):
+        largest = torch.maximum(largest, sample_grid(grid, origins + t * directions))
     return largest
 
 
