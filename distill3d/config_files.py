@@ -43,8 +43,8 @@ def find_config(config: str | Path, beside: Path | None = None) -> Path:
         for name in (Path(config), Path(f"{config}.yaml")):
             if (folder / name).is_file():
                 return folder / name
-    known = {path.name for folder in folders[-2:] for path in folder.glob("*.yaml")}
-    raise ConfigError(f"--config {config}: there is no such file, nor in configs/; {nearest(Path(config).name, known)}")
+    known = {path.relative_to(folder).as_posix() for folder in folders[-2:] for path in folder.rglob("*.yaml")}
+    raise ConfigError(f"--config {config}: there is no such file, nor in configs/; {nearest(str(config), known)}")
 
 
 def parse_override(argument: str) -> Layer:

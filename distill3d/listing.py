@@ -21,7 +21,8 @@ def print_types(out: TextIO) -> None:
         if types:
             out.write(f"{setting}\n")
             out.writelines(f"  {name:36} {first_line(cls)}\n" for name, cls in types.items())
-    paths = {path.name: path for folder in (PROJECT / "configs", Path("configs")) for path in folder.glob("*.yaml")}
+    folders = (PROJECT / "configs", Path("configs"))
+    paths = {path.relative_to(folder).as_posix(): path for folder in folders for path in folder.rglob("*.yaml")}
     if paths:
         out.write("--config\n")
         out.writelines(f"  {name:36} {_description(path)}\n" for name, path in sorted(paths.items()))

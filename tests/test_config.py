@@ -10,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from distill3d.config import ConfigError, load
+from distill3d.config_files import PROJECT
 from distill3d.trial import parsed_settings
 from distill3d.yaml_text import dump_yaml
 
@@ -250,3 +251,13 @@ def test_a_setting_left_null_takes_the_types_published_value(name):
     config = build(find("guidance", name).Config, made.system["guidance"])  # type: ignore[attr-defined]
     assert config.guidance_scale == {"sds": 100.0, "lmc-sds": 20.0}[name]
     assert config.weighting_strategy == "sds"
+
+
+# -- what ships ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_loads_and_says_what_it_is(path):
+    made = load(path, ["system.prompt_processor.prompt=a fox"] if "???" in path.read_text() else []).experiment
+    assert made.name
+    assert made.description
