@@ -1,7 +1,7 @@
 """Threads for the CPU kernels: compiled without the GIL, each call works on its own share of the output.
 
-A pool of plain threads, not numba's parallel loops: those compile ten times longer, and their threading layers abort
-when two Python threads meet in them.
+A pool of plain threads, not numba's parallel loops: those take longer to compile, and one of their threading layers
+aborts the process when two Python threads meet in it.
 """
 
 from __future__ import annotations
