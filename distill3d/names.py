@@ -21,5 +21,7 @@ def safe_name(text: str) -> str:
     if len(name) <= MAX_CHARACTERS and len(name.encode()) <= MAX_BYTES and (name or not text):
         return name
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-    cut = name[:MAX_CHARACTERS].encode("utf-8", "ignore")[:MAX_BYTES].decode("utf-8", "ignore").rstrip("._")
+    room = len(digest) + 1  # so that a cut name is short itself, and stays as it is
+    cut = name[: MAX_CHARACTERS - room].encode("utf-8", "ignore")[: MAX_BYTES - room].decode("utf-8", "ignore")
+    cut = cut.rstrip("._")
     return f"{cut}-{digest}" if cut else digest

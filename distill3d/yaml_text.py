@@ -3,8 +3,8 @@
 Keys called ``prompt``, ``*_prompt`` or ``prompt_*`` hold text for people, so what follows the colon is taken verbatim:
 ``prompt: a cat: sitting``, ``prompt: 2077`` and ``prompt: a cat # hat`` mean what they say. Only a properly quoted
 scalar, a block scalar (``|``, ``>``), nothing at all (null) and the missing marker ``???`` keep their YAML meaning.
-Everything else is safe YAML, with floats such as ``1e-3`` read as numbers, ``None`` as null, and a key given twice as an
-error.
+Everything else is safe YAML, with floats such as ``1e-3`` read as numbers, ``None`` as null, and a key given twice as
+an error.
 """
 
 from __future__ import annotations
