@@ -98,7 +98,7 @@ class TrialCheckpoint(ModelCheckpoint):
         """Write last.ckpt, and with it metrics.json."""
         begun = time.monotonic()
         if self.keep_last:
-            trainer.save_checkpoint(self.last_path)
+            trainer.save_checkpoint(self.last_path, weights_only=False)
         self._saved_step = trainer.global_step
         write_metrics(trainer)
         now = time.monotonic()
@@ -133,7 +133,7 @@ class Interruptible(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.terminated:
-            trainer.save_checkpoint(self.folder / "last.ckpt")
+            trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
             write_metrics(trainer)
             raise SystemExit(128 + signal.SIGTERM)
 
