@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from distill3d.prior.passes import batches, join, split, unique_passes
+from distill3d.prior.passes import batches, check_rows, join, split, unique_passes
 from distill3d.types import Pass, Prediction, PromptEmbedding
 
 
@@ -45,6 +46,15 @@ def test_calls_are_shared_by_what_fits_together() -> None:
     adapter = nn.Identity()
     passes = [make_pass(0), make_pass(1, adapter=adapter), make_pass(2), make_pass(3, tokens=5), make_pass(4, rows=1)]
     assert batches(passes) == [[0, 2, 4], [1], [3]]
+
+
+def test_rows_must_agree() -> None:
+    item = make_pass(rows=2)
+    check_rows([item])
+    with pytest.raises(ValueError, match="a pass has 2 images, 1 times and 2 texts"):
+        check_rows([item, Pass(item.z, item.t[:1], item.text)])
+    with pytest.raises(ValueError, match="a pass has 2 images, 2 times and 1 texts"):
+        check_rows([Pass(item.z, item.t, item.text[[0]])])
 
 
 def test_split_inverts_join() -> None:

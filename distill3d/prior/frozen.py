@@ -14,7 +14,7 @@ from distill3d.prior.hub import SETTING, PriorError
 from distill3d.prior.identity import file_identity, folder_identity
 from distill3d.prior.lora import fuse_lora, lora_file
 from distill3d.prior.model_folder import ModelFolder
-from distill3d.prior.passes import batches, join, split, unique_passes
+from distill3d.prior.passes import batches, check_rows, join, split, unique_passes
 from distill3d.prior.prediction import CONVERSIONS
 from distill3d.prior.resize import to_native
 from distill3d.prior.settings import PriorConfig, choose_dtype
@@ -69,8 +69,9 @@ class FrozenPrior:
     def predict(self, passes: list[Pass], grad: bool = False) -> list[Prediction]:
         """All passes in one call of the network, equal ones evaluated once, those of an adapter in a call of theirs.
 
-        With ``grad`` the answers carry a graph to z and to the adapters. Raises ValueError for a shape mismatch.
+        With ``grad`` the answers carry a graph to z and to the adapters. Raises ValueError for passes of unequal rows.
         """
+        check_rows(passes)
         unique, index = unique_passes(passes, by_value=not grad)
         answers: dict[int, Prediction] = {}
         with torch.set_grad_enabled(grad), torch.autocast(self.device.type, enabled=False):

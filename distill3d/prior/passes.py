@@ -25,6 +25,14 @@ def unique_passes(passes: list[Pass], by_value: bool) -> tuple[list[Pass], list[
     return unique, index
 
 
+def check_rows(passes: list[Pass]) -> None:
+    """Raise ValueError unless each pass has as many times and texts as images."""
+    for item in passes:
+        rows = len(item.z), len(item.t), len(item.text)
+        if len(set(rows)) > 1:
+            raise ValueError("a pass has {} images, {} times and {} texts; one of each a row is needed".format(*rows))
+
+
 def batches(passes: list[Pass]) -> list[list[int]]:
     """Indices of passes that fit into one call: the same adapter, image shape and text shape."""
     groups: dict[tuple, list[int]] = {}

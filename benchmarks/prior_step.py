@@ -1,0 +1,238 @@
+"""What a guidance step costs under a latent diffusion model: python benchmarks/prior_step.py [--size base] [--compile].
+
+The model has the shapes of Stable Diffusion 2.1-base and random weights, so nothing is downloaded. ``--size small``
+has a fifth of its channels and a quarter of its image size, for a CPU; ``base`` is the default on a GPU. The table
+splits an SDS step into encode, network (the conditional and the unconditional pass in one batch) and backward through
+the encoder, with the floating-point operations that torch counts. Below it: the whole text-to-3D step with the scene
+of dreamfusion-sd.yaml, and the same modules called bare (bf16 on a GPU, channels_last, compiled with --compile).
+Nothing else may run meanwhile.
+"""
+
+# ruff: noqa: T201  a benchmark prints
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from distill3d.config import build, load
+from distill3d.data.random_cameras import RandomCameraDataModule, training_batch
+from distill3d.guidance.base import distillation_loss
+from distill3d.optim import make_optimizer
+from distill3d.prior.kinds import kind_of
+from distill3d.prior.latent import LatentPrior
+from distill3d.prior.model_folder import ModelFolder
+from distill3d.prior.settings import PriorConfig
+from distill3d.registry import find
+from distill3d.types import Pass, PromptEmbedding
+
+UNET: dict[str, Any] = {
+    "sample_size": 64,
+    "attention_head_dim": (5, 10, 20, 20),
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+}
+VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 512,
+}
+SMALL_UNET = UNET | {"sample_size": 16, "block_out_channels": (64, 128, 256, 256), "attention_head_dim": (1, 2, 4, 4)}
+SMALL_VAE = VAE | {"block_out_channels": (32, 64, 128, 128), "sample_size": 128}
+
+
+@dataclass(frozen=True)
+class RandomModel(ModelFolder):
+    """A folder that is not on disk: its networks are made when they are asked for."""
+
+    unet: dict[str, Any] | None = None
+    vae: dict[str, Any] | None = None
+
+    def config(self, component: str) -> dict[str, Any]:
+        return {}
+
+    def load_module(self, component: str, dtype: torch.dtype, device: torch.device) -> Any:
+        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from diffusers.utils import logging
+
+        logging.set_verbosity_error()
+        with device:
+            made = UNet2DConditionModel(**self.unet) if component == "unet" else AutoencoderKL(**self.vae)  # type: ignore[arg-type]
+        return made.eval().requires_grad_(False).to(dtype)
+
+    def load_plain(self, component: str) -> Any:
+        from diffusers import DDIMScheduler
+
+        return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+
+
+class RandomPrior(LatentPrior):
+    """The real prior on random weights, which have no identity."""
+
+    def __init__(self, size: str, cfg: PriorConfig, device: torch.device) -> None:
+        kind = kind_of("StableDiffusionPipeline")
+        assert kind is not None
+        unet, vae = (UNET, VAE) if size == "base" else (SMALL_UNET, SMALL_VAE)
+        super().__init__(RandomModel("random", Path("random"), kind, {}, None, unet, vae), cfg, device)
+
+
+@dataclass(frozen=True)
+class Cost:
+    milliseconds: float
+    flops: float
+    peak_bytes: int
+
+
+def measure(run: Callable[[], Any], device: torch.device, rounds: int) -> Cost:
+    """The median of some rounds after some to warm up; FLOPs and peak memory are of one more."""
+    times, warm_up = [], 3 if device.type == "cuda" else 1
+    for _ in range(rounds + warm_up):
+        synchronise(device)
+        start = time.perf_counter()
+        run()
+        synchronise(device)
+        times.append(1000.0 * (time.perf_counter() - start))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with FlopCounterMode(display=False) as counter:
+        run()
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    return Cost(statistics.median(times[warm_up:]), counter.get_total_flops(), peak)
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """What a large matrix product reaches, in operations a second."""
+    side = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(side, side, device=device, dtype=dtype)
+    return 2.0 * side**3 / (measure(lambda: a @ a, device, 10).milliseconds / 1000.0)
+
+
+def guidance_step(prior: LatentPrior, device: torch.device, rounds: int) -> dict[str, Cost]:
+    """The stages of a step, and the whole. ``encode`` keeps what backward needs, as it does in training."""
+    rgb = torch.rand(1, 3, 64, 64, device=device, requires_grad=True)
+    text = PromptEmbedding(torch.randn(1, 77, prior.network.config.cross_attention_dim, device=device))
+    other, t = PromptEmbedding(torch.randn_like(text.tokens)), torch.tensor([500], device=device)
+    x = prior.encode(rgb)
+    z = torch.randn_like(x)
+    passes = [Pass(z, t, text), Pass(z, t, other)]
+
+    def backward() -> None:
+        distillation_loss(x, z).backward(retain_graph=True)
+
+    def whole() -> None:
+        rendered = prior.encode(rgb)
+        positive, negative = prior.predict(passes)
+        distillation_loss(rendered, positive.noise - negative.noise).backward()
+
+    stages = {
+        "encode": lambda: prior.encode(rgb),
+        "network, two passes": lambda: prior.predict(passes),
+        "backward through the encoder": backward,
+        "guidance step": whole,
+    }
+    return {name: measure(run, device, rounds) for name, run in stages.items()}
+
+
+def modules_alone(prior: LatentPrior, device: torch.device, rounds: int, compiled: bool) -> float:
+    """Milliseconds of encoder, its input gradient and the network, called bare: the least that a step can cost."""
+    dtype = prior.dtype if device.type != "cuda" else torch.bfloat16
+    unet, vae = prior.network.to(dtype), prior.codec.vae.to(dtype)
+    encoder = torch.compile(vae.encoder) if compiled else vae.encoder
+    network = torch.compile(unet) if compiled else unet
+    size, side = prior.image_sizes[0], prior.network.config.sample_size
+    image = torch.rand(1, 3, size, size, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    image.requires_grad_()
+    z = torch.randn(2, 4, side, side, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    text = torch.randn(2, 77, prior.network.config.cross_attention_dim, device=device, dtype=dtype)
+
+    def run() -> None:
+        moments: Tensor = encoder(image)
+        with torch.no_grad():
+            network(z, 500, text)
+        moments.sum().backward()
+
+    return measure(run, device, rounds).milliseconds
+
+
+def whole_step(prior: LatentPrior, device: torch.device, rounds: int, samples: int) -> float:
+    """Milliseconds of a text-to-3D step: render, guidance, backward, optimiser."""
+    experiment = load("dreamfusion-sd.yaml", [f"system.renderer.num_samples_per_ray={samples}"]).experiment
+    made = [find(kind, getattr(experiment, f"{kind}_type")) for kind in ("system", "data")]
+    system, data = (
+        cls(build(cls.Config, getattr(experiment, kind), kind), seed=0)  # type: ignore[attr-defined]
+        for cls, kind in zip(made, ("system", "data"), strict=True)
+    )
+    assert isinstance(data, RandomCameraDataModule)
+    system.to(device)
+    optimizer = make_optimizer(torch.nn.ModuleDict(system.trained_parts()), system.cfg.optimizer)
+    text = PromptEmbedding(torch.randn(1, 77, prior.network.config.cross_attention_dim, device=device))
+    other, t = PromptEmbedding(torch.randn_like(text.tokens)), torch.tensor([500], device=device)
+    steps = iter(range(10**9))
+
+    def run() -> None:
+        step = next(steps)
+        batch = training_batch(data.cfg, data.views, 0, step).to(device)
+        system.renderer.update_step(step, 0)
+        x = prior.encode(system.renderer(batch.cameras, batch.light, "albedo", step, 0).rgb)
+        z = torch.randn_like(x)
+        positive, negative = prior.predict([Pass(z, t, text), Pass(z, t, other)])
+        distillation_loss(x, positive.noise - negative.noise).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return measure(run, device, rounds).milliseconds
+
+
+def main() -> None:
+    cuda = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=("base", "small"), default="base" if cuda else "small")
+    parser.add_argument("--rounds", type=int, default=20 if cuda else 3)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network, and the modules alone")
+    parser.add_argument("--vae-checkpointing", action="store_true")
+    args = parser.parse_args()
+    device = torch.device("cuda" if cuda else "cpu")
+    torch.manual_seed(0)
+    cfg = PriorConfig(precision=args.precision, compile=args.compile, vae_checkpointing=args.vae_checkpointing)
+    prior = RandomPrior(args.size, cfg, device)
+    peak = peak_flops(device, prior.dtype)
+    name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
+    print(
+        f"{name}; network {prior.dtype}, VAE {prior.codec.dtype}; a matrix product reaches {peak / 1e12:.2f} TFLOP/s\n"
+    )
+    print(f"\n{'stage':30}{'ms':>10}{'TFLOP':>10}{'of peak':>10}{'peak GB':>10}")
+    costs = guidance_step(prior, device, args.rounds)
+    for stage, cost in costs.items():
+        share = cost.flops / (cost.milliseconds / 1000.0) / peak
+        memory = f"{cost.peak_bytes / 1e9:.2f}" if cost.peak_bytes else "-"
+        print(f"{stage:30}{cost.milliseconds:10.1f}{cost.flops / 1e12:10.3f}{share:10.0%}{memory:>10}")
+    milliseconds = whole_step(prior, device, args.rounds, samples=512 if args.size == "base" else 96)
+    print(f"\ntext-to-3D step: {milliseconds:.1f} ms, {1000.0 / milliseconds:.2f} it/s")
+    alone = modules_alone(prior, device, args.rounds, args.compile)
+    ratio = costs["guidance step"].milliseconds / alone
+    print(f"modules alone: {alone:.1f} ms; the guidance step takes {ratio:.2f} x that")
+
+
+if __name__ == "__main__":
+    main()
