@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from distill3d.types import Pass, PromptEmbedding
 COLOURS = ("#1f4e9c", "#c2410c", "#15803d", "#7e22ce", "#525252", "#b45309")
 PANEL = (420, 320)
 MARGIN = 48
+DASH = 5
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def draw_report(path: Path, spectrum: Sequence[Line], loss: Sequence[Line]) -> N
     from PIL import Image
 
     titles = (
-        ("log10 of power by radial frequency", "cycles per image", spectrum),
+        ("log10 of power by radial frequency (dashed: x_hat)", "cycles per image", spectrum),
         ("log10 of the loss by t", "t-bin", loss),
     )
     sheet = Image.new("RGB", (2 * PANEL[0], PANEL[1]), "white")
@@ -117,12 +119,16 @@ def draw_panel(title: str, axis: str, lines: Sequence[Line]) -> Any:
 
 
 def _draw_line(draw: Any, points: list[tuple[float, float]], line: Line) -> None:
-    for i, (a, b) in enumerate(itertools.pairwise(points)):
-        if not line.dashed:
-            draw.line((*a, *b), fill=line.colour, width=2)
-        else:  # half of each segment
-            middle = ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2)
-            draw.line((*a, *middle), fill=line.colour, width=2 - i % 2)
+    """A polyline; a dashed one has a dash and a gap of DASH pixels each, across its corners."""
+    travelled = 0
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        pieces = max(1, round(math.hypot(x1 - x0, y1 - y0) / DASH)) if line.dashed else 1
+        for piece in range(pieces):
+            travelled += 1
+            if line.dashed and travelled % 2:
+                continue
+            ends = [(x0 + (x1 - x0) * k / pieces, y0 + (y1 - y0) * k / pieces) for k in (piece, piece + 1)]
+            draw.line((*ends[0], *ends[1]), fill=line.colour, width=2)
 
 
 def _has_solid_twin(line: Line, lines: Sequence[Line]) -> bool:
