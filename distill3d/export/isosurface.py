@@ -11,7 +11,7 @@ from torch import Tensor
 from distill3d.export.grid import DensityGrid
 from distill3d.export.mesh import Surface
 
-CLAMP = 2.0  # a density e^2 above or below the level is as good as full or empty
+CLAMP = math.log(2.0)  # twice the level is as good as full, half of it as good as empty
 FULL = 0.98  # a level that leaves less than this share of the nodes outside has no object in it
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1.0)
 
@@ -23,9 +23,9 @@ class EmptySurfaceError(ValueError):
 def extract_isosurface(grid: DensityGrid, level: float, blur: float = 0.0) -> Surface:
     """The surface ``density == level``, oriented outwards, closed where the object touches the grid's box.
 
-    Marching cubes with Lewiner's topological guarantees (skimage) on ``f = clamp(log(density / level), -2, 2)``: close
-    to linear across the surface of a volume whose density spans orders of magnitude, and symmetric, so that a Gaussian
-    of standard deviation ``blur`` (world units) removes noise without moving flat surfaces.
+    Marching cubes with Lewiner's topological guarantees (skimage) on the logarithm of ``density / level``, clamped
+    to +-log 2: symmetric about the surface although densities span orders of magnitude, so that a Gaussian of standard
+    deviation ``blur`` (world units) removes noise without moving flat surfaces.
     Raises EmptySurfaceError where no node, or nearly every node, exceeds the level.
     """
     from scipy.ndimage import gaussian_filter

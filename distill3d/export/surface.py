@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distill3d.camera import make_cameras
+from distill3d.export.alignment import aligned
 from distill3d.export.grid import Box, DensityGrid, level_box, opaque_box, refine, scan
 from distill3d.export.isosurface import EmptySurfaceError, check_not_degenerate, describe_quantiles, extract_isosurface
 from distill3d.export.manifold import made_manifold
@@ -89,6 +90,8 @@ def find_surface(renderer: Renderer, settings: SurfaceSettings) -> FoundSurface:
     for _ in range(halvings):
         grid = refine(field, grid, level, floor)
     surface, cleaning = _clean(extract_isosurface(grid, level, settings.blur * size), 0.01 * grid.spacing, settings)
+    surface = surface if settings.smooth else aligned(field, surface, level, max(2.0 * grid.spacing, 0.01 * size))
+    cleaning |= {"watertight": int(surface.is_watertight), "volume": surface.volume}
     return FoundSurface(
         field, surface, level, REACH * size, cameras, views, figures | {"voxel": grid.spacing} | cleaning
     )
@@ -144,11 +147,9 @@ def _clean(surface: Surface, gap: float, settings: SurfaceSettings) -> tuple[Sur
         "faces": len(surface.faces),
         "faces_extracted": extracted,
         "parts_dropped": dropped,
-        "watertight": int(surface.is_watertight),
-        "volume": surface.volume,
     }
     log.info(
         "isosurface with %d faces, %d small or hidden parts dropped, decimated to %d faces, %s",
-        *(extracted, dropped, len(surface.faces), "watertight" if figures["watertight"] else "not watertight"),
+        *(extracted, dropped, len(surface.faces), "watertight" if surface.is_watertight else "not watertight"),
     )
     return surface, figures

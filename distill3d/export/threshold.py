@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -50,15 +50,20 @@ def choose_threshold(grid: DensityGrid, cameras: Cameras, opaque: Bool[Tensor, "
 
 
 def largest_density(grid: DensityGrid, cameras: Cameras, stride: int = 1) -> Float[Tensor, "B h w"]:
-    """The largest trilinear density along every ``stride``-th pixel's ray within the grid's box, a sample a cell."""
+    """The largest density along every ``stride``-th pixel's ray within the grid's box, a sample a cell.
+
+    Interpolated in the logarithm: linear interpolation would thicken what falls off within a cell.
+    """
+    floor = 1e-6 * max(float(grid.values.max()), 1e-6)
+    logarithm = replace(grid, values=(grid.values.clamp_min(floor) / floor).log())
     rays = camera_rays(cameras.to("cpu"))
     origins, directions = rays.origins[:, ::stride, ::stride], rays.directions[:, ::stride, ::stride]
     distance = float((origins - grid.box.center).norm(dim=-1).amax())
     reach = 0.5 * float(grid.box.extent.norm())
     largest = torch.zeros(origins.shape[:-1])
     for t in torch.arange(max(distance - reach, 0.0), distance + reach, grid.spacing):
-        largest = torch.maximum(largest, sample_grid(grid, origins + t * directions))
-    return largest
+        largest = torch.maximum(largest, sample_grid(logarithm, origins + t * directions))
+    return floor * largest.exp()
 
 
 def intersection_over_union(a: Bool[Tensor, "*S"], b: Bool[Tensor, "*S"]) -> float:

@@ -20,14 +20,15 @@ SLOPES = (-1.0, -0.5, 0.0, 0.5, 1.0)  # sideways steps for each step along an ax
 def filling(grid: DensityGrid, level: float, pore: float) -> DensityGrid:
     """Ten times the level at nodes inside the object that nobody can see, zero elsewhere.
 
-    Two tests, because each alone errs. A node is buried if from every direction more than half of the light is lost
-    before it (with all its neighbours, so that the filling stays behind the visible surface). A node is enclosed if
-    it can be reached from outside only through openings narrower than ``2 pore`` (world units); narrow slots are too,
-    but light falls into those, so an enclosed node must also be dim.
+    Two tests together, because each alone errs: narrow slots are enclosed, but light falls into them, and where the
+    level lies deep within soft matter, dark nodes are still outside. A node is enclosed if it can be reached from
+    outside only through openings narrower than ``2 pore`` (world units); then it must be dim. It is buried if from
+    every direction more than half of the light is lost before it and its neighbours; then wider openings will do.
     """
+    nodes = max(round(pore / grid.spacing), 1)
     depth = least_depth(grid)
     buried = -F.max_pool3d(-F.pad((depth > BURIED).float()[None], (1,) * 6), 3, stride=1)[0] > 0
-    hidden = buried | (enclosed(grid, level, max(round(pore / grid.spacing), 1)) & (depth > DIM))
+    hidden = (enclosed(grid, level, nodes) & (depth > DIM)) | (enclosed(grid, level, 3 * nodes) & buried)
     return DensityGrid(10.0 * level * hidden, grid.origin, grid.spacing)
 
 
@@ -46,18 +47,23 @@ def enclosed(grid: DensityGrid, level: float, nodes: int) -> Bool[Tensor, "X Y Z
 def least_depth(grid: DensityGrid) -> Float[Tensor, "X Y Z"]:
     """The smallest optical depth, ``integral of density``, between a node and the outside over all directions.
 
-    Computed at every second node, of densities averaged over their neighbours, and interpolated.
+    Computed at every second node; between two of them the smaller value stands.
     """
-    mean = F.avg_pool3d(F.pad(grid.values[None], (1, 2) * 3, mode="replicate"), 3, stride=2)[0]
-    least = torch.full_like(mean, torch.inf)
+    coarse = F.pad(grid.values, (0, 1) * 3)[::2, ::2, ::2]
+    least = torch.full_like(coarse, torch.inf)
     for axis in range(3):
-        values, out = mean.movedim(axis, 0), least.movedim(axis, 0)
+        values, out = coarse.movedim(axis, 0), least.movedim(axis, 0)
         for slopes in itertools.product(SLOPES, SLOPES):
             _sweep(values, out, 2.0 * grid.spacing, slopes, range(len(values)))
             _sweep(values, out, 2.0 * grid.spacing, slopes, range(len(values) - 1, -1, -1))
-    shape = [2 * n - 1 for n in least.shape]
-    fine = F.interpolate(least[None, None], size=shape, mode="trilinear", align_corners=True)[0, 0]
-    return fine[tuple(slice(n) for n in grid.values.shape)]
+    for axis in range(3):
+        least = _with_minima_between(least.movedim(axis, 0)).movedim(0, axis)
+    return least[tuple(slice(n) for n in grid.values.shape)].contiguous()
+
+
+def _with_minima_between(planes: Float[Tensor, "N *S"]) -> Float[Tensor, "2N-1 *S"]:
+    between = torch.minimum(planes[:-1], planes[1:])
+    return torch.cat([torch.stack([planes[:-1], between], dim=1).flatten(0, 1), planes[-1:]])
 
 
 def _sweep(

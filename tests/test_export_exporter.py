@@ -1,0 +1,169 @@
+"""The exporter as a whole: every format, every wrong setting, and nothing half-written."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import trimesh
+from export_assets import assert_is_the_letter
+from export_scenes import AnalyticGeometry, MarchingRenderer, letter_f
+
+from distill3d.config_check import ConfigError, build
+from distill3d.export.exporter import MeshExporter
+from distill3d.export.isosurface import EmptySurfaceError
+from distill3d.registry import find
+
+SMALL = {"resolution": 48, "faces": 1500, "texture_size": 128, "view_count": 2, "view_size": 32, "blur": 0.003}
+METADATA = {"prompt": "an F", "seed": "3"}
+
+
+def exporter(**settings) -> MeshExporter:
+    return MeshExporter(build(MeshExporter.Config, {**SMALL, **settings}, "system.exporter"))
+
+
+def letter_scene() -> MarchingRenderer:
+    return MarchingRenderer(AnalyticGeometry(letter_f))
+
+
+def test_it_is_registered():
+    assert find("exporter", "mesh-exporter") is MeshExporter
+
+
+@pytest.mark.parametrize("fmt", ["glb", "obj", "obj-mtl", "ply", "usdz"])
+def test_every_format_holds_the_object_upright_and_unmirrored(tmp_path, fmt):
+    result = exporter(fmt=fmt, save_name="thing", threshold=1000.0).export(letter_scene(), tmp_path / "out", METADATA)
+    suffix = "obj" if fmt == "obj-mtl" else fmt
+    assert result.files[0].name == f"thing.{suffix}"
+    assert {p.name for p in result.files[-2:]} == {"viewer.html", "preview.png"}
+    assert sorted(p.name for p in result.files) == sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert result.figures["watertight"] == 1 and result.figures["mesh_psnr"] > 20.0
+    assert json.loads(json.dumps(result.figures)) == result.figures
+    if fmt == "usdz":
+        return  # test_export_usdz opens it
+    scene = trimesh.load(result.files[0], process=False)
+    mesh = next(iter(scene.geometry.values())) if fmt == "glb" else scene
+    vertices = mesh.vertices[:, [2, 0, 1]] if fmt == "glb" else mesh.vertices
+    visual = mesh.visual if fmt == "ply" else mesh.visual.to_color()
+    assert_is_the_letter(vertices, mesh.faces, visual.vertex_colors[:, :3] / 255.0, 0.06)
+
+
+def test_vertex_colours_need_no_texture(tmp_path):
+    result = exporter(mode="vertex", viewer=False, preview=False).export(letter_scene(), tmp_path, METADATA)
+    assert [p.name for p in result.files] == ["model.glb"]
+    assert "texture_size" not in result.figures and "mesh_psnr" not in result.figures
+
+
+def test_metadata_reach_the_file(tmp_path):
+    path = exporter(viewer=False, preview=False).export(letter_scene(), tmp_path, METADATA).files[0]
+    data = path.read_bytes()
+    document = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+    assert document["asset"]["extras"].items() >= {*METADATA.items()} and document["asset"]["extras"]["version"]
+
+
+def test_the_same_scene_gives_the_same_bytes(tmp_path):
+    first, second = (exporter().export(letter_scene(), tmp_path / name, METADATA).files for name in ("a", "b"))
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_smoothing_and_normal_maps(tmp_path):
+    settings = {"smooth": 5, "normal_map": True, "roughness": 0.4, "texture_format": "jpg", "fmt": "obj"}
+    names = {p.name for p in exporter(**settings).export(letter_scene(), tmp_path, METADATA).files}
+    assert names >= {"model.obj", "model.mtl", "model_albedo.jpg", "model_normal.png"}
+
+
+def test_the_geometrys_settings_stand_where_the_exporter_has_none(tmp_path):
+    scene = letter_scene()
+    scene.geometry.cfg = SimpleNamespace(isosurface_threshold=123.0, isosurface_resolution=40)
+    figures = exporter(resolution=None).export(scene, tmp_path, METADATA).figures
+    assert figures["threshold"] == 123.0 and figures["voxel"] == pytest.approx(0.9 / 40, rel=0.1)
+    assert exporter(threshold=456.0).export(scene, tmp_path, METADATA).figures["threshold"] == 456.0
+    assert "silhouette_agreement" in exporter(threshold="auto").export(scene, tmp_path, METADATA).figures
+
+
+@pytest.mark.parametrize("threshold", [None, 10.0, 1e12])
+def test_an_empty_scene_is_explained_and_nothing_is_written(tmp_path, threshold):
+    empty = MarchingRenderer(AnalyticGeometry(lambda p: p[:, 0] * 0.0 + 1.0))
+    with pytest.raises(EmptySurfaceError, match=r"empty.*system.exporter.threshold.*density quantiles: 0% 0"):
+        exporter(threshold=threshold).export(empty, tmp_path / "out", METADATA)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_scene_is_explained(tmp_path):
+    full = MarchingRenderer(AnalyticGeometry(lambda p: p[:, 0] * 0.0 - 1.0))
+    with pytest.raises(EmptySurfaceError, match=r"full.*raise system.exporter.threshold"):
+        exporter(threshold=10.0).export(full, tmp_path, METADATA)
+
+
+def test_a_threshold_above_all_densities_names_their_quantiles(tmp_path):
+    with pytest.raises(EmptySurfaceError, match=r"no density > 1e\+06.*100% 2000"):
+        exporter(threshold=1e6).export(letter_scene(), tmp_path, METADATA)
+
+
+def test_a_diverged_scene_is_explained(tmp_path):
+    nan = MarchingRenderer(AnalyticGeometry(lambda p: p[:, 0] * torch.nan))
+    with pytest.raises(EmptySurfaceError, match="diverged"):
+        exporter().export(nan, tmp_path, METADATA)
+
+
+def test_an_object_that_touches_the_bound_is_closed(tmp_path):
+    scene = MarchingRenderer(AnalyticGeometry(radius=0.4))  # a ball of 0.5 in a cube of 0.4
+    figures = exporter(fmt="ply", threshold=1000.0).export(scene, tmp_path, METADATA).figures
+    mesh = trimesh.load(tmp_path / "model.ply", process=False)
+    assert figures["watertight"] == 1 and mesh.is_watertight
+    assert abs(mesh.vertices).max() <= 0.4 + 1e-4 and mesh.volume == pytest.approx(0.435, rel=0.05)
+
+
+def test_a_failure_while_writing_leaves_the_old_export(tmp_path, monkeypatch):
+    old = {p: p.read_bytes() for p in exporter(fmt="obj").export(letter_scene(), tmp_path, METADATA).files}
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        exporter(fmt="obj", threshold=50.0).export(letter_scene(), tmp_path, METADATA)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == old
+
+
+WRONG = {
+    "fmt": ("stl", "glb, obj, ply, usdz"),
+    "mode": ("voxel", "texture, vertex"),
+    "texture_format": ("bmp", "png, jpg"),
+    "threshold": (-3.0, "a positive density or auto"),
+    "resolution": (0, "16 to 512"),
+    "texture_size": (-1, "16 to 8192"),
+    "roughness": (1.5, "0 to 1"),
+    "faces": (0, "4 to"),
+    "keep_parts": (0, "1 to"),
+    "blur": (-0.1, "0 to 0.1"),
+    "view_size": (0, "16 to"),
+    "save_name": ("../model", "file name"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_settings_are_named(name):
+    value, expected = WRONG[name]
+    with pytest.raises(ConfigError, match=rf"system\.exporter\.{name}=.*{expected}"):
+        exporter(**{name: value})
+
+
+def test_importing_the_room_is_light_and_needs_no_diffusion_model():
+    heavy = [
+        "skimage",
+        "scipy",
+        "trimesh",
+        "xatlas",
+        "fast_simplification",
+        "numba",
+        "PIL",
+        "diffusers",
+        "transformers",
+    ]
+    code = f"import sys, distill3d.export.exporter; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

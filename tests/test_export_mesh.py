@@ -1,0 +1,99 @@
+"""Surfaces: measures, parts, smoothing, decimation, normals."""
+
+import numpy as np
+import pytest
+import torch
+from export_scenes import AnalyticGeometry, sphere, torus
+
+from distill3d.export.grid import Box, scan
+from distill3d.export.isosurface import extract_isosurface
+from distill3d.export.mesh import (
+    Surface,
+    decimated,
+    face_normals,
+    largest_parts,
+    smoothed,
+    vertex_normals,
+    without_unused_vertices,
+)
+from distill3d.export.query import SceneField
+
+CORNERS = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float32)
+QUADS = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+CUBE = Surface(CORNERS, np.array([t for a, b, c, d in QUADS for t in ((a, b, c), (a, c, d))], np.int64))
+
+
+def joined(*surfaces: Surface) -> Surface:
+    offsets = np.cumsum([0, *(len(s.vertices) for s in surfaces)])
+    faces = np.concatenate([s.faces + o for s, o in zip(surfaces, offsets[:-1], strict=True)])
+    return Surface(np.concatenate([s.vertices for s in surfaces]), faces)
+
+
+def moved(surface: Surface, offset: tuple, scale: float = 1.0, inside_out: bool = False) -> Surface:
+    faces = surface.faces[:, ::-1] if inside_out else surface.faces
+    return Surface(surface.vertices * np.float32(scale) + np.float32(offset), faces)
+
+
+def extracted(distance, cells: int = 40) -> Surface:
+    cube = Box(torch.full((3,), -0.7), torch.full((3,), 0.7))
+    return extract_isosurface(scan(SceneField(AnalyticGeometry(distance, sharpness=100.0), 1.0), cube, cells), 1000.0)
+
+
+def test_volume_and_closedness_of_a_cube():
+    assert CUBE.volume == pytest.approx(1.0)
+    assert moved(CUBE, (5, 6, 7), 2.0).volume == pytest.approx(8.0)
+    assert moved(CUBE, (0, 0, 0), inside_out=True).volume == pytest.approx(-1.0)
+    assert CUBE.is_watertight
+    assert not Surface(CUBE.vertices, CUBE.faces[1:]).is_watertight
+    flipped = CUBE.faces.copy()
+    flipped[0] = flipped[0, ::-1]
+    assert not Surface(CUBE.vertices, flipped).is_watertight
+
+
+def test_vertex_normals_of_a_cube_are_its_diagonals_however_the_faces_are_cut():
+    np.testing.assert_allclose(vertex_normals(CUBE), (2.0 * CORNERS - 1.0) / np.sqrt(3.0), atol=1e-6)
+
+
+def test_a_vertex_of_degenerate_faces_still_has_a_unit_normal():
+    line = Surface(np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0]], np.float32), np.array([[0, 1, 2]]))
+    np.testing.assert_allclose(np.linalg.norm(vertex_normals(line), axis=1), 1.0)
+
+
+def test_parts_by_volume_and_the_walls_of_cavities_go():
+    scene = joined(
+        moved(CUBE, (3, 0, 0), 0.5),
+        CUBE,
+        moved(CUBE, (0.25, 0.25, 0.25), 0.5, inside_out=True),
+        moved(CUBE, (0, 3, 0), 0.1),
+    )
+    kept, dropped = largest_parts(scene, keep_parts=8, min_part_share=0.02)
+    assert kept.volume == pytest.approx(1.125) and dropped == 2
+    only, dropped = largest_parts(scene, keep_parts=1, min_part_share=0.0)
+    assert only.volume == pytest.approx(1.0) and dropped == 3
+    np.testing.assert_array_equal(np.unique(only.faces), np.arange(8))
+
+
+def test_unused_vertices_go():
+    surface = without_unused_vertices(Surface(np.concatenate([CORNERS + 9, CORNERS]), CUBE.faces + 8))
+    np.testing.assert_array_equal(surface.vertices, CORNERS)
+    np.testing.assert_array_equal(surface.faces, CUBE.faces)
+
+
+def test_smoothing_removes_noise_and_keeps_the_volume():
+    surface = extracted(sphere)
+    noise = np.random.default_rng(0).normal(scale=0.008, size=surface.vertices.shape).astype(np.float32)
+    noisy = Surface(surface.vertices + noise, surface.faces)
+    smooth = smoothed(noisy, 10)
+    spread = lambda s: float(np.linalg.norm(s.vertices, axis=1).std())  # noqa: E731
+    assert spread(smooth) < 0.5 * spread(noisy)
+    assert smooth.volume == pytest.approx(surface.volume, rel=0.01)
+
+
+def test_decimation_keeps_shape_and_orientation():
+    surface = extracted(torus)
+    simple = decimated(surface, 1200)
+    assert len(simple.faces) <= 1200
+    assert simple.volume == pytest.approx(surface.volume, rel=0.02)
+    assert float(torus(torch.from_numpy(simple.vertices)).abs().mean()) < 0.005
+    assert (face_normals(simple) * vertex_normals(simple)[simple.faces[:, 0]]).sum(axis=1).min() > 0
+    assert decimated(surface, len(surface.faces)) is surface

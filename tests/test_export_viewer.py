@@ -1,0 +1,92 @@
+"""The page is one file that needs nothing else, and a browser shows the mesh in it."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from export_assets import letter
+from PIL import Image
+
+from distill3d.export.glb import glb_bytes
+from distill3d.export.viewer import PARTS, viewer_html
+
+FLAGS = (
+    *("--headless", "--no-sandbox", "--no-first-run", "--disable-quic", "--disable-sync", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+    *("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--window-size=480,360", "--virtual-time-budget=1500"),
+)
+BACKGROUND = (236, 239, 241)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.fail("the page is tested in Chromium: apt-get install -y chromium")
+    return found
+
+
+def run(chromium: str, tmp_path, *arguments: str) -> str:
+    command = [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def picture(chromium: str, tmp_path, page, look: str) -> np.ndarray:
+    shot = tmp_path / "shot.png"
+    run(chromium, tmp_path, f"--screenshot={shot}", f"{page.as_uri()}#{look}")
+    return np.asarray(Image.open(shot).convert("RGB")).astype(int)[70:300]  # without title and buttons
+
+
+def test_the_page_needs_no_other_file_and_no_network():
+    page = viewer_html(glb_bytes(letter(True)), {"prompt": "an F"})
+    ours = page.replace((PARTS / "three.min.js").read_text(), "")
+    assert not re.search(r'(src|href)\s*=\s*"', ours) and "http" not in ours.replace("http-equiv", "")
+    assert "default-src 'none'" in ours and not re.search(r"\{\{\w+\}\}", ours)
+    assert base64.b64decode(re.search(r'id="model">([^<]*)<', page)[1]) == glb_bytes(letter(True))
+
+
+def test_any_prompt_is_text_and_never_markup():
+    prompt = '</script><script>alert(1)</script> {{model}} & "quotes" 한 🍔'
+    page = viewer_html(b"glb", {"prompt": prompt, "seed": "0"})
+    assert "<script>alert" not in page and "&lt;/script&gt;" in page
+    assert json.loads(re.search(r'id="metadata">([^<]*)<', page)[1]) == {"prompt": prompt, "seed": "0"}
+    assert page.count(base64.b64encode(b"glb").decode()) == 1
+
+
+def test_the_licence_of_three_js_travels_with_it():
+    assert "MIT" in (PARTS / "LICENSE.three.txt").read_text()
+    assert (PARTS / "three.min.js").read_text().startswith("/*! three.js 0.180.0")
+
+
+@pytest.mark.parametrize("textured", [True, False])
+def test_a_browser_shows_the_mesh(chromium, tmp_path, textured):
+    page = tmp_path / "viewer.html"
+    page.write_text(viewer_html(glb_bytes(letter(textured)), {"prompt": "a letter", "seed": "7"}), encoding="utf-8")
+    unlit = picture(chromium, tmp_path, page, "unlit,turntable")
+    covered = np.abs(unlit - BACKGROUND).max(axis=-1) > 12
+    assert 0.04 < covered.mean() < 0.6
+    colors = unlit[covered]
+    assert (colors.max(axis=1) - colors.min(axis=1)).mean() > 30  # the field's colours, not grey
+    grey = picture(chromium, tmp_path, page, "textureless,turntable")
+    shaded = grey[np.abs(grey - BACKGROUND).max(axis=-1) > 12]
+    assert (shaded.max(axis=1) - shaded.min(axis=1)).mean() < 20 and shaded.std() > 5  # grey, and lit
+
+
+def test_the_page_says_what_it_shows(chromium, tmp_path):
+    page = tmp_path / "viewer.html"
+    page.write_text(viewer_html(glb_bytes(letter(True)), {"prompt": "a <b> letter", "seed": "7"}), encoding="utf-8")
+    dom = run(chromium, tmp_path, "--dump-dom", page.as_uri())
+    assert 'data-state="ready"' in dom and "<title>a &lt;b&gt; letter</title>" in dom
+    assert f"{len(letter(True).faces):,} triangles · seed 7" in dom
+
+
+def test_a_broken_mesh_is_reported_on_the_page(chromium, tmp_path):
+    page = tmp_path / "viewer.html"
+    page.write_text(viewer_html(b"not a mesh", {"prompt": "x"}), encoding="utf-8")
+    assert "The mesh cannot be read" in run(chromium, tmp_path, "--dump-dom", page.as_uri()).split("<script")[0]
