@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
+from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from distill3d import __version__
@@ -26,16 +27,17 @@ from distill3d.rng import rng
 from distill3d.schedule import Scheduled, scheduled
 from distill3d.system.checkpoint import check_same_experiment
 from distill3d.system.health import GradientHealth, gradient_norm
-from distill3d.system.losses import LossSettings, distillation_loss_value
+from distill3d.system.losses import distillation_loss_value
+from distill3d.system.pictures import write_png
 from distill3d.system.record import RunRecord
-from distill3d.types import Cameras, GuidanceInput, GuidanceOutput, ShadingMode
+from distill3d.types import Cameras, GuidanceInput, GuidanceOutput, ShadingMode, TextRequest
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class SystemSettings:
-    """Settings of every system: the prior, the guidance, the losses and the optimiser."""
+    """Settings of every system: the prior, the guidance and the optimiser."""
 
     prompt_processor_type: str = "prompt-processor"
     prompt_processor: dict[str, Any] = field(default_factory=dict)
@@ -43,7 +45,6 @@ class SystemSettings:
     guidance: dict[str, Any] = field(default_factory=dict)
     prior_type: str = "pretrained-diffusion-model"
     prior: dict[str, Any] = field(default_factory=dict)
-    loss: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     scheduler: SchedulerSettings | None = None
     loggers: dict[str, Any] = field(default_factory=dict)
@@ -107,10 +108,14 @@ class ScoreDistillationSystem(pl.LightningModule):
             return
         device = self.trainer.strategy.root_device
         model = self.make("prior")
-        self.prompt_processor.prepare(self.guidance.texts(self.prompt_processor.prompt), model.cfg, device)
+        self.prompt_processor.prepare(self.text_requests(), model.cfg, device)
         self._frozen["prior"] = model.load(device)
         if hasattr(self.guidance, "prepare"):
             self.guidance.prepare(self.prior, self.prompt_processor.texts(None, 1))
+
+    def text_requests(self) -> dict[str, TextRequest]:
+        """The texts to embed, by role: those of the guidance, and what a system adds for itself."""
+        return self.guidance.texts(self.prompt_processor.prompt)
 
     def on_fit_end(self) -> None:
         self._frozen.clear()
@@ -186,6 +191,7 @@ class ScoreDistillationSystem(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.record.watch.stop("total")
         self.record.metrics.steps = self.global_step
+        self.record.metrics.finished = False
 
     def _explain_divergence(self) -> None:
         if self.gradients.diverged:
@@ -216,7 +222,8 @@ class ScoreDistillationSystem(pl.LightningModule):
 
     def log_numbers(self, values: Mapping[str, float | Tensor]) -> None:
         """To the loggers, under train/, in the steps that they record; pictures among the values are passed over."""
-        if (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1):
+        every = getattr(self.trainer, "log_every_n_steps")  # noqa: B009, unknown to its type
+        if (self.global_step + 1) % max(every, 1):
             return  # Lightning would drop them too, after milliseconds of bookkeeping
         scalars = {f"train/{name}": v for name, v in values.items() if not isinstance(v, Tensor) or v.ndim == 0}
         self.log_dict(scalars, batch_size=1)
@@ -226,8 +233,23 @@ class ScoreDistillationSystem(pl.LightningModule):
         log.warning("%s", text)
         self.record.metrics.warnings.append(text)
 
+    @property
+    def save_dir(self) -> Path | None:
+        """Where pictures go; None without a trial, and on all devices but the first."""
+        return self.record.save_dir if self.global_rank == 0 else None
+
+    def save_png(self, image: UInt8[Tensor, "3 H W"], name: str) -> None:
+        """A picture of the trial's save/; nothing without a trial."""
+        folder = self.save_dir
+        if folder is not None:
+            path = folder / name
+            write_png(path, image)
+            self.record.add_files(path)
+
     def write_metrics(self) -> None:
-        """Bring metrics.json up to date; nothing without a trial."""
+        """Bring metrics.json up to date; nothing without a trial, and on all devices but the first."""
+        if self.global_rank != 0:
+            return
         self.record.metrics.diverged = self.gradients.diverged
         self.record.metrics.skipped_steps = self.gradients.skipped
         self.record.metrics.views_per_shading = dict(sorted(self.views_per_shading.items()))

@@ -14,7 +14,6 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
 
 from distill3d.config_check import ConfigError, check_keys
 from distill3d.system.checkpoint import AtomicCheckpointIO
@@ -149,7 +148,6 @@ class Interruptible(Callback):
         self._earlier = {}
 
 
-@rank_zero_only
 def write_metrics(trainer: pl.Trainer) -> None:
     """Bring the system's metrics.json up to date."""
     trainer.lightning_module.write_metrics()  # type: ignore[operator]

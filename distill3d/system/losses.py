@@ -19,7 +19,18 @@ OrientReduction = Literal["sum", "ray_mean"]
 
 
 @dataclass
-class LossSettings:
+class LossWeights:
+    """Settings named ``lambda_<loss>``: the weight of each loss, a number or a schedule."""
+
+    def weights(self, step: int, epoch: int = 0) -> dict[str, float]:
+        """The weights that are not 0 at this step, by the name of the loss."""
+        names = [f.name for f in fields(self) if f.name.startswith("lambda_")]
+        values = {name.removeprefix("lambda_"): scheduled(getattr(self, name), step, epoch) for name in names}
+        return {name: value for name, value in values.items() if value != 0.0}
+
+
+@dataclass
+class LossSettings(LossWeights):
     """The weight of each term: a number or a schedule.
 
     ``lambda_sds`` multiplies the distillation loss of any guidance. ``lambda_orient`` is on the paper's scale (a sum
@@ -33,12 +44,6 @@ class LossSettings:
     lambda_opaque: Scheduled = 0.0
     lambda_z_variance: Scheduled = 0.0
     orient_reduction: OrientReduction = "sum"
-
-    def weights(self, step: int, epoch: int = 0) -> dict[str, float]:
-        """The weights that are not 0 at this step, by the name of the loss."""
-        names = [f.name for f in fields(self) if f.name.startswith("lambda_")]
-        values = {name.removeprefix("lambda_"): scheduled(getattr(self, name), step, epoch) for name in names}
-        return {name: value for name, value in values.items() if value != 0.0}
 
 
 def regularisers(output: RenderOutput, names: list[str], orient_reduction: OrientReduction) -> dict[str, Tensor]:

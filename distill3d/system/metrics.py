@@ -34,6 +34,7 @@ class RunMetrics:
     device: str = "cpu"
     precision: str = "32-true"
     threads: int = 1
+    finished: bool = False  # trained to the end (or diverged), tested and exported
     diverged: bool = False
     skipped_steps: int = 0
     opacity_mean: float | None = None

@@ -16,8 +16,8 @@ from distill3d.registry import register
 from distill3d.rng import rng
 from distill3d.system.base import ScoreDistillationSystem, SystemSettings
 from distill3d.system.health import SceneHealth
-from distill3d.system.losses import regularisers
-from distill3d.system.pictures import contact_sheet, normal_picture, panel, to_uint8, write_png
+from distill3d.system.losses import LossSettings, regularisers
+from distill3d.system.pictures import contact_sheet, normal_picture, panel, to_uint8
 from distill3d.system.video import write_video
 from distill3d.types import RenderOutput, ShadingMode
 
@@ -38,6 +38,7 @@ class TextTo3D(ScoreDistillationSystem):
         renderer: dict[str, Any] = field(default_factory=dict)
         exporter_type: str = "mesh-exporter"
         exporter: dict[str, Any] = field(default_factory=dict)
+        loss: LossSettings = field(default_factory=LossSettings)
         shading_per_view: bool = False  # each view of a batch draws its own shading mode, not the batch one
         eval_shading: ShadingMode = "albedo"  # of validation pictures and the turntable
         turntable_fps: int = 30
@@ -110,7 +111,7 @@ class TextTo3D(ScoreDistillationSystem):
     def validation_step(self, batch: RandomCameraBatch, batch_idx: int) -> None:
         output = self.renderer.render(batch.cameras, batch.light, self.cfg.eval_shading)
         for i in range(len(batch.cameras)):
-            self._save_png(panel(output, i), f"it{self.steps_done}-{batch.index + i}.png")
+            self.save_png(panel(output, i), f"it{self.steps_done}-{batch.index + i}.png")
 
     def on_test_epoch_start(self) -> None:
         self._frames = []
@@ -122,12 +123,12 @@ class TextTo3D(ScoreDistillationSystem):
     def on_test_epoch_end(self) -> None:
         """Write the turntable and the contact sheet."""
         frames, self._frames = torch.cat(self._frames), []
-        folder = self.record.save_dir
+        folder = self.save_dir
         if folder is not None:
             path = folder / f"it{self.steps_done}-test.mp4"
             write_video(path, frames, self.cfg.turntable_fps)
             self.record.add_files(path)
-        self._save_png(self.contact_sheet(), f"it{self.steps_done}-views.png")
+        self.save_png(self.contact_sheet(), f"it{self.steps_done}-views.png")
         self.write_metrics()
 
     def contact_sheet(self) -> Tensor:
@@ -136,12 +137,6 @@ class TextTo3D(ScoreDistillationSystem):
         color = self.renderer.render(views.cameras, views.light, self.cfg.eval_shading)
         shape = self.renderer.render(views.cameras, views.light, "textureless", need_normal=False)
         return contact_sheet([color.rgb, shape.rgb, normal_picture(color)])
-
-    def _save_png(self, image: Tensor, name: str) -> None:
-        if self.record.save_dir is not None:
-            path = self.record.save_dir / name
-            write_png(path, image)
-            self.record.add_files(path)
 
     # -- export --------------------------------------------------------------------------------------------------
 
@@ -152,7 +147,7 @@ class TextTo3D(ScoreDistillationSystem):
         """
         from distill3d.export.isosurface import EmptySurfaceError
 
-        folder = self.record.save_dir
+        folder = self.save_dir
         if folder is None:
             raise RuntimeError("attach the system to a trial before exporting")
         metadata = {"prompt": self.record.metrics.prompt, "seed": str(self.seed), "version": __version__}
