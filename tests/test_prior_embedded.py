@@ -151,6 +151,7 @@ def trained(tmp_path_factory) -> Path:
         "middle_layers: 1, attention_head_dim: 16, time_channels: 32}",
         "system.text_width=64",
         "system.text_layers=1",
+        "system.reading_steps=20",
         "system.learning_rate=2.0e-3",
         "system.save_every=50",
         "trainer.max_steps=100",

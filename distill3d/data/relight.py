@@ -112,12 +112,11 @@ def lambertian(
 def random_backgrounds(count: int, size: int, generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
     """White, grey, one colour, or a gradient between two along a random direction."""
     unit = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
-    kind = unit(count)
+    kind = unit(count)[:, None]  # white, grey, one colour, gradient
     start, end = unit(count, 3), unit(count, 3)
-    gray = unit(count, 1).expand(-1, 3)
-    start = torch.where((kind < 0.15)[:, None], torch.ones(3), start)
-    start = torch.where(((kind >= 0.15) & (kind < 0.3))[:, None], gray, start)
-    end = torch.where((kind < 0.65)[:, None], start, end)
+    start = torch.where(kind < 0.25, torch.ones(3), start)
+    start = torch.where((kind >= 0.25) & (kind < 0.45), unit(count, 1).expand(-1, 3), start)
+    end = torch.where(kind < 0.8, start, end)
     angle = unit(count)[:, None, None] * 2.0 * torch.pi
     line = torch.linspace(-0.5, 0.5, size)
     ramp = (0.5 + 0.7 * (line[None, None, :] * angle.cos() + line[None, :, None] * angle.sin())).clamp(0, 1)[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -219,3 +220,12 @@ def save_sheets(pictures: dict[str, Tensor], nouns: list[str], settings: SampleS
             write_png(folder / names[section], to_uint8(picture[None])[0])
             written.append(folder / names[section])
     return written
+
+
+def write_report(report: PriorReport, path: Path) -> None:
+    """Write beside, then rename; the figures also go to the log."""
+    content = report.as_dict()
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+    log.info("%s", ", ".join(f"{k} {v:.3g}" for k, v in content.items() if isinstance(v, float)))

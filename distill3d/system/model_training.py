@@ -45,6 +45,10 @@ class ModelTraining(pl.LightningModule):
         """Pairs of (average, model)."""
         raise NotImplementedError
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """AdamW's groups; ``rate_factor`` multiplies the learning rate."""
+        return [{"params": list(model.parameters()), "rate_factor": 1.0} for _, model in self.trained()]
+
     def save(self) -> None:
         """Write the averaged models."""
         raise NotImplementedError
@@ -100,12 +104,13 @@ class ModelTraining(pl.LightningModule):
         self._begun = time.monotonic()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        parameters = [p for _, model in self.trained() for p in model.parameters()]
-        return torch.optim.AdamW(parameters, lr=1.0, betas=(0.9, 0.99), weight_decay=self.cfg.weight_decay, fused=True)
+        return torch.optim.AdamW(
+            self.parameter_groups(), lr=1.0, betas=(0.9, 0.99), weight_decay=self.cfg.weight_decay, fused=True
+        )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = scheduled(self.cfg.learning_rate, self.global_step)
+            group["lr"] = scheduled(self.cfg.learning_rate, self.global_step) * group["rate_factor"]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
         self.log("gradient_norm", norm, prog_bar=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import random
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill3d.data.mesh_views import ViewBatch, all_nouns
+from distill3d.data.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns, open_cache
 from distill3d.registry import register
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled, check_schedule
@@ -43,10 +44,18 @@ class EmbeddedPriorSystem(ModelTraining):
         text_width: int = 256
         text_layers: int = 4
         learning_rate: Scheduled = 5e-4
+        # the text encoder's layers learn slowly: at the network's rate their outputs collapse into one before they mean
+        # anything, since what all captions have in common is the first thing that lowers the loss
+        text_rate_factor: float = 0.05
+        reading_steps: int = 500  # the text encoder's schooling before that
         weight_decay: float = 0.01
         ema_decay: float = 0.9995
         caption_dropout: float = 0.12
         save_every: int = 500
+        evaluate: str = "embedded"  # the prior that --test measures: embedded, or a folder
+        evaluate_guidance_scale: float = 4.0
+        evaluate_image_size: int | None = None  # None: the largest
+        evaluate_per_noun: int = 4
         initial_folder: str | None = None  # start from the weights of a prior's folder
         loggers: dict[str, Any] = field(default_factory=dict)
 
@@ -59,6 +68,7 @@ class EmbeddedPriorSystem(ModelTraining):
 
     def build(self, data: Any) -> None:
         """Make tokenizer, networks and their averages for the nouns of a mesh-view datamodule."""
+        from distill3d.prior.embedded.caption_reading import teach_reading
         from distill3d.prior.embedded.folder import make_scheduler
         from distill3d.prior.embedded.network import PixelUNet2DConditionModel
         from distill3d.prior.embedded.text import make_text_encoder, make_tokenizer
@@ -71,6 +81,8 @@ class EmbeddedPriorSystem(ModelTraining):
         self.text_encoder = make_text_encoder(self.tokenizer, self.cfg.text_width, self.cfg.text_layers)
         if self.cfg.initial_folder:
             self._load_initial(Path(self.cfg.initial_folder))
+        elif self.trainer.ckpt_path is None:
+            teach_reading(self.text_encoder, self.tokenizer, all_nouns(data.assets), self.cfg.reading_steps, self.seed)
         self.ema_unet = copy.deepcopy(self.unet).requires_grad_(False).eval()
         self.ema_text_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval()
         self.register_buffer("alphas_cumprod", self.scheduler.alphas_cumprod.float(), persistent=False)
@@ -120,6 +132,16 @@ class EmbeddedPriorSystem(ModelTraining):
     def trained(self) -> list[tuple[nn.Module, nn.Module]]:
         return [(self.ema_unet, self.unet), (self.ema_text_encoder, self.text_encoder)]
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        from distill3d.prior.embedded.text import word_table
+
+        words = word_table(self.text_encoder)
+        layers = [p for p in self.text_encoder.parameters() if p is not words]
+        return [
+            {"params": [*self.unet.parameters(), words], "rate_factor": 1.0},
+            {"params": layers, "rate_factor": self.cfg.text_rate_factor},
+        ]
+
     def save(self) -> None:
         """The averaged weights as a diffusers folder."""
         from distill3d.prior.embedded.folder import save_folder
@@ -127,3 +149,51 @@ class EmbeddedPriorSystem(ModelTraining):
         folder = self.out_dir / "prior"
         save_folder(folder, self.ema_unet, self.ema_text_encoder, self.tokenizer, self.scheduler, self.nouns)
         log.info("step %d: the prior's folder is %s", self.global_step, folder)
+
+    def report(self, data: Any) -> None:
+        """Measure ``cfg.evaluate`` with the shipped judge: evaluation.json and contact sheets in save/."""
+        from distill3d.evaluate.judge import load_judge
+        from distill3d.evaluate.prior_report import (
+            SampleSettings,
+            make_sampler,
+            report_prior,
+            save_sheets,
+            write_report,
+        )
+        from distill3d.prior.loader import PriorConfig, load_prior, load_prompt_encoder, prior_folder
+
+        cfg = PriorConfig(pretrained_model_name_or_path=self.cfg.evaluate)
+        settings = SampleSettings(
+            guidance_scale=self.cfg.evaluate_guidance_scale,
+            per_noun=self.cfg.evaluate_per_noun,
+            image_size=self.cfg.evaluate_image_size,
+            seed=self.seed,
+        )
+        nouns = taught_nouns(prior_folder(cfg))
+        core = core_nouns(data.assets)
+        sample = make_sampler(load_prior(cfg, self.device), load_prompt_encoder(cfg, self.device), settings)
+        known, held_out = comparison_views(data, nouns)
+        report, pictures = report_prior(sample, load_judge(), nouns, core, settings, known, held_out)
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        save_sheets(pictures, nouns, settings, self.out_dir)
+        write_report(report, self.out_dir / "evaluation.json")
+
+
+def taught_nouns(folder: Path | None) -> list[str]:
+    """The nouns of a prior's word list. Raises ValueError for a prior without one."""
+    words = folder / "words.json" if folder else None
+    if words is None or not words.is_file():
+        raise ValueError(
+            f"system.evaluate: {folder} has no words.json, so its nouns are unknown; train it with this config"
+        )
+    return json.loads(words.read_text(encoding="utf-8"))["nouns"]
+
+
+def comparison_views(data: Any, nouns: list[str], count: int = 2000) -> tuple[Tensor, Tensor]:
+    """Training views and views of other cameras, in [0, 1], plain nouns alone: what samples are compared with."""
+    cfg = data.cfg
+    known = ViewSampler(data.cache(), nouns, seed=1, pair_share=0.0, override_share=0.0)
+    fresh = open_cache(data.assets, Path(cfg.cache_dir), 4, 0, seed=cfg.view_seed + 100)
+    held_out = ViewSampler(fresh, nouns, seed=2, pair_share=0.0, override_share=0.0)
+    views = [0.5 + 0.5 * known.batch(step, 100, 64).images for step in range(count // 100)]
+    return torch.cat(views), 0.5 + 0.5 * held_out.batch(0, 300, 64).images

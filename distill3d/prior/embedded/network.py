@@ -43,7 +43,8 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         patch = UNSHUFFLE**2
         context = (cross_attention_dim, attention_head_dim)
         self.time = nn.Sequential(nn.Linear(low, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels))
-        self.text = nn.Linear(pooled_dim, time_channels)
+        self.text = zero_initialised(nn.Linear(pooled_dim, time_channels))
+        self.words = AttentionPool(cross_attention_dim, time_channels)
         self.size = nn.Embedding(len(sample_sizes), time_channels)
         # the outer level, for the larger size alone
         self.outer_in = nn.Conv2d(patch * in_channels, outer_channels, 3, padding=1)
@@ -83,17 +84,16 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         if not added_cond_kwargs or "text_embeds" not in added_cond_kwargs:
             raise ValueError('added_cond_kwargs["text_embeds"] (the pooled text) is missing')
         index = sizes.index(sample.shape[-1])
-        embedding = self._embedding(timestep, added_cond_kwargs["text_embeds"], index)
+        pooled = self.text(added_cond_kwargs["text_embeds"]) + self.words(encoder_hidden_states)
+        embedding = F.silu(self._time(timestep, pooled) + pooled + self.size.weight[index])
         x = F.pixel_unshuffle(sample, UNSHUFFLE)
         run = self._run_large if index == len(sizes) - 1 else self._run_small
         out = F.pixel_shuffle(run(x, embedding, encoder_hidden_states), UNSHUFFLE)
         return UNet2DConditionOutput(sample=out) if return_dict else (out,)
 
-    def _embedding(self, timestep: Tensor | float | int, pooled: Tensor, size_index: int) -> Float[Tensor, "B D"]:
-        t = torch.as_tensor(timestep, device=pooled.device).expand(len(pooled))
-        code = sinusoidal(t, self.config["block_out_channels"][0])
-        time = self.time(code.to(pooled.dtype))
-        return F.silu(time + self.text(pooled) + self.size.weight[size_index])
+    def _time(self, timestep: Tensor | float | int, like: Tensor) -> Float[Tensor, "B D"]:
+        t = torch.as_tensor(timestep, device=like.device).expand(len(like))
+        return self.time(sinusoidal(t, self.config["block_out_channels"][0]).to(like.dtype))
 
     def _run_small(self, x: Tensor, embedding: Tensor, text: Tensor) -> Tensor:
         return self.inner_out(self._trunk(self.inner_in(x), embedding, text))
@@ -174,6 +174,22 @@ class Attention(nn.Module):
         q, k, v = split(self.to_q(x)), split(self.to_k(context)), split(self.to_v(context))
         weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
         return self.to_out[0]((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+
+
+class AttentionPool(nn.Module):
+    """The words of a prompt as one vector: each head's learned query picks the tokens that it listens to."""
+
+    def __init__(self, channels: int, out_channels: int, heads: int = 8):
+        super().__init__()
+        self.score = nn.Linear(channels, heads)
+        self.value = nn.Linear(channels, channels)
+        self.out = zero_initialised(nn.Linear(channels, out_channels))
+        self.heads = heads
+
+    def forward(self, tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B D"]:
+        weights = torch.softmax(self.score(tokens), dim=1)  # B N heads
+        values = self.value(tokens).unflatten(-1, (self.heads, -1))
+        return self.out(torch.einsum("bnh,bnhc->bhc", weights.to(values.dtype), values).flatten(1))
 
 
 class Head(nn.Module):

@@ -7,6 +7,9 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
 from distill3d.data.captions import COLORS, MATERIALS, RELATIONS, SYNONYMS, TEMPLATES, VIEW_PHRASES, with_article
 
 if TYPE_CHECKING:
@@ -68,11 +71,15 @@ def _with_word_ends(vocabulary: dict[str, int], alphabet: list[str]) -> dict[str
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer, width: int = 256, layers: int = 4) -> CLIPTextModel:
-    """A CLIPTextModel with fresh weights; its pooled output is the state of the end token."""
+    """A CLIPTextModel with fresh weights; its pooled output is the state of the end token.
+
+    Words start far apart (CLIP's own start of 0.02 drowns them in what their neighbours say), so that the network can
+    tell captions apart before the encoder has learned anything.
+    """
     from transformers import CLIPTextConfig, CLIPTextModel
 
     ids = tokenizer.get_vocab()
-    return CLIPTextModel._from_config(
+    model = CLIPTextModel._from_config(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
@@ -87,3 +94,11 @@ def make_text_encoder(tokenizer: CLIPTokenizer, width: int = 256, layers: int = 
         ),
         attn_implementation="eager",  # faster than the fused one for so few tokens on a CPU
     )
+    with torch.no_grad():
+        word_table(model).normal_(std=0.5)
+    return model
+
+
+def word_table(model: CLIPTextModel) -> Tensor:
+    """The token embeddings, ``V C``."""
+    return model.get_input_embeddings().weight  # type: ignore[return-value]
