@@ -281,3 +281,27 @@ def test_every_rule_drives_the_scene_or_says_what_it_needs(tmp_path, name):
     moved = system.renderer.state_dict()
     assert not torch.equal(start["geometry.encoding.table"], moved["geometry.encoding.table"])
     assert system.gradients.skipped == 0
+
+
+def test_half_precision_trains_with_gradients_in_full(tmp_path):
+    start = tiny_system()
+    system, _ = fit(tmp_path, 3, trainer={"precision": "bf16-mixed"})
+    for name, parameter in system.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.isfinite(parameter).all()
+        assert not torch.equal(parameter, start.get_parameter(name)), name
+    assert json.loads((tmp_path / "metrics.json").read_text())["precision"] == "bf16-mixed"
+
+
+def test_the_guidance_sees_full_precision_under_autocast(tmp_path):
+    seen = []
+
+    def spy(self, prior, inputs):
+        seen.append((inputs.x.dtype, torch.is_autocast_enabled("cpu"), torch.is_grad_enabled()))
+        return call(self, prior, inputs)
+
+    call = SDS.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SDS, "__call__", spy)
+        fit(tmp_path, 1, trainer={"precision": "bf16-mixed"})
+    assert seen == [(torch.float32, False, True)]

@@ -138,10 +138,14 @@ class ScoreDistillationSystem(pl.LightningModule):
             source=source,
             seed=self.seed,
         )
-        with torch.autocast(x.device.type, enabled=False):
+        with self.full_precision():
             guided = self.guidance(self.prior, inputs)
         self.log_numbers(guided.diagnostics | {"loss_sds": distillation_loss_value(guided.grad)})
         return guided
+
+    def full_precision(self) -> torch.autocast:
+        """A context without autocast: rays, compositing and gradients are fp32; the prior has its own precision."""
+        return torch.autocast(self.device.type, enabled=False)
 
     # -- one step ------------------------------------------------------------------------------------------------
 

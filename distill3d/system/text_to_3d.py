@@ -65,15 +65,15 @@ class TextTo3D(ScoreDistillationSystem):
 
     def on_train_batch_start(self, batch: RandomCameraBatch, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
-        with self.record.watch("render"):
+        with self.record.watch("render"), self.full_precision():
             self.renderer.update_step(self.global_step, self.seed)
 
     def training_step(self, batch: RandomCameraBatch, batch_idx: int) -> Tensor:
         weights = self.cfg.loss.weights(self.global_step, self.current_epoch)
-        with self.record.watch("render"):
+        with self.record.watch("render"), self.full_precision():
             outputs = self.render_views(batch, need_normal="orient" in weights)
-        with self.record.watch("prior"):
-            x = self.prior.encode(torch.cat([output.rgb for output in outputs]).float())
+        with self.record.watch("prior"), self.full_precision():
+            x = self.prior.encode(torch.cat([output.rgb for output in outputs]))
             guided = self.distil(x, batch.cameras, [output.shading for output in outputs for _ in output.rgb])
         terms = self.regularise(outputs, [name for name in weights if name != "sds"])
         return self.weighted({"sds": distillation_loss(x, guided.grad), **terms}, weights, guided)
@@ -109,7 +109,8 @@ class TextTo3D(ScoreDistillationSystem):
     # -- pictures ------------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: RandomCameraBatch, batch_idx: int) -> None:
-        output = self.renderer.render(batch.cameras, batch.light, self.cfg.eval_shading)
+        with self.full_precision():
+            output = self.renderer.render(batch.cameras, batch.light, self.cfg.eval_shading)
         for i in range(len(batch.cameras)):
             self.save_png(panel(output, i), f"it{self.steps_done}-{batch.index + i}.png")
 
@@ -117,7 +118,8 @@ class TextTo3D(ScoreDistillationSystem):
         self._frames = []
 
     def test_step(self, batch: RandomCameraBatch, batch_idx: int) -> None:
-        output = self.renderer.render(batch.cameras, batch.light, self.cfg.eval_shading, need_normal=False)
+        with self.full_precision():
+            output = self.renderer.render(batch.cameras, batch.light, self.cfg.eval_shading, need_normal=False)
         self._frames.append(to_uint8(output.rgb).cpu())
 
     def on_test_epoch_end(self) -> None:
