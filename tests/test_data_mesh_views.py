@@ -142,3 +142,6 @@ def test_the_datamodule_needs_a_folder_and_alternates_sizes(tmp_path):
     assert [next(loader).images.shape[-1] for _ in range(3)] == [64, 32, 64]
     with pytest.raises(ValueError, match="nouns="):
         dataclasses.replace(cfg, nouns="some")
+    with pytest.raises(ValueError, match="noun_count=0"):
+        dataclasses.replace(cfg, noun_count=0)
+    assert MeshViewDataModule(dataclasses.replace(cfg, noun_count=2)).nouns == ["apple", "fox"]

@@ -32,6 +32,7 @@ class MeshViewDataModule(pl.LightningDataModule):
         assets: str | None = None  # a folder with index.csv; needed unless only a finished model is tested
         cache_dir: str = "outputs/cache"
         nouns: str = "all"  # all | core
+        noun_count: int | None = None  # only the first so many by rank, core nouns first
         batch_size: int = 64
         image_sizes: list[int] = field(default_factory=lambda: [64, 32])  # one a step, in turn
         views_per_mesh: int = 120
@@ -45,8 +46,8 @@ class MeshViewDataModule(pl.LightningDataModule):
         def __post_init__(self) -> None:
             if self.nouns not in ("all", "core"):
                 raise ValueError(f"nouns={self.nouns!r} is unknown; choose all or core")
-            for name in ("batch_size", "views_per_mesh"):
-                if getattr(self, name) < 1:
+            for name in ("batch_size", "views_per_mesh", "noun_count"):
+                if getattr(self, name) is not None and getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)} must be positive")
 
     def __init__(self, cfg: Config, seed: int = 0) -> None:
@@ -67,7 +68,8 @@ class MeshViewDataModule(pl.LightningDataModule):
     @property
     def nouns(self) -> list[str]:
         """The nouns that are trained on."""
-        return all_nouns(self.assets) if self.cfg.nouns == "all" else core_nouns(self.assets)
+        nouns = all_nouns(self.assets) if self.cfg.nouns == "all" else core_nouns(self.assets)
+        return nouns[: self.cfg.noun_count]
 
     @property
     def sampler(self) -> ViewSampler:
