@@ -41,11 +41,7 @@ class ImageFolderDataModule(ImageBatches):
         """Images below the root, sorted. Raises ValueError where there are none."""
         if not self.cfg.root:
             raise ValueError("data.root is not set; give the folder of images: data.root=PATH")
-        paths = sorted(p for p in Path(self.cfg.root).rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not paths:
-            kinds = ", ".join(SUFFIXES)
-            raise ValueError(f"data.root={self.cfg.root!r} holds no images ({kinds}); give another folder")
-        return paths
+        return image_paths(Path(self.cfg.root), "data.root")
 
     def batch(self, step: int) -> ImageBatch:
         """Random images, each in a random crop."""
@@ -60,8 +56,20 @@ class ImageFolderDataModule(ImageBatches):
         return self._images[path]
 
 
-def read_image(path: Path, short_side: int) -> Float[Tensor, "3 H W"]:
-    """An image in [-1, 1], transparent parts on white, its shorter side resized. Raises ValueError if it is none."""
+def image_paths(root: Path, setting: str) -> list[Path]:
+    """Images below a folder, sorted, or the one image that ``root`` is. Raises ValueError where there are none."""
+    paths = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        kinds = ", ".join(SUFFIXES)
+        raise ValueError(f"{setting}={str(root)!r} holds no images ({kinds}); give another folder")
+    return paths
+
+
+def read_image(path: Path, short_side: int | None = None) -> Float[Tensor, "3 H W"]:
+    """An image in [-1, 1], transparent parts on white, its shorter side resized; null keeps its size.
+
+    Raises ValueError if it is none.
+    """
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
@@ -71,9 +79,11 @@ def read_image(path: Path, short_side: int) -> Float[Tensor, "3 H W"]:
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
     flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    scale = short_side / min(flat.size)
-    width, height = (max(short_side, round(side * scale)) for side in flat.size)
-    pixels = np.array(flat.resize((width, height), Image.Resampling.LANCZOS), dtype=np.float32)
+    if short_side is not None:
+        scale = short_side / min(flat.size)
+        width, height = (max(short_side, round(side * scale)) for side in flat.size)
+        flat = flat.resize((width, height), Image.Resampling.LANCZOS)
+    pixels = np.array(flat, dtype=np.float32)
     return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1.0
 
 

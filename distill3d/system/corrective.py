@@ -19,15 +19,14 @@ from distill3d.guidance.corrective.picture import draw_report, loss_lines, spect
 from distill3d.guidance.corrective.training import corrective_losses, identity, losses_by_time
 from distill3d.prior.base import DiffusionPrior, PromptEncoder
 from distill3d.prior.loader import load_prompt_encoder
-from distill3d.prior.sampling import ddim_sample
 from distill3d.registry import find, register
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled, check_schedule
 from distill3d.system.model_training import ModelTraining
+from distill3d.system.prior_samples import draw_samples
 from distill3d.types import PromptEmbedding
 
 log = logging.getLogger(__name__)
-SAMPLING_BATCH = 32
 VALIDATION_IMAGES = 64
 
 
@@ -60,7 +59,7 @@ class CorrectiveSystem(ModelTraining):
         """Load the prior, have it sampled where the data asks for it, and make the networks."""
         self._load_prior()
         if hasattr(data, "fill"):
-            data.fill(self._samples(data))
+            data.fill(draw_samples(self.prior, self.embed, data, self.seed))
         first = next(iter(data.train_dataloader()))
         x = self.images(first)
         sigma_data = round(float((x - x.mean((2, 3), keepdim=True)).square().mean().sqrt()), 4)
@@ -104,18 +103,6 @@ class CorrectiveSystem(ModelTraining):
         images = batch.images.to(self.prior.device)
         with torch.no_grad():
             return images if getattr(batch, "encoded", False) else self.prior.encode(0.5 * images + 0.5)
-
-    def _samples(self, data: Any) -> Tensor:
-        """The prior's samples that a `PriorSamplesDataModule` asks for."""
-        cfg, captions, generator = data.cfg, data.captions(), rng("data", self.seed, step=-1)
-        parts = []
-        for start in range(0, cfg.count, SAMPLING_BATCH):
-            text = self.embed(captions[start : start + SAMPLING_BATCH])
-            empty = self.embed([""] * len(text))
-            settings = (cfg.image_size, empty, cfg.guidance_scale, cfg.sampling_steps)
-            parts.append(ddim_sample(self.prior, text, generator, *settings))
-            log.info("sampled %d of %d images of the prior", min(start + SAMPLING_BATCH, cfg.count), cfg.count)
-        return torch.cat(parts)
 
     def _native_size(self, batch: Any, data: Any) -> int:
         """The prior's native size, in pixels, that the images have."""

@@ -1,0 +1,82 @@
+"""One picture to make or to start from: a file, or only a size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from distill3d.data.image_folder import read_image
+from distill3d.registry import register
+
+
+@register("data", "image-datamodule")
+class ImageDataModule(pl.LightningDataModule):
+    """One picture: a file to start from, or a size.
+
+    image: the file; width and height, in pixels: what it is resized to; null keeps its own size, or its shape where
+        one of the two is given. Without a file they are the size to make; null is the prior's.
+    batch_size: views of each picture a step, each with a time and a noise of its own.
+    """
+
+    @dataclass
+    class Config:
+        image: str | None = None
+        width: int | None = None
+        height: int | None = None
+        batch_size: int = 1
+
+        def __post_init__(self) -> None:
+            for name in ("width", "height", "batch_size"):
+                value = getattr(self, name)
+                if value is not None and value < 1:
+                    raise ValueError(f"{name}={value} must be positive")
+
+    def __init__(self, cfg: Config, seed: int = 0) -> None:
+        super().__init__()
+        self.cfg, self.seed = cfg, seed
+
+    def picture(self) -> Float[Tensor, "3 H W"] | None:
+        """The file in [0, 1], in its own size; None without one. Raises ValueError if it cannot be read."""
+        if self.cfg.image is None:
+            return None
+        if not Path(self.cfg.image).is_file():
+            raise ValueError(f"data.image={self.cfg.image!r} is no file; give a picture")
+        return 0.5 * read_image(Path(self.cfg.image)) + 0.5
+
+    def resized(self, picture: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 h w"]:
+        """A picture in the size that is asked for."""
+        size = self.size(*picture.shape[-2:])
+        if size == tuple(picture.shape[-2:]):
+            return picture
+        return F.interpolate(picture[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width asked for, where nothing else is said those given here."""
+        if self.cfg.height is not None and self.cfg.width is not None:
+            return self.cfg.height, self.cfg.width
+        if self.cfg.height is not None:
+            return self.cfg.height, max(1, round(width * self.cfg.height / height))
+        if self.cfg.width is not None:
+            return max(1, round(height * self.cfg.width / width)), self.cfg.width
+        return height, width
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(_Steps(), batch_size=None)
+
+
+class _Steps(IterableDataset):
+    """Numbers without end: what is seen in a step, the system draws when its step has come."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        step = torch.zeros((), dtype=torch.long)
+        while True:
+            yield step
+            step = step + 1
