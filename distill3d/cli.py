@@ -20,6 +20,8 @@ examples:
   python launch.py --config dreamfusion.yaml
   python launch.py --config dreamfusion.yaml --train system.prompt_processor.prompt="a pineapple" seed=3
   python launch.py --config dreamfusion.yaml data.batch_size=2 trainer.max_steps=2000 system.guidance_type=sds
+  python launch.py --config dreamfusion.yaml --train --sweep system.guidance_type=sds,lmc-sds seed=0:2:1
+  python launch.py --evaluate outputs/NAME/TRIAL
   python launch.py --config outputs/NAME/TRIAL/configs/parsed.yaml --train  resume=outputs/NAME/TRIAL/ckpts/last.ckpt
   python launch.py --config outputs/NAME/TRIAL/configs/parsed.yaml --export resume=outputs/NAME/TRIAL/ckpts/last.ckpt
 
@@ -54,7 +56,7 @@ def parse(arguments: Sequence[str]) -> tuple[Request, argparse.Namespace]:
         config=given.config,
         overrides=tuple(given.settings),
         argv=("launch.py", *arguments),
-        options={name: getattr(given, name) for verb in table.values() for name in verb.options},
+        options={name: vars(given)[name] for verb in table.values() for name in (*verb.options, *verb.flags)},
     )
     verb = table[request.verb]
     if verb.metavar:
@@ -113,7 +115,9 @@ def _parser(table: dict[str, Verb]) -> argparse.ArgumentParser:
         else:
             group.add_argument(f"--{verb.name}", action="store_true", help=verb.summary)
         for name, text in verb.options.items():
-            group.add_argument(f"--{name}", metavar="VALUE", help=text)
+            group.add_argument(f"--{name}", dest=name, metavar="VALUE", help=text)
+        for name, text in verb.flags.items():
+            group.add_argument(f"--{name}", dest=name, action="store_true", help=text)
     parser.add_argument(
         "--list", action="store_true", help="print the registered types, one line each, and the configs"
     )

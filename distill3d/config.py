@@ -10,13 +10,22 @@ from typing import Any
 
 from distill3d.aliases import translate
 from distill3d.config_check import ConfigError, build, coerce, nearest
-from distill3d.config_files import escape_texts, find_config, merge, missing_settings, origin, read_layers, settings
+from distill3d.config_files import (
+    Layer,
+    escape_texts,
+    find_config,
+    merge,
+    missing_settings,
+    origin,
+    read_layers,
+    settings,
+)
 from distill3d.config_types import prune
 from distill3d.names import safe_name
 from distill3d.resolvers import resolve
 from distill3d.yaml_text import is_text_key
 
-__all__ = ["ConfigError", "Experiment", "build", "find_config", "load"]
+__all__ = ["ConfigError", "Experiment", "build", "find_config", "load", "load_layers"]
 
 
 @dataclass
@@ -63,9 +72,14 @@ def load(config: str | Path, overrides: Sequence[str] = (), check: bool = True) 
 
     Raises ConfigError in one line that says which setting is wrong, what is expected, and where it was given.
     """
-    raw, origins = merge(read_layers(config, overrides))
+    return load_layers(read_layers(config, overrides), find_config(config), check)
+
+
+def load_layers(layers: Sequence[Layer], path: Path, check: bool = True) -> Loaded:
+    """`load`, from layers that were read before."""
+    raw, origins = merge(layers)
     try:
-        experiment = _experiment(copy.deepcopy(raw), find_config(config).stem)
+        experiment = _experiment(copy.deepcopy(raw), path.stem)
         if check:
             from distill3d.config_whole import check_experiment  # imports Lightning, so only where it is needed
 
@@ -73,7 +87,7 @@ def load(config: str | Path, overrides: Sequence[str] = (), check: bool = True) 
     except ConfigError as error:
         source = origin(error.setting, origins)
         raise ConfigError(f"{error} [{source}]" if source else str(error), error.setting) from error
-    return Loaded(experiment, raw, find_config(config))
+    return Loaded(experiment, raw, path)
 
 
 def _experiment(content: dict[str, Any], file_name: str) -> Experiment:
@@ -105,6 +119,8 @@ def _check_names(content: dict[str, Any]) -> None:
     """A top-level key that does not exist is often one from further down, so look there too."""
     valid = Experiment.__dataclass_fields__
     for key in content:
+        if key == "sweep":
+            raise ConfigError("sweep: this config describes many runs; add --sweep to the command", "sweep")
         if key not in valid:
             deeper = next((name for name in settings(content) if name.endswith(f".{key}")), None)
             hint = f"did you mean {deeper!r}?" if deeper else nearest(str(key), valid)

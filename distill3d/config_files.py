@@ -16,7 +16,7 @@ from distill3d.yaml_text import MISSING, escape, is_text_key, parse_value, parse
 
 PROJECT = Path(__file__).resolve().parents[1]
 # names and paths: taken verbatim from the command line, but their interpolations still count
-_NAME_KEYS = {"name", "tag", "description", "timestamp", "exp_root_dir", "resume"}
+NAME_KEYS = {"name", "tag", "description", "timestamp", "exp_root_dir", "resume"}
 _OVERRIDE = re.compile(r"(?P<key>\w[\w-]*(?:\.\w[\w-]*)*)=(?P<text>.*)", re.DOTALL)
 
 
@@ -54,7 +54,7 @@ def parse_override(argument: str) -> Layer:
         raise ConfigError(f"argument {argument!r} is not a setting; write it as key=value, such as data.batch_size=2")
     path, text = match["key"].split("."), match["text"]
     try:
-        if path[-1] in _NAME_KEYS and len(path) == 1 and text not in ("null", "None"):
+        if path[-1] in NAME_KEYS and len(path) == 1 and text not in ("null", "None"):
             value: Any = text
         else:
             value = parse_value(path[-1], text)

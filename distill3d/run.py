@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from distill3d.logs import log_to_file
 from distill3d.registry import find
 from distill3d.system.callbacks import trainer_callbacks, trainer_loggers
 from distill3d.system.checkpoint import read_checkpoint
-from distill3d.trial import Trial, begin_trial, trial_of
+from distill3d.trial import Trial, begin_trial, trial_of, write_text
 from distill3d.verbs import Request
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,9 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
     assert request.config is not None  # the command line sees to it
     loaded = load(request.config, request.overrides)
     experiment = loaded.experiment
+    system_class: Any = find("system", experiment.system_type, "system_type")
+    if request.verb == "test" and hasattr(system_class, "report"):
+        needs_checkpoint = False  # it measures finished weights, not a checkpoint of this trial
     if needs_checkpoint and experiment.resume is None:
         raise ConfigError(f"--{request.verb} needs a checkpoint: resume={_suggestion(loaded.path)}", "resume")
     set_threads()
@@ -75,6 +79,8 @@ def train(run: Run) -> None:
         run.trainer.test(run.system, datamodule=run.data, verbose=False)
     if hasattr(run.system, "export") and run.trainer.is_global_zero:
         run.system.export(strict=False)
+    if run.trainer.is_global_zero:
+        _mark_finished(run)
     log.info("done: %s", run.trial.root)
 
 
@@ -85,7 +91,11 @@ def validate(run: Run) -> None:
 
 
 def test(run: Run) -> None:
-    """The turntable of a checkpoint."""
+    """The turntable of a checkpoint; for a system that trains a model of the project, its report."""
+    if hasattr(run.system, "report"):
+        run.system.report(run.data)
+        log.info("done: %s", run.trial.save)
+        return
     run.trainer.test(run.system, datamodule=run.data, ckpt_path=run.checkpoint, verbose=False, weights_only=True)
     log.info("done: %s", run.trial.save)
 
@@ -101,6 +111,17 @@ def export(run: Run) -> None:
     run.system.to(run.trainer.strategy.root_device).eval()
     run.system.export()
     log.info("done: %s", run.trial.save)
+
+
+def _mark_finished(run: Run) -> None:
+    """Say in metrics.json, last of all, that the run is over; one that was interrupted is not."""
+    path, trainer = run.trial.root / "metrics.json", run.trainer
+    if not path.is_file():
+        return
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    timed = run.experiment.trainer.get("max_time") is not None
+    metrics["finished"] = timed or trainer.global_step >= trainer.max_steps or bool(metrics.get("diverged"))
+    write_text(path, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
 
 
 def _trainer_settings(experiment: Experiment) -> dict[str, Any]:

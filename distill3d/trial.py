@@ -119,10 +119,11 @@ def _write_snapshots(trial: Trial, loaded: Loaded) -> None:
         if path.exists() and path.read_text(encoding="utf-8") != text:
             number = len(list(trial.configs.glob(f"{name}-*.yaml"))) + 1
             shutil.copyfile(path, trial.configs / f"{name}-{number}.yaml")
-        _write_text(path, text)
+        write_text(path, text)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write beside, then rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-NAMES = ("train", "validate", "test", "export")  # the order in --help; the first is the default
+NAMES = ("train", "validate", "test", "export", "sweep", "evaluate")  # the order in --help; the first is the default
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Verb:
     metavar: str | None = None
     accompanies: tuple[str, ...] = ()  # verbs that may be given beside this one, which then decides
     options: dict[str, str] = field(default_factory=dict)  # further options with a value: name -> help
+    flags: dict[str, str] = field(default_factory=dict)  # further options without one
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Request:
     config: str | None
     overrides: tuple[str, ...]
     argument: str | None = None  # the verb's own
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)  # of all verbs: text or None, True or False for flags
     argv: tuple[str, ...] = ()
 
 

@@ -1,0 +1,133 @@
+"""--evaluate: from a folder to figures, comparisons, and a report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill3d.config import build
+from distill3d.config_files import merge, parse_override
+from distill3d.evaluate.collect import Entry, collect
+from distill3d.evaluate.judges import ImageTextJudge, choose_judge
+from distill3d.evaluate.report import Report, Run, write_report
+from distill3d.evaluate.samples import ReferenceSamples, write_strip
+from distill3d.evaluate.scene import Scene, load_scene, render_views
+from distill3d.evaluate.scene_report import (
+    against_samples,
+    picture_figures,
+    read_json,
+    resized,
+    run_figures,
+    scene_figures,
+)
+from distill3d.evaluate.settings import EvaluateSettings
+from distill3d.sweep.folder import read_metrics
+from distill3d.trial import write_text
+
+log = logging.getLogger(__name__)
+
+OUT = "evaluation"
+
+
+@dataclass
+class Evaluator:
+    """Evaluates trials one after the other; judges and samples are made when the first trial needs them."""
+
+    settings: EvaluateSettings
+    samples: ReferenceSamples
+    captions: list[str]
+    judges: dict[str, ImageTextJudge | None] = field(default_factory=dict)
+
+    def run(self, entry: Entry) -> Run:
+        """The figures of one trial; what cannot be evaluated says why, and costs no other trial."""
+        run = Run(entry, run_figures(read_metrics(entry.trial)))
+        if entry.status not in ("done", "diverged") and not (entry.trial / "ckpts" / "last.ckpt").is_file():
+            run.error = entry.error or f"{entry.trial} is not finished"
+            return run
+        try:
+            self._scene(load_scene(entry.trial), run)
+        except (ValueError, OSError, RuntimeError) as error:
+            run.error = " ".join(str(error).split()) or type(error).__name__
+            log.warning("%s: %s", entry.trial, run.error)
+        return run
+
+    def _scene(self, scene: Scene, run: Run) -> None:
+        if not scene.can_turn:
+            run.error = "no scene to look at from all sides: only its cost is compared"
+            return
+        judge = self.judge(scene)
+        run.judge = judge.name if judge else None
+        folder = run.entry.trial / OUT
+        key = self._key(scene, run.judge)
+        known = read_json(folder / "figures.json")
+        names = ("color.png", "textureless.png")
+        if known is None or known.get("key") != key or self.settings.again or not _all_exist(folder, names):
+            known = {"key": key, "figures": self._figures(scene, judge, folder)}
+            write_text(folder / "figures.json", json.dumps(known, indent=2) + "\n")
+        run.figures = {**known["figures"], **run.figures}
+        run.pictures = {name.removesuffix(".png"): folder / name for name in names}
+
+    def _figures(self, scene: Scene, judge: ImageTextJudge | None, folder: Path) -> dict[str, float | None]:
+        views = render_views(scene, self.settings.views, self.settings.size, self.settings.batch_size)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_strip(folder / "color.png", views.color)
+        write_strip(folder / "textureless.png", views.textureless)
+        figures = scene_figures(views, scene.prompt, judge, self.captions)
+        samples = self.samples(scene)
+        if samples is not None:
+            own = picture_figures(resized(views.color, samples.shape[-1]))
+            figures.update(against_samples(own, samples))
+        return {name: finite(value) for name, value in figures.items()}
+
+    def judge(self, scene: Scene) -> ImageTextJudge | None:
+        return self.judge_for(scene.prior)
+
+    def judge_for(self, prior: str) -> ImageTextJudge | None:
+        """One judge for each prior; a named one judges all."""
+        key = prior if self.settings.judge == "auto" else ""
+        if key not in self.judges:
+            self.judges[key] = choose_judge(self.settings.judge, prior)
+        return self.judges[key]
+
+    def _key(self, scene: Scene, judge: str | None) -> str:
+        stat = scene.checkpoint.stat()
+        content = [stat.st_size, stat.st_mtime_ns, judge, self.captions, asdict(self.settings)]
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
+
+
+def evaluate_folder(folder: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Evaluate a trial, a sweep or an experiment, and return the report's folder.
+
+    Raises ConfigError for a wrong setting or a folder without trials.
+    """
+    folder = Path(folder)
+    given: dict[str, Any] = merge([parse_override(argument) for argument in overrides])[0]
+    settings = build(EvaluateSettings, given)
+    entries = collect(folder)
+    out = folder / OUT
+    captions = sorted({entry.prompt for entry in entries if entry.prompt})
+    evaluator = Evaluator(settings, ReferenceSamples(out, settings.samples), captions)
+    if settings.judge != "auto":
+        evaluator.judge_for("")  # a wrong name is told before anything is rendered
+    runs = []
+    for number, entry in enumerate(entries, 1):
+        log.info("evaluating %d of %d: %s %s seed %d", number, len(entries), entry.prompt, entry.label, entry.seed)
+        runs.append(evaluator.run(entry))
+    write_report(Report(folder.resolve().name, settings, runs), out)
+    log.info("done: %s", out / "report.html")
+    return out
+
+
+def finite(value: float | None) -> float | None:
+    """None for what is not a number: a diverged scene has such figures, and JSON does not."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _all_exist(folder: Path, names: Sequence[str]) -> bool:
+    return all((folder / name).is_file() for name in names)

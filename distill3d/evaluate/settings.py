@@ -1,0 +1,23 @@
+"""Settings of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """``python launch.py --evaluate FOLDER views=8 size=128 judge=auto``."""
+
+    views: int = 8  # equally spaced in azimuth
+    size: int = 128  # of the renders, in pixels
+    judge: str = "auto"  # or none, embedded, a folder, a CLIP of the Hub, open_clip:MODEL:WEIGHTS
+    samples: int = 4  # of the embedded prior, for each prompt: what saturation and sharpness are compared with; 0: none
+    batch_size: int = 4
+    again: bool = False  # also where figures of the same checkpoint and settings exist
+    resamples: int = 2000  # of the bootstrap
+
+    def __post_init__(self) -> None:
+        for name, least in (("views", 1), ("size", 16), ("samples", 0), ("batch_size", 1), ("resamples", 100)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")

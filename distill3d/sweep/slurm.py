@@ -1,0 +1,42 @@
+"""A sweep as a Slurm job array: one script, one task for each open run."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill3d.sweep.child import LAUNCH
+from distill3d.sweep.folder import SweepFolder
+
+
+def slurm_script(folder: SweepFolder, run_ids: Sequence[str], jobs: int | None = None, python: str = "") -> str:
+    """The text of the script. ``jobs`` limits how many run at once. Resources are the user's to add."""
+    root, limit = folder.root.resolve(), f"%{jobs}" if jobs else ""
+    ids = " ".join(run_ids)
+    child = f"{shlex.quote(python or sys.executable)} -m distill3d.sweep.child {shlex.quote(str(root))}"
+    return f"""#!/bin/bash
+#SBATCH --job-name=sweep-{folder.root.name}
+#SBATCH --array=0-{len(run_ids) - 1}{limit}
+#SBATCH --output={root}/logs/slurm-%a.txt
+#SBATCH --signal=TERM@60
+# Add what your cluster asks for, such as:
+#   #SBATCH --time=01:00:00
+#   #SBATCH --gres=gpu:1
+runs=({ids})
+export OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-1}}"
+cd {shlex.quote(str(Path.cwd()))} || exit 1
+export PYTHONPATH={shlex.quote(str(LAUNCH.parent))}"${{PYTHONPATH:+:$PYTHONPATH}}"
+exec {child} "${{runs[$SLURM_ARRAY_TASK_ID]}}"
+"""
+
+
+def write_slurm(folder: SweepFolder, run_ids: Sequence[str], jobs: int | None = None) -> Path:
+    """Write sweep.slurm into the sweep's folder, and return its path."""
+    from distill3d.trial import write_text
+
+    (folder.root / "logs").mkdir(parents=True, exist_ok=True)
+    path = folder.root / "sweep.slurm"
+    write_text(path, slurm_script(folder, run_ids, jobs))
+    return path
