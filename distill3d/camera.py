@@ -46,7 +46,8 @@ def look_at(
 ) -> Float[Tensor, "B 4 4"]:
     """Camera-to-world matrices in the OpenGL convention; the view direction maps to -z.
 
-    Straight above or below the target, where ``up`` says nothing, the top of the image is the side away from the front.
+    Straight above the target, where ``up`` says nothing, the top of the image is the side away from the front; straight
+    below it is the front.
     """
     backward = torch.nn.functional.normalize(position - target, dim=-1)
     right = torch.linalg.cross(up, backward, dim=-1)

@@ -75,7 +75,7 @@ class Light:
 
 @dataclass(frozen=True)
 class RaySamples:
-    """Intervals along flattened rays, packed: sample i lies on ray ``ray_index[i]``, sorted by ray, then by distance."""
+    """Intervals along flattened rays, packed: sample i lies on ray ``ray_index[i]``; sorted by ray, then distance."""
 
     ray_index: Int[Tensor, "samples"]
     t_start: Float[Tensor, "samples"]
@@ -180,7 +180,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class GuidanceInput:
-    """What a guidance sees. ``x`` is the encoded render and may carry a graph; ``source`` is the encoded original of an edit."""
+    """What a guidance sees. ``x``, the encoded render, may carry a graph; ``source`` is the encoded original of an edit."""
 
     x: Float[Tensor, "B C h w"]
     texts: Mapping[str, PromptEmbedding]  # role -> B rows
