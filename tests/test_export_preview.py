@@ -36,7 +36,7 @@ def test_the_mesh_looks_like_the_scene_and_the_sheet_has_three_rows():
     data, figures = preview(letter(True), CAMERAS, views)
     sheet = np.asarray(Image.open(io.BytesIO(data)))
     assert sheet.shape == (3 * 48, 4 * 48, 3)
-    assert figures["mesh_psnr"] > 25.0 and figures["mesh_silhouette_overlap"] > 0.9
+    assert figures["mesh_psnr"] > 25.0 and figures["mesh_silhouette_overlap"] > 0.85
     assert 15.0 < figures["mesh_psnr_foreground"] < figures["mesh_psnr"]
     scene = np.concatenate(list(views.rgb.permute(0, 2, 3, 1).numpy()), axis=1)
     np.testing.assert_allclose(sheet[:48] / 255.0, scene.clip(0.0, 1.0), atol=0.5 / 255.0 + 1e-6)

@@ -109,9 +109,9 @@ class MeshExporter:
         Raises EmptySurfaceError (a ValueError) where the scene has no surface, OSError where it cannot write.
         """
         cfg, clock = self.cfg, Stopwatch()
-        found = find_surface(renderer, self._surface_settings(SceneField.of(renderer)))
+        found = find_surface(renderer, self.surface_settings(SceneField.of(renderer)))
         clock.lap("seconds_surface")
-        asset, figures = self._colored(found, {"version": __version__, **metadata})
+        asset, figures = self.colored(found, {"version": __version__, **metadata})
         clock.lap("seconds_color")
         contents = WRITERS[cfg.fmt](asset, cfg.save_name)
         if cfg.viewer:
@@ -124,7 +124,8 @@ class MeshExporter:
         log.info("wrote %s to %s", ", ".join(path.name for path in files), out_dir)
         return ExportResult(files, found.figures | figures | clock.laps)
 
-    def _surface_settings(self, scene: SceneField) -> SurfaceSettings:
+    def surface_settings(self, scene: SceneField) -> SurfaceSettings:
+        """The settings, and those that the geometry keeps where the exporter has none."""
         cfg = self.cfg
         threshold = cfg.threshold if cfg.threshold is not None else _threshold(scene.setting("isosurface_threshold"))
         return SurfaceSettings(
@@ -139,7 +140,7 @@ class MeshExporter:
             view_size=cfg.view_size,
         )
 
-    def _colored(self, found: FoundSurface, metadata: dict[str, str]) -> tuple[Asset, dict[str, float | int | str]]:
+    def colored(self, found: FoundSurface, metadata: dict[str, str]) -> tuple[Asset, dict[str, float | int | str]]:
         """The asset with vertex colours, or cut into charts with a baked texture."""
         cfg, surface = self.cfg, found.surface
         normals = vertex_normals(surface)
