@@ -17,8 +17,9 @@ from distill3d.export.viewer import PARTS, viewer_html
 FLAGS = (
     *("--headless", "--no-sandbox", "--no-first-run", "--disable-quic", "--disable-sync", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
-    *("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--window-size=480,360", "--virtual-time-budget=1500"),
+    *("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--window-size=480,360"),
 )
+BUDGETS_MS = (1500, 6000, 24000)  # virtual time; textures are decoded in real time, which a busy machine has less of
 BACKGROUND = (236, 239, 241)
 
 
@@ -30,11 +31,22 @@ def chromium() -> str:
     return found
 
 
-def run(chromium: str, tmp_path, *arguments: str) -> str:
-    command = [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *arguments]
+def run(chromium: str, tmp_path, *arguments: str, budget_ms: int = BUDGETS_MS[1]) -> str:
+    profile, budget = f"--user-data-dir={tmp_path / 'profile'}", f"--virtual-time-budget={budget_ms}"
+    command = [chromium, *FLAGS, profile, budget, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
+
+
+def dom_of(chromium: str, tmp_path, page) -> str:
+    """The page's DOM once it has said whether the mesh could be read."""
+    dom = ""
+    for budget_ms in BUDGETS_MS:
+        dom = run(chromium, tmp_path, "--dump-dom", page.as_uri(), budget_ms=budget_ms)
+        if 'data-state="ready"' in dom or 'data-state="failed"' in dom:
+            break
+    return dom
 
 
 def picture(chromium: str, tmp_path, page, look: str) -> np.ndarray:
@@ -81,7 +93,7 @@ def test_a_browser_shows_the_mesh(chromium, tmp_path, textured):
 def test_the_page_says_what_it_shows(chromium, tmp_path):
     page = tmp_path / "viewer.html"
     page.write_text(viewer_html(glb_bytes(letter(True)), {"prompt": "a <b> letter", "seed": "7"}), encoding="utf-8")
-    dom = run(chromium, tmp_path, "--dump-dom", page.as_uri())
+    dom = dom_of(chromium, tmp_path, page)
     assert 'data-state="ready"' in dom and "<title>a &lt;b&gt; letter</title>" in dom
     assert f"{len(letter(True).faces):,} triangles · seed 7" in dom
 
@@ -89,4 +101,4 @@ def test_the_page_says_what_it_shows(chromium, tmp_path):
 def test_a_broken_mesh_is_reported_on_the_page(chromium, tmp_path):
     page = tmp_path / "viewer.html"
     page.write_text(viewer_html(b"not a mesh", {"prompt": "x"}), encoding="utf-8")
-    assert "The mesh cannot be read" in run(chromium, tmp_path, "--dump-dom", page.as_uri()).split("<script")[0]
+    assert "The mesh cannot be read" in dom_of(chromium, tmp_path, page).split("<script")[0]
