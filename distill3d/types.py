@@ -180,7 +180,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class GuidanceInput:
-    """What a guidance sees. ``x``, the encoded render, may carry a graph; ``source`` is the encoded original of an edit."""
+    """What a guidance sees: ``x``, the encoded render, may carry a graph; ``source`` is an edit's original, encoded."""
 
     x: Float[Tensor, "B C h w"]
     texts: Mapping[str, PromptEmbedding]  # role -> B rows
