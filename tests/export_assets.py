@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from export_scenes import AnalyticGeometry, letter_f, smooth_colors
-from test_export_mesh import extracted
+from export_surfaces import extracted
 
 from distill3d.export.alignment import aligned
 from distill3d.export.asset import Asset

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from export_scenes import AnalyticGeometry, MarchingRenderer, box, letter_f, sphere, torus
-from test_export_mesh import extracted
+from export_surfaces import extracted
 
 from distill3d.export.alignment import aligned, isosurface_offset
 from distill3d.export.mesh import Surface, face_normals

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -90,6 +91,19 @@ def test_an_empty_scene_is_explained_and_nothing_is_written(tmp_path, threshold)
     with pytest.raises(EmptySurfaceError, match=r"empty.*system.exporter.threshold.*density quantiles: 0% 0"):
         exporter(threshold=threshold).export(empty, tmp_path / "out", METADATA)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_scene_that_no_view_shows_is_empty(tmp_path):
+    scene = letter_scene()
+    render = scene.render
+
+    def transparent(*args, **kwargs):
+        output = render(*args, **kwargs)
+        return replace(output, opacity=0.3 * output.opacity)
+
+    scene.render = transparent
+    with pytest.raises(EmptySurfaceError, match=r"no view is opaque anywhere, at most 0\.3"):
+        exporter().export(scene, tmp_path, METADATA)
 
 
 def test_a_full_scene_is_explained(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_export_mesh import CUBE, joined, moved
+from export_surfaces import CUBE, joined, moved
 
 from distill3d.export.grid import DensityGrid
 from distill3d.export.isosurface import extract_isosurface

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from export_scenes import AnalyticGeometry, smooth_colors, torus
-from test_export_mesh import extracted
+from export_surfaces import extracted
 
 from distill3d.export.mesh import Surface, decimated, face_normals, vertex_normals
 from distill3d.export.query import SceneField

@@ -105,9 +105,7 @@ def object_box(field: SceneField, threshold: float | None) -> Box:
         check_not_degenerate(grid, 0.0)
     box = opaque_box(grid) if threshold is None else level_box(grid, threshold)
     if box is None:
-        tried = (
-            "no threshold gives a surface: nothing is opaque" if threshold is None else f"no density > {threshold:g}"
-        )
+        tried = "nothing is opaque" if threshold is None else f"no density > {threshold:g}"
         raise EmptySurfaceError(
             f"the scene is empty ({tried}); set system.exporter.threshold below the largest density, or train longer; "
             f"density quantiles: {describe_quantiles(grid)}"
@@ -131,7 +129,13 @@ def _level(
 ) -> tuple[float, dict[str, float | int | str]]:
     if threshold is not None:
         return threshold, {"threshold": threshold}
-    choice = choose_threshold(grid, cameras, views.opacity[:, 0].cpu() > 0.5)
+    opaque = views.opacity[:, 0].cpu() > 0.5
+    if not bool(opaque.any()):
+        raise EmptySurfaceError(
+            f"the scene is empty (no view is opaque anywhere, at most {float(views.opacity.max()):.2g}); train longer, "
+            f"or give system.exporter.threshold; density quantiles: {describe_quantiles(grid)}"
+        )
+    choice = choose_threshold(grid, cameras, opaque)
     tried = ", ".join(f"{c:.3g}: {a:.3f}" for c, a in zip(choice.candidates, choice.agreements, strict=True))
     log.info("threshold %.4g chosen by silhouettes (density: agreement): %s", choice.threshold, tried)
     return choice.threshold, {"threshold": choice.threshold, "silhouette_agreement": choice.agreement}
