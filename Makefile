@@ -39,6 +39,6 @@ clean:
 	$(BIN)/python -m pip install --no-deps -e .
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-ray.txt
 	$(BIN)/python -m pip install -r requirements-dev.txt
 	touch $@

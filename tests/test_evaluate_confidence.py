@@ -40,7 +40,7 @@ def test_two_prompts_have_no_interval():
 
 
 def test_the_interval_holds_the_truth_about_as_often_as_it_says():
-    """Prompts differ by a deviation of 1, seeds by .5; the truth is 0. The bootstrap of 20 prompts is a little short."""
+    """Prompts differ by a deviation of 1, seeds by .5; the truth is 0. With 20 prompts it is a little short."""
     generator = np.random.default_rng(1)
     hits = 0
     for trial in range(200):

@@ -13,7 +13,9 @@ from typing import Any
 
 from distill3d.config import build
 from distill3d.config_files import merge, parse_override
+from distill3d.device import choose_accelerator
 from distill3d.evaluate.collect import Entry, collect
+from distill3d.evaluate.final_pictures import FinalPictures, final_figures, final_pictures
 from distill3d.evaluate.judges import ImageTextJudge, choose_judge
 from distill3d.evaluate.report import Report, Run, write_report
 from distill3d.evaluate.samples import ReferenceSamples, write_strip
@@ -42,6 +44,7 @@ class Evaluator:
     settings: EvaluateSettings
     samples: ReferenceSamples
     captions: list[str]
+    device: str = "cpu"
     judges: dict[str, ImageTextJudge | None] = field(default_factory=dict)
 
     def run(self, entry: Entry) -> Run:
@@ -51,37 +54,43 @@ class Evaluator:
             run.error = entry.error or f"{entry.trial} is not finished"
             return run
         try:
-            self._scene(load_scene(entry.trial), run)
+            self._scene(load_scene(entry.trial, self.device), run)
         except (ValueError, OSError, RuntimeError) as error:
             run.error = " ".join(str(error).split()) or type(error).__name__
             log.warning("%s: %s", entry.trial, run.error)
         return run
 
     def _scene(self, scene: Scene, run: Run) -> None:
-        if not scene.can_turn:
-            run.error = "no scene to look at from all sides: only its cost is compared"
+        final = None if scene.can_turn else final_pictures(scene.trial, self.settings.size)
+        if final is None and not scene.can_turn:
+            run.error = "neither a scene nor pictures: only its cost is compared"
             return
         judge = self.judge(scene)
         run.judge = judge.name if judge else None
         folder = run.entry.trial / OUT
         key = self._key(scene, run.judge)
         known = read_json(folder / "figures.json")
-        names = ("color.png", "textureless.png")
+        names = ("color.png", "textureless.png") if final is None else ("color.png",)
         if known is None or known.get("key") != key or self.settings.again or not _all_exist(folder, names):
-            known = {"key": key, "figures": self._figures(scene, judge, folder)}
+            known = {"key": key, "figures": self._figures(scene, final, judge, folder)}
             write_text(folder / "figures.json", json.dumps(known, indent=2) + "\n")
         run.figures = {**known["figures"], **run.figures}
         run.pictures = {name.removesuffix(".png"): folder / name for name in names}
 
-    def _figures(self, scene: Scene, judge: ImageTextJudge | None, folder: Path) -> dict[str, float | None]:
-        views = render_views(scene, self.settings.views, self.settings.size, self.settings.batch_size)
+    def _figures(
+        self, scene: Scene, final: FinalPictures | None, judge: ImageTextJudge | None, folder: Path
+    ) -> dict[str, float | None]:
         folder.mkdir(parents=True, exist_ok=True)
-        write_strip(folder / "color.png", views.color)
-        write_strip(folder / "textureless.png", views.textureless)
-        figures = scene_figures(views, scene.prompt, judge, self.captions)
+        if final is None:
+            views = render_views(scene, self.settings.views, self.settings.size, self.settings.batch_size)
+            write_strip(folder / "textureless.png", views.textureless)
+            color, figures = views.color, scene_figures(views, scene.prompt, judge, self.captions)
+        else:
+            color, figures = final.images, final_figures(final, scene.prompt, judge, self.captions)
+        write_strip(folder / "color.png", color)
         samples = self.samples(scene)
         if samples is not None:
-            own = picture_figures(resized(views.color, samples.shape[-1]))
+            own = picture_figures(resized(color, samples.shape[-1]))
             figures.update(against_samples(own, samples))
         return {name: finite(value) for name, value in figures.items()}
 
@@ -112,7 +121,8 @@ def evaluate_folder(folder: str | Path, overrides: Sequence[str] = ()) -> Path:
     entries = collect(folder)
     out = folder / OUT
     captions = sorted({entry.prompt for entry in entries if entry.prompt})
-    evaluator = Evaluator(settings, ReferenceSamples(out, settings.samples), captions)
+    device = choose_accelerator(settings.device)
+    evaluator = Evaluator(settings, ReferenceSamples(out, settings.samples), captions, device)
     if settings.judge != "auto":
         evaluator.judge_for("")  # a wrong name is told before anything is rendered
     runs = []

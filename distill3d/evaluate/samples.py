@@ -28,29 +28,32 @@ class ReferenceSamples:
         """None if none are wanted, or the prior is not the embedded one, which alone is cheap to sample."""
         if not self.count or scene.prior != "embedded" or not scene.prompt:
             return None
-        key = hashlib.blake2b(f"{scene.prior}/{scene.prompt}/{self.count}".encode(), digest_size=6).hexdigest()
-        path = self.folder / f"samples-{key}.png"
-        if path.is_file():
-            return read_strip(path)
-        images = self._draw(scene)
-        if images is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_strip(path, images)
-        return images
-
-    def _draw(self, scene: Scene) -> Tensor | None:
-        from distill3d.prior.loader import PriorError, load_prior, load_prompt_encoder
-
         try:
-            if scene.prior not in self._samplers:
-                cfg = scene.system.make("prior").cfg
-                settings = SampleSettings(batch_size=8)
-                self._samplers[scene.prior] = make_sampler(load_prior(cfg), load_prompt_encoder(cfg), settings)
-        except (PriorError, OSError) as error:
+            return self._known_or_drawn(scene)
+        except (ValueError, OSError) as error:  # PriorError is a ValueError
             log.warning("no samples of the prior to compare with: %s", error)
             self.count = 0
             return None
-        return self._samplers[scene.prior]([scene.prompt] * self.count).clamp(0.0, 1.0)
+
+    def _known_or_drawn(self, scene: Scene) -> Float[Tensor, "B 3 H W"]:
+        from distill3d.prior.loader import model_identity
+
+        identity = model_identity(scene.system.make("prior").cfg)
+        key = hashlib.blake2b(f"{identity}/{scene.prompt}/{self.count}".encode(), digest_size=6).hexdigest()
+        path = self.folder / f"samples-{key}.png"
+        if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_strip(path, self._draw(scene, identity))
+        return read_strip(path)
+
+    def _draw(self, scene: Scene, identity: str) -> Float[Tensor, "B 3 H W"]:
+        from distill3d.prior.loader import load_prior, load_prompt_encoder
+
+        if identity not in self._samplers:
+            cfg = scene.system.make("prior").cfg
+            settings = SampleSettings(batch_size=8)
+            self._samplers[identity] = make_sampler(load_prior(cfg), load_prompt_encoder(cfg), settings)
+        return self._samplers[identity]([scene.prompt] * self.count).clamp(0.0, 1.0)
 
 
 def write_strip(path: Path, images: Float[Tensor, "B 3 H W"]) -> None:

@@ -27,6 +27,10 @@ class Scene:
     checkpoint: Path
 
     @property
+    def trial(self) -> Path:
+        return self.checkpoint.parents[1]
+
+    @property
     def prompt(self) -> str:
         return self.experiment.prompt
 

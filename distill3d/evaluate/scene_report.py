@@ -43,6 +43,7 @@ FIGURES: dict[str, Figure] = {
     "saturation_ratio": Figure("saturation / prior", 0, "saturation over that of samples of the prior: 1 is the same"),
     "colourfulness_ratio": Figure("colourfulness / prior", 0, "the same for colourfulness"),
     "high_frequency_ratio": Figure("high frequencies / prior", 0, "the same for high frequencies"),
+    "diversity": Figure("diversity", 0, "several pictures: mean of 1 - cosine over their pairs"),
     "opacity": Figure("opacity", 0, "mean over pixels"),
     "ssim": Figure("SSIM to source", 0, "edits: structural similarity to the original"),
     "source_distance": Figure("distance to source", 0, "edits: 1 - cosine to the original in the judge's features"),
@@ -61,18 +62,21 @@ def picture_figures(images: Float[Tensor, "B 3 H W"]) -> Figures:
     }
 
 
-def judged_figures(judge: ImageTextJudge, views: Views, prompt: str, captions: Sequence[str]) -> Figures:
-    """Retrieval, score, consistency and view words of one object. ``captions`` are what else it might show."""
+def agreement(judge: ImageTextJudge, embedded: Tensor, prompt: str, captions: Sequence[str]) -> Figures:
+    """R-Precision and score of embedded images."""
     texts = distractors_of(prompt, [*judge.captions, *captions])
     own = judge.embed_texts([prompt])[0]
     others = judge.embed_texts(texts) if texts else own.new_zeros(0, len(own))
-    result: Figures = {}
-    for suffix, images in (("", views.color), ("_shape", views.textureless)):
-        embedded = judge.embed_images(images)
-        result[f"r_precision{suffix}"] = r_precision(embedded, own, others)
-        result[f"score{suffix}"] = float((embedded @ own).mean())
-        if not suffix:
-            result["view_consistency"] = figures.view_consistency(embedded) if len(images) > 1 else None
+    return {"r_precision": r_precision(embedded, own, others), "score": float((embedded @ own).mean())}
+
+
+def judged_figures(judge: ImageTextJudge, views: Views, prompt: str, captions: Sequence[str]) -> Figures:
+    """Retrieval, score, consistency and view words of one object. ``captions`` are what else it might show."""
+    color = judge.embed_images(views.color)
+    result = agreement(judge, color, prompt, captions)
+    shape = agreement(judge, judge.embed_images(views.textureless), prompt, captions)
+    result.update({f"{name}_shape": value for name, value in shape.items()})
+    result["view_consistency"] = figures.view_consistency(color) if len(color) > 1 else None
     found = judge.view_words(views.color, prompt)
     result["view_accuracy"] = view_accuracy(found, views.words) if found else None
     result["janus"] = janus(found, views.words) if found else None
@@ -112,7 +116,7 @@ def run_figures(metrics: dict[str, Any]) -> Figures:
 
 def resized(images: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 h w"]:
     """As `torch.nn.functional.interpolate` with antialiasing; unchanged where the size is right."""
-    if images.shape[-1] == size:
+    if images.shape[-2:] == (size, size):
         return images
     return torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
 

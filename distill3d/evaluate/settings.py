@@ -14,6 +14,7 @@ class EvaluateSettings:
     judge: str = "auto"  # or none, embedded, a folder, a CLIP of the Hub, open_clip:MODEL:WEIGHTS
     samples: int = 4  # of the embedded prior, for each prompt: what saturation and sharpness are compared with; 0: none
     batch_size: int = 4
+    device: str = "auto"
     again: bool = False  # also where figures of the same checkpoint and settings exist
     resamples: int = 2000  # of the bootstrap
 

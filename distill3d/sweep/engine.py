@@ -26,7 +26,9 @@ class Task:
         """The process that does it."""
         fresh = ["--fresh"] if self.fresh else []
         sweep = str(self.folder.root.resolve())
-        launch = ["--launch", str(self.launch.resolve())]
+        launch = (
+            [] if self.launch == LAUNCH else ["--launch", str(self.launch.resolve())]
+        )  # a node may have it elsewhere
         return [python, "-m", "distill3d.sweep.child", sweep, self.run_id, *fresh, *launch]
 
 

@@ -111,11 +111,9 @@ class Sweep:
 def _silent_end(exit_code: int | None) -> str:
     if exit_code == 0:
         return "it ended without finishing its metrics.json: was it interrupted?"
-    return (
-        f"ended by signal {-exit_code}"
-        if exit_code is not None and exit_code < 0
-        else f"exit code {exit_code}, without a word"
-    )
+    if exit_code is not None and exit_code < 0:
+        return f"ended by signal {-exit_code}"
+    return f"exit code {exit_code}, without a word"
 
 
 def describe(run: PlannedRun) -> str:

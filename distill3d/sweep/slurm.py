@@ -20,7 +20,7 @@ def slurm_script(folder: SweepFolder, run_ids: Sequence[str], jobs: int | None =
 #SBATCH --job-name=sweep-{folder.root.name}
 #SBATCH --array=0-{len(run_ids) - 1}{limit}
 #SBATCH --output={root}/logs/slurm-%a.txt
-#SBATCH --signal=TERM@60
+#SBATCH --signal=B:TERM@60
 # Add what your cluster asks for, such as:
 #   #SBATCH --time=01:00:00
 #   #SBATCH --gres=gpu:1
