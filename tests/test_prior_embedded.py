@@ -185,3 +185,16 @@ def test_training_resumes_from_its_checkpoint(trained):
     arguments = ["--config", str(trained / "configs/parsed.yaml"), "--train", f"resume={trained / 'ckpts/last.ckpt'}"]
     assert main([*arguments, "trainer.max_steps=103"]) == 0
     assert json.loads((trained / "metrics.json").read_text())["steps"] == 103
+
+
+def test_the_report_measures_a_folder_without_a_checkpoint(trained, tmp_path):
+    from distill3d.cli import main
+
+    arguments = ["--config", str(trained / "configs/parsed.yaml"), "--test", f"exp_root_dir={tmp_path}"]
+    prior = [f"system.evaluate={trained / 'save/prior'}", "system.evaluate_per_noun=1", "use_timestamp=false"]
+    assert main([*arguments, *prior]) == 0
+    save = next((tmp_path / "prior").iterdir()) / "save"
+    effects = json.loads((save / "evaluation.json").read_text())["caption_effects"]
+    assert {effect["image_size"] for effect in effects} == {32, 64}
+    assert all(0.0 < effect["right"] < 4.0 for effect in effects)
+    assert (save / "samples.png").is_file()

@@ -18,9 +18,10 @@ from torch import Tensor
 from distill3d.data.captions import COLORS, VIEW_PHRASES, SceneCaption, Thing, with_article
 from distill3d.data.mesh_scenes import read_held_out
 from distill3d.evaluate.judge import Judge
-from distill3d.prior.base import DiffusionPrior, PromptEncoder
+from distill3d.prior.base import DiffusionPrior, PromptEncoder, add_noise
 from distill3d.prior.sampling import ddim_sample
 from distill3d.rng import rng
+from distill3d.types import Pass
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,21 @@ class PriorReport:
     missed_nouns: list[str] = field(default_factory=list)
     seconds: float = 0.0
     image_size: int = 0
+    caption_effects: list[CaptionEffect] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class CaptionEffect:
+    """Mean squared error of x0 on held-out views at one time t, by the caption that the prior is told."""
+
+    t: int
+    image_size: int
+    right: float
+    shuffled: float  # the captions of other images
+    empty: float
 
 
 Sampler = Callable[[list[str]], Float[Tensor, "B 3 H W"]]
@@ -82,6 +95,27 @@ def make_sampler(prior: DiffusionPrior, encoder: PromptEncoder, settings: Sample
         return torch.cat(images)
 
     return sample
+
+
+@torch.no_grad()
+def caption_effects(
+    prior: DiffusionPrior,
+    encoder: PromptEncoder,
+    images: Float[Tensor, "B 3 H W"],
+    captions: list[str],
+    times: tuple[int, ...] = (300, 500, 700, 900),
+) -> list[CaptionEffect]:
+    """How much better the right caption denoises than a wrong one or none, at every native size; needs no judge."""
+    texts = [encoder(captions), encoder(captions[1:] + captions[:1]), encoder([""] * len(captions))]
+    effects = []
+    for size in prior.image_sizes:
+        x = prior.encode(F.interpolate(images, (size, size), mode="area").to(prior.device))
+        for time_step in times:
+            t = torch.full((len(x),), time_step, device=x.device)
+            z = add_noise(prior, x, torch.randn(x.shape, generator=rng("noise", time_step)).to(x), t)
+            errors = [float((p.x0 - x).square().mean()) for p in prior.predict([Pass(z, t, text) for text in texts])]
+            effects.append(CaptionEffect(time_step, size, *errors))
+    return effects
 
 
 def report_prior(
@@ -112,15 +146,21 @@ def report_prior(
 def _nouns(
     sample: Sampler, judge: Judge, nouns: list[str], core: list[str], settings: SampleSettings, report: PriorReport
 ) -> Tensor:
+    images = draw_nouns(sample, nouns, settings)
     captions = [with_article(noun) for noun in nouns for _ in range(settings.per_noun)]
-    images = sample(captions)
-    log.info("%d samples of %d nouns drawn", len(images), len(nouns))
     ranks = judge.rank_of(images, captions, [with_article(noun) for noun in judge.config.nouns])
     ranks = ranks.view(len(nouns), settings.per_noun)
     is_core = torch.tensor([noun in set(core) for noun in nouns])
     report.precision_all, report.top5_all = share(ranks < 1), share(ranks < 5)
     report.precision_core, report.top5_core = share(ranks[is_core] < 1), share(ranks[is_core] < 5)
     report.missed_nouns = [noun for noun, row in zip(nouns, ranks, strict=True) if bool((row >= 5).all())]
+    return images
+
+
+def draw_nouns(sample: Sampler, nouns: list[str], settings: SampleSettings) -> Float[Tensor, "B 3 H W"]:
+    """``per_noun`` samples of every noun, noun by noun."""
+    images = sample([with_article(noun) for noun in nouns for _ in range(settings.per_noun)])
+    log.info("%d samples of %d nouns drawn", len(images), len(nouns))
     return images
 
 
@@ -222,9 +262,11 @@ def save_sheets(pictures: dict[str, Tensor], nouns: list[str], settings: SampleS
     return written
 
 
-def write_report(report: PriorReport, path: Path) -> None:
-    """Write beside, then rename; the figures also go to the log."""
+def write_report(report: PriorReport, path: Path, judged: bool = True) -> None:
+    """Write beside, then rename; the figures also go to the log. Without a judge only what needs none is written."""
     content = report.as_dict()
+    if not judged:
+        content = {"caption_effects": content["caption_effects"]}
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)

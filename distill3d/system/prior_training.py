@@ -151,32 +151,40 @@ class EmbeddedPriorSystem(ModelTraining):
         log.info("step %d: the prior's folder is %s", self.global_step, folder)
 
     def report(self, data: Any) -> None:
-        """Measure ``cfg.evaluate`` with the shipped judge: evaluation.json and contact sheets in save/."""
-        from distill3d.evaluate.judge import load_judge
-        from distill3d.evaluate.prior_report import (
-            SampleSettings,
-            make_sampler,
-            report_prior,
-            save_sheets,
-            write_report,
-        )
+        """Measure ``cfg.evaluate``: evaluation.json and contact sheets in save/, with a judge if one is shipped."""
+        from distill3d.evaluate import prior_report
         from distill3d.prior.loader import PriorConfig, load_prior, load_prompt_encoder, prior_folder
 
         cfg = PriorConfig(pretrained_model_name_or_path=self.cfg.evaluate)
-        settings = SampleSettings(
+        settings = prior_report.SampleSettings(
             guidance_scale=self.cfg.evaluate_guidance_scale,
             per_noun=self.cfg.evaluate_per_noun,
             image_size=self.cfg.evaluate_image_size,
             seed=self.seed,
         )
         nouns = taught_nouns(prior_folder(cfg))
-        core = core_nouns(data.assets)
-        sample = make_sampler(load_prior(cfg, self.device), load_prompt_encoder(cfg, self.device), settings)
-        known, held_out = comparison_views(data, nouns)
-        report, pictures = report_prior(sample, load_judge(), nouns, core, settings, known, held_out)
+        prior, encoder = load_prior(cfg, self.device), load_prompt_encoder(cfg, self.device)
+        known, (fresh, captions) = comparison_views(data, nouns)
+        sample = prior_report.make_sampler(prior, encoder, settings)
+        judge = _shipped_judge()
+        if judge is None:
+            report, pictures = prior_report.PriorReport(), {"nouns": prior_report.draw_nouns(sample, nouns, settings)}
+        else:
+            core = core_nouns(data.assets)
+            report, pictures = prior_report.report_prior(sample, judge, nouns, core, settings, known, fresh)
+        report.caption_effects = prior_report.caption_effects(prior, encoder, fresh[:96], captions[:96])
         self.out_dir.mkdir(parents=True, exist_ok=True)
-        save_sheets(pictures, nouns, settings, self.out_dir)
-        write_report(report, self.out_dir / "evaluation.json")
+        prior_report.save_sheets(pictures, nouns, settings, self.out_dir)
+        prior_report.write_report(report, self.out_dir / "evaluation.json", judged=judge is not None)
+
+
+def _shipped_judge() -> Any:
+    from distill3d.evaluate.judge import FOLDER, load_judge
+
+    if (FOLDER / "judge.json").is_file():
+        return load_judge()
+    log.warning("no judge is shipped yet: retrieval figures are left out; train one with configs/prior/judge.yaml")
+    return None
 
 
 def taught_nouns(folder: Path | None) -> list[str]:
@@ -189,11 +197,11 @@ def taught_nouns(folder: Path | None) -> list[str]:
     return json.loads(words.read_text(encoding="utf-8"))["nouns"]
 
 
-def comparison_views(data: Any, nouns: list[str], count: int = 2000) -> tuple[Tensor, Tensor]:
-    """Training views and views of other cameras, in [0, 1], plain nouns alone: what samples are compared with."""
+def comparison_views(data: Any, nouns: list[str], count: int = 2000) -> tuple[Tensor, tuple[Tensor, list[str]]]:
+    """Training views, and views of other cameras with their captions; in [0, 1], plain nouns alone."""
     cfg = data.cfg
     known = ViewSampler(data.cache(), nouns, seed=1, pair_share=0.0, override_share=0.0)
     fresh = open_cache(data.assets, Path(cfg.cache_dir), 4, 0, seed=cfg.view_seed + 100)
-    held_out = ViewSampler(fresh, nouns, seed=2, pair_share=0.0, override_share=0.0)
+    held_out = ViewSampler(fresh, nouns, seed=2, pair_share=0.0, override_share=0.0).batch(0, 300, 64)
     views = [0.5 + 0.5 * known.batch(step, 100, 64).images for step in range(count // 100)]
-    return torch.cat(views), 0.5 + 0.5 * held_out.batch(0, 300, 64).images
+    return torch.cat(views), (0.5 + 0.5 * held_out.images, held_out.captions)
