@@ -12,7 +12,7 @@ from distill3d.scene.image import ImageScene, cut_windows, draw_corners, encode_
 
 def test_windows_lie_inside_and_cover_the_borders_as_often_as_the_middle():
     generator = torch.Generator().manual_seed(0)
-    size, window = (20, 40), (8, 8)
+    size, window = (20, 40), 8
     corners = draw_corners(size, window, 20_000, generator)
     assert corners.min() == 0 and corners.amax(0).tolist() == [12, 32]
     seen = torch.zeros(size)
@@ -24,14 +24,14 @@ def test_windows_lie_inside_and_cover_the_borders_as_often_as_the_middle():
 
 @pytest.mark.parametrize("size", [(8, 8), (8, 20)])
 def test_a_side_of_the_windows_length_is_always_seen_whole(size):
-    corners = draw_corners(size, (8, 8), 50, torch.Generator().manual_seed(0))
+    corners = draw_corners(size, 8, 50, torch.Generator().manual_seed(0))
     assert (corners[:, 0] == 0).all()
 
 
 def test_gradients_reach_the_windows_pixels_alone():
     scene = ImageScene()
     scene.begin(torch.zeros(1, 3, 10, 10))
-    cut_windows(scene.values, torch.tensor([[2, 5]]), (4, 4)).sum().backward()
+    cut_windows(scene.values, torch.tensor([[2, 5]]), 4).sum().backward()
     assert scene.values.grad is not None
     inside = torch.zeros(10, 10)
     inside[2:6, 5:9] = 1

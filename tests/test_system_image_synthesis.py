@@ -97,5 +97,5 @@ def test_a_checkpoint_brings_its_picture_without_prior_or_trainer(tmp_path):
 def test_windows_are_cut_in_the_order_of_the_pictures():
     values = torch.arange(2 * 16.0).view(2, 1, 4, 4)
     corners = torch.tensor([[0, 0], [2, 1], [1, 2], [0, 0]])
-    cut = cut_windows(values, corners, (2, 2))
+    cut = cut_windows(values, corners, 2)
     assert torch.equal(cut[1], values[0, :, 2:4, 1:3]) and torch.equal(cut[2], values[1, :, 1:3, 2:4])

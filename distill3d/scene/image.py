@@ -28,31 +28,34 @@ class ImageScene(nn.Module):
         self.values = nn.Parameter(values.detach().clone())
 
 
-def draw_corners(
-    size: tuple[int, int], window: tuple[int, int], count: int, generator: torch.Generator
-) -> Int[Tensor, "count 2"]:
-    """Top and left of random windows within a picture; both are (height, width).
+def draw_corners(size: tuple[int, int], window: int, count: int, generator: torch.Generator) -> Int[Tensor, "count 2"]:
+    """Top and left of random square windows within a picture of (height, width).
 
     Drawn from half a window beyond the borders and pushed back inside: borders are seen as often as the middle.
     """
     sides = []
-    for whole, part in zip(size, window, strict=True):
-        margin = part // 2 if whole > part else 0
-        drawn = torch.randint(-margin, whole - part + margin + 1, (count,), generator=generator)
-        sides.append(drawn.clamp(0, whole - part))
+    for whole in size:
+        margin = window // 2 if whole > window else 0
+        drawn = torch.randint(-margin, whole - window + margin + 1, (count,), generator=generator)
+        sides.append(drawn.clamp(0, whole - window))
     return torch.stack(sides, dim=1)
 
 
-def cut_windows(
-    values: Float[Tensor, "N C H W"], corners: Int[Tensor, "B 2"], window: tuple[int, int]
-) -> Float[Tensor, "B C h w"]:
-    """B windows, the same number of each picture, in the order of the pictures."""
-    height, width = window
+def cut_windows(values: Float[Tensor, "N C H W"], corners: Int[Tensor, "B 2"], window: int) -> Float[Tensor, "B C s s"]:
+    """B square windows, the same number of each picture, in the order of the pictures."""
     each = len(corners) // len(values)
     rows = [
-        values[i // each, :, top : top + height, left : left + width] for i, (top, left) in enumerate(corners.tolist())
+        values[i // each, :, top : top + window, left : left + window] for i, (top, left) in enumerate(corners.tolist())
     ]
     return torch.stack(rows)
+
+
+def centre_square(picture: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 S S"]:
+    """The largest square in the middle."""
+    height, width = picture.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return picture[:, top : top + side, left : left + side]
 
 
 def encode_tiles(prior: DiffusionPrior, picture: Float[Tensor, "3 H W"]) -> Float[Tensor, "C h w"]:

@@ -64,8 +64,7 @@ class ImageSystem(PictureSystem):
     def views(self, batch: Any) -> Views:
         """Windows of each picture, and the same ones of the original."""
         height, width = self.scene.values.shape[-2:]
-        side = self.window_side()
-        window = (min(height, side), min(width, side))
+        window = min(self.window_side(), height, width)
         each = image_data(self.trainer).cfg.batch_size
         generator = rng("camera", self.seed, self.global_step, draw_rank(self.trainer))
         corners = draw_corners((height, width), window, self.cfg.count * each, generator)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +17,7 @@ from distill3d.prior.base import DiffusionPrior
 from distill3d.prior.embedding_cache import default_cache_dir
 from distill3d.prior.sampling import ddim_sample
 from distill3d.rng import rng
+from distill3d.tensor_file import read_tensors, write_tensors
 from distill3d.types import PromptEmbedding
 
 log = logging.getLogger(__name__)
@@ -46,30 +46,17 @@ def save_corrective(
     corrective: CorrectiveNetwork | SpectralCorrective, path: Path, prior_identity: str, image_size: int
 ) -> None:
     """Write a safetensors file that names the prior it belongs to; atomic."""
-    from safetensors.torch import save_file
-
     learned = isinstance(corrective, CorrectiveNetwork)
     settings = json.dumps(corrective.settings() if learned else {})
     owner = {"prior_identity": prior_identity, "image_size": str(image_size)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in corrective.state_dict().items()}
-    save_file(tensors, part, {"kind": "network" if learned else "spectral", "settings": settings, **owner})
-    os.replace(part, path)
+    kind = "network" if learned else "spectral"
+    write_tensors(path, corrective.state_dict(), {"kind": kind, "settings": settings, **owner})
 
 
 def read_corrective(path: Path, prior_identity: str) -> CorrectiveNetwork | SpectralCorrective:
     """The corrective in a file. Raises FileNotFoundError, ValueError (not a corrective) or WrongPriorError."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise FileNotFoundError(f"corrective={str(path)!r} does not exist; give a file, or auto, spectral or none")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
-        raise ValueError(f"corrective={str(path)!r} is not a safetensors file: {error}") from error
+    remedy = "give a file, or auto, spectral or none"
+    tensors, metadata = read_tensors(path, f"corrective={str(path)!r}", remedy)
     if metadata.get("kind") not in ("network", "spectral"):
         raise ValueError(f"corrective={str(path)!r} holds no corrective; train one with configs/lmc/corrective.yaml")
     if metadata["prior_identity"] != prior_identity:

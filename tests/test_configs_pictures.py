@@ -1,0 +1,75 @@
+"""Every shipped experiment on pictures runs from the command line: a few steps, its files, under a tiny prior."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+from tiny_pipelines import embedded_own
+
+from distill3d.cli import main
+from distill3d.config import load
+
+IN_LITTLE = {
+    "image-synthesis": ("data.width=40", "data.height=24", "system.count=2"),
+    "image-edit": ("data.width=24",),
+    "translation": ("data.count=4", "data.image_size=16", "data.batch_size=2", "system.width=4"),
+    "gradient-picture": ("system.times=[0.5]",),
+}
+LEFT = {
+    "image-synthesis": {"it2-0.png", "it2-1.png"},
+    "image-edit": {"it2-0.png", "source.png"},
+    "translation": {"it2-translations.png", "translator.safetensors"},
+    "gradient-picture": {"it2-gradients.png", "gradients.json"},
+}
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    return embedded_own(tmp_path_factory.mktemp("prior") / "tiny")
+
+
+@pytest.mark.parametrize("name", sorted(IN_LITTLE))
+def test_it_runs_and_leaves_pictures_a_video_and_a_record(name, prior, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a trial tells its children where it is
+    settings = (
+        f"exp_root_dir={tmp_path}",
+        f"system.prior.pretrained_model_name_or_path={prior}",
+        f"system.prompt_processor.cache_dir={prior.parent / 'cache'}",
+        f"system.guidance.corrective_cache_dir={prior.parent / 'cache'}",
+        "trainer.max_steps=2",
+        "trainer.enable_progress_bar=false",
+        "trainer.accelerator=cpu",
+        "trainer.precision=32-true",
+    )
+    own = tuple(s for s in settings if "corrective" not in s or _rule(name) == "lmc-sds")
+    assert main(["--config", f"{name}.yaml", "--train", *own, *IN_LITTLE[name]]) == 0
+    (record,) = tmp_path.rglob("metrics.json")
+    metrics = json.loads(record.read_text())
+    assert (metrics["steps"], metrics["finished"], metrics["warnings"]) == (2, True, [])
+    assert set(metrics["files"]) == {f"save/{file}" for file in LEFT[name] | {"it2-progress.mp4"}}
+    assert all((record.parent / file).stat().st_size > 0 for file in metrics["files"])
+    if name in ("image-synthesis", "image-edit"):
+        last = record.parent / "ckpts/last.ckpt"
+        (record.parent / "save/it2-0.png").unlink()
+        assert main(["--config", str(record.parent / "configs/parsed.yaml"), "--export", f"resume={last}"]) == 0
+        assert (record.parent / "save/it2-0.png").is_file()
+        assert torch.load(last, weights_only=True)["state_dict"].keys() == {"scene.values"}
+
+
+def _rule(name: str) -> str:
+    return load(f"{name}.yaml", check=False).experiment.system["guidance_type"]
+
+
+@pytest.mark.parametrize("name", ["dreamfusion-lmc", "dreamfusion-lmc-quick"])
+def test_the_demo_differs_from_dreamfusion_in_its_guidance_alone(name):
+    ours = load(f"{name}.yaml", check=False).experiment
+    base = load(f"{name.replace('-lmc', '')}.yaml", check=False).experiment
+    assert ours.system["guidance_type"] == "lmc-sds" and base.system["guidance_type"] == "sds"
+    for key in ("data", "trainer", "seed"):
+        assert getattr(ours, key) == getattr(base, key)
+    guided = ("guidance", "guidance_type")
+    rest = [{k: v for k, v in e.system.items() if k not in guided} for e in (ours, base)]
+    assert rest[0] == rest[1]
