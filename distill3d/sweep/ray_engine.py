@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import secrets
+import socket
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 LOST_NODES = 5  # how often Ray may do one run again because its node or worker died
 TICK_SECONDS = 0.25
 CANCEL_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
 
 
 class RayEngine:
@@ -72,14 +74,11 @@ class RayEngine:
         address = address or os.environ.get("RAY_ADDRESS")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        _refuse_silence(address)
         try:
             self.ray.init(address, include_dashboard=False if address is None else None, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"--address {address}: no Ray cluster answers there ({error}); start one with ray start --head, or "
-                "leave --address out",
-                "address",
-            ) from error
+            raise ConfigError(_no_cluster(address, str(error)), "address") from error
 
     def _submit(self, task: Task) -> Any:
         self.ray.cloudpickle.register_pickle_by_value(ray_worker)
@@ -110,6 +109,22 @@ class RayEngine:
         if answer.archive is not None:
             unpack(task.folder, task.run_id, answer.archive)
         return Event("ended", task, answer.exit_code, answer.tail)
+
+
+def _refuse_silence(address: str | None) -> None:
+    """Raise ConfigError if nothing listens at ``host:port``: Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # none, or "auto"
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(_no_cluster(address, str(error)), "address") from error
+
+
+def _no_cluster(address: str | None, reason: str) -> str:
+    remedy = "start one with ray start --head, or leave --address out"
+    return f"--address {address}: no Ray cluster answers there ({reason}); {remedy}"
 
 
 def unpack(folder: SweepFolder, run_id: str, archive: bytes) -> None:
