@@ -1,5 +1,6 @@
 """A Ray cluster of two nodes on this machine: real raylets, real workers, and one of the nodes dies."""
 
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from distill3d.config_check import ConfigError
 from distill3d.sweep.folder import SweepFolder
+from distill3d.sweep.ledger import Ledger
 from distill3d.sweep.loop import Sweep
 from distill3d.sweep.plan import Plan, PlannedRun
 from distill3d.sweep.ray_engine import RayEngine, unpack
@@ -27,18 +29,37 @@ def cluster(monkeypatch):
     monkeypatch.setenv("FAKE_SECONDS", "2")
     monkeypatch.setenv("FAKE_FAIL", "4:once")
     import ray
+    from ray._private import services
     from ray.cluster_utils import Cluster
 
-    memory = {"object_store_memory": 80 * 2**20, "include_log_monitor": False}
-    made = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "no_monitor": True, **memory}
-    )
-    second = made.add_node(num_cpus=1, **memory)
-    ray.init(made.address, log_to_driver=False)
-    made.wait_for_nodes()
-    yield made, second
-    ray.shutdown()
-    made.shutdown()
+    monkeypatch.setattr(services, "get_node", patient(services.get_node))
+    made = Cluster()
+    try:
+        size = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
+        made.add_node(**size, include_dashboard=False, no_monitor=True)
+        second = made.add_node(**size)
+        ray.init(made.address, log_to_driver=False)
+        made.wait_for_nodes()
+        yield made, second
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def patient(function, seconds=240.0):
+    """Ray gives a node half a minute to start, which on a busy machine is not enough."""
+
+    def wait(*arguments):
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return function(*arguments)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    return wait
 
 
 class NodeKiller:
@@ -71,7 +92,9 @@ def test_all_runs_end_done_though_a_node_dies_and_outputs_can_be_fetched(cluster
     assert all(SweepFolder(root).status(f"run{i}") == "done" for i in range(5))
     started = Counter(line.split()[0] for line in (root / "starts.txt").read_text().splitlines())
     assert started.pop("run4") == 2  # it failed by itself once
-    assert set(started.values()) == {1}  # the dead node's run lived on as an orphan, and was waited for
+    assert sum(started.values()) <= 5  # of the others the dead node's run alone began again
+    events = Counter(record["run"] for record in Ledger(root / "sweep.jsonl").records() if record["event"] == "done")
+    assert events == {f"run{i}": 1 for i in range(5)}
 
     fetched = tmp_path / "fetched"
     outcome = Sweep(plan(fetched, 2), RayEngine(fetch=True), launch=FAKE).run()
