@@ -102,7 +102,9 @@ sweep(Path({root!r}), {count}).run()
 def start_driver(root, count):
     """A sweep in a process of its own, to be killed."""
     code = DRIVER.format(tests=str(FAKE.parent), root=str(root), count=count)
-    return subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT)
+    # what runs in the background of a script inherits that Ctrl-C is ignored; a user's sweep does not
+    listen = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    return subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, preexec_fn=listen)
 
 
 def wait_until(condition, seconds=120.0):
