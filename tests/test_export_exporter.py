@@ -15,6 +15,7 @@ from export_scenes import AnalyticGeometry, MarchingRenderer, letter_f
 from distill3d.config_check import ConfigError, build
 from distill3d.export.exporter import MeshExporter
 from distill3d.export.isosurface import EmptySurfaceError
+from distill3d.export.smoothing import BLURS
 from distill3d.registry import find
 
 SMALL = {"resolution": 48, "faces": 1500, "texture_size": 128, "view_count": 2, "view_size": 32, "blur": 0.003}
@@ -49,6 +50,11 @@ def test_every_format_holds_the_object_upright_and_unmirrored(tmp_path, fmt):
     vertices = mesh.vertices[:, [2, 0, 1]] if fmt == "glb" else mesh.vertices
     visual = mesh.visual if fmt == "ply" else mesh.visual.to_color()
     assert_is_the_letter(vertices, mesh.faces, visual.vertex_colors[:, :3] / 255.0, 0.06)
+
+
+def test_the_automatic_settings_are_in_the_figures(tmp_path):
+    figures = exporter(blur=None).export(letter_scene(), tmp_path, METADATA).figures
+    assert figures["blur"] == BLURS[0] and figures["silhouette_agreement"] > 0.7 and figures["threshold"] > 0.0
 
 
 def test_vertex_colours_need_no_texture(tmp_path):

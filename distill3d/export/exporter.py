@@ -73,7 +73,9 @@ class MeshExporter:
         faces: int | None = None  # target after decimation; null: 10 000 with a texture, 60 000 with vertex colours
         keep_parts: int = 8  # at most so many connected parts,
         min_part_share: float = 0.02  # each with at least this share of the largest part's volume
-        blur: float = 0.0075  # standard deviation, share of the object's size: noise finer than this goes
+        blur: float | None = (
+            None  # removes noise finer than this share of the object's size; null: by need, .0075 to .03
+        )
         smooth: int = 0  # iterations of Taubin's filter
         texture_size: int = 1024
         texture_format: str = "png"  # png | jpg

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
+from numpy import ndarray
 from torch import Tensor
 
 from distill3d.export.grid import DensityGrid
@@ -28,15 +29,12 @@ def extract_isosurface(grid: DensityGrid, level: float, blur: float = 0.0) -> Su
     deviation ``blur`` (world units) removes noise without moving flat surfaces.
     Raises EmptySurfaceError where no node, or nearly every node, exceeds the level.
     """
-    from scipy.ndimage import gaussian_filter
     from skimage.measure import marching_cubes
 
     check_not_degenerate(grid, level)
     sigma = blur / grid.spacing  # nodes
     crop = _around(grid.values > level, math.ceil(3.0 * sigma) + 1)
-    f = np.clip(np.log(np.maximum(grid.values[crop].numpy() / level, 1e-6)), -CLAMP, CLAMP).astype(np.float32)
-    if sigma > 0.0:
-        f = gaussian_filter(f, sigma, truncate=3.0, mode="constant", cval=-CLAMP)
+    f = log_ratio(grid.values[crop].numpy(), level, sigma)
     for axis in range(3):
         np.moveaxis(f, axis, 0)[[0, -1]] = -CLAMP
     if not (f > 0.0).any():
@@ -47,6 +45,14 @@ def extract_isosurface(grid: DensityGrid, level: float, blur: float = 0.0) -> Su
     vertices, faces, _, _ = marching_cubes(f, 0.0, gradient_direction="ascent")
     origin = grid.origin.numpy() + grid.spacing * np.array([axis.start for axis in crop])
     return Surface((origin + grid.spacing * vertices).astype(np.float32), np.ascontiguousarray(faces, np.int64))
+
+
+def log_ratio(values: Float[ndarray, "X Y Z"], level: float, sigma: float) -> Float[ndarray, "X Y Z"]:
+    """``log(density / level)`` clamped to +-log 2, then blurred by ``sigma`` nodes; what lies outside is empty."""
+    from scipy.ndimage import gaussian_filter
+
+    f = np.clip(np.log(np.maximum(values / level, 1e-6)), -CLAMP, CLAMP).astype(np.float32)
+    return gaussian_filter(f, sigma, truncate=3.0, mode="constant", cval=-CLAMP) if sigma > 0.0 else f
 
 
 def check_not_degenerate(grid: DensityGrid, level: float) -> None:

@@ -17,9 +17,12 @@ from distill3d.export.isosurface import EmptySurfaceError, check_not_degenerate,
 from distill3d.export.manifold import made_manifold
 from distill3d.export.mesh import Surface, decimated, largest_parts, smoothed
 from distill3d.export.query import Geometry, SceneField
+from distill3d.export.smoothing import BLURS, BlurChoice, choose_blur
 from distill3d.export.threshold import choose_threshold
 from distill3d.export.visibility import filling
 from distill3d.types import Cameras, Light, RenderOutput, ShadingMode
+
+Figures = dict[str, float | int | str]
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class SurfaceSettings:
 
     threshold: float | None
     resolution: int
-    blur: float  # share of the object's size
+    blur: float | None  # share of the object's size; None: as much as the scene's noise needs
     keep_parts: int
     min_part_share: float
     smooth: int
@@ -70,7 +73,7 @@ class FoundSurface:
     reach: float  # how far what is seen may lie outside the simplified surface, world units
     cameras: Cameras
     views: RenderOutput
-    figures: dict[str, float | int | str]
+    figures: Figures
 
 
 def find_surface(renderer: Renderer, settings: SurfaceSettings) -> FoundSurface:
@@ -83,14 +86,15 @@ def find_surface(renderer: Renderer, settings: SurfaceSettings) -> FoundSurface:
     cameras = surrounding_cameras(box, settings.views, settings.view_size)
     white = torch.ones(3, device=field.device)
     views = renderer.render(cameras.to(field.device), shading="albedo", background=white, need_normal=False)
-    level, figures = _level(grid, cameras, views, settings.threshold)
+    level, blur, figures = _level_and_blur(grid, size, cameras, views, settings)
     check_not_degenerate(grid, level)
     floor = filling(grid, level, PORE * size)
     grid = replace(grid, values=torch.maximum(grid.values, floor.values))
     for _ in range(halvings):
         grid = refine(field, grid, level, floor)
-    surface, cleaning = _clean(extract_isosurface(grid, level, settings.blur * size), 0.01 * grid.spacing, settings)
-    surface = surface if settings.smooth else aligned(field, surface, level, max(2.0 * grid.spacing, 0.01 * size))
+    surface, cleaning = _clean(extract_isosurface(grid, level, blur * size), 0.01 * grid.spacing, settings)
+    if not settings.smooth and blur <= BLURS[0]:  # the isosurface of a noisy scene is noise
+        surface = aligned(field, surface, level, max(2.0 * grid.spacing, 0.01 * size))
     cleaning |= {"watertight": int(surface.is_watertight), "volume": surface.volume}
     return FoundSurface(
         field, surface, level, REACH * size, cameras, views, figures | {"voxel": grid.spacing} | cleaning
@@ -124,11 +128,13 @@ def surrounding_cameras(box: Box, count: int, size: int) -> Cameras:
     return make_cameras(elevation_deg, index * (360.0 / count), full, fovy_deg, size, size, center, center)
 
 
-def _level(
-    grid: DensityGrid, cameras: Cameras, views: RenderOutput, threshold: float | None
-) -> tuple[float, dict[str, float | int | str]]:
-    if threshold is not None:
-        return threshold, {"threshold": threshold}
+def _level_and_blur(
+    grid: DensityGrid, size: float, cameras: Cameras, views: RenderOutput, settings: SurfaceSettings
+) -> tuple[float, float, Figures]:
+    """The given ones, or those whose silhouettes agree with the views."""
+    if settings.threshold is not None:
+        blur = BLURS[0] if settings.blur is None else settings.blur
+        return settings.threshold, blur, {"threshold": settings.threshold, "blur": blur}
     opaque = views.opacity[:, 0].cpu() > 0.5
     if not bool(opaque.any()):
         raise EmptySurfaceError(
@@ -138,16 +144,24 @@ def _level(
     choice = choose_threshold(grid, cameras, opaque)
     tried = ", ".join(f"{c:.3g}: {a:.3f}" for c, a in zip(choice.candidates, choice.agreements, strict=True))
     log.info("threshold %.4g chosen by silhouettes (density: agreement): %s", choice.threshold, tried)
-    return choice.threshold, {"threshold": choice.threshold, "silhouette_agreement": choice.agreement}
+    if settings.blur is not None:
+        chosen = BlurChoice(settings.blur, choice.threshold, choice.agreement)
+    else:
+        floor = filling(grid, choice.threshold, PORE * size)
+        filled = replace(grid, values=torch.maximum(grid.values, floor.values))
+        chosen = choose_blur(filled, choice.threshold, size, cameras, opaque)
+        log.info("blurred by %.3g of the object's size, threshold %.4g", chosen.blur, chosen.level)
+    figures: Figures = {"threshold": chosen.level, "blur": chosen.blur, "silhouette_agreement": chosen.agreement}
+    return chosen.level, chosen.blur, figures
 
 
-def _clean(surface: Surface, gap: float, settings: SurfaceSettings) -> tuple[Surface, dict[str, float | int | str]]:
+def _clean(surface: Surface, gap: float, settings: SurfaceSettings) -> tuple[Surface, Figures]:
     extracted = len(surface.faces)
     surface, dropped = largest_parts(surface, settings.keep_parts, settings.min_part_share)
     surface = smoothed(surface, settings.smooth) if settings.smooth else surface
     surface = made_manifold(decimated(surface, settings.faces), gap)
     surface, _ = largest_parts(surface, settings.keep_parts, settings.min_part_share)  # slivers of opened pinches go
-    figures: dict[str, float | int | str] = {
+    figures: Figures = {
         "faces": len(surface.faces),
         "faces_extracted": extracted,
         "parts_dropped": dropped,
