@@ -72,9 +72,9 @@ class Claim:
         return "confirmed" if low > 0 else "contradicted" if high < 0 else "not confirmed"
 
     def row(self) -> str:
-        if self.found is None:
+        if self.found is None or self.found.low is None:
             return f"| {self.text} | {self.figure} | | | {self.verdict} |"
-        low_high = "" if self.found.low is None else f"[{self.found.low:+.3f}, {self.found.high:+.3f}]"
+        low_high = f"[{self.found.low:+.3f}, {self.found.high:+.3f}]"
         return f"| {self.text} | {self.figure} | {self.found.mean:+.3f} | {low_high} | {self.verdict} |"
 
 
@@ -136,12 +136,17 @@ def jacobian_claims(content: dict[str, Any]) -> list[Claim]:
 def sample_claims(content: dict[str, Any], folder: Path, judge: ImageTextJudge | None) -> list[Claim]:
     """SDS against samples of the prior; ratios are compared with 1."""
     claims = []
-    texts = (("saturation_ratio", +1, "SDS is more saturated than samples"), ("high_frequency_ratio", -1, "blurrier"))
+    texts = (
+        ("saturation_ratio", +1, "SDS is more saturated than samples of the prior"),
+        ("high_frequency_ratio", -1, "SDS is blurrier"),
+    )
     for figure, sign, text in texts:
         values = {key: value - 1.0 for key, value in of_step(content, "textureless", figure).items()}
         claims.append(Claim(text, f"{figure} - 1", sign, interval(values)))
     if judge is not None:
-        claims.append(Claim("less diverse over seeds", "diversity", -1, interval(diversities(content, folder, judge))))
+        claims.append(
+            Claim("SDS is less diverse over seeds", "diversity", -1, interval(diversities(content, folder, judge)))
+        )
     return claims
 
 
@@ -190,7 +195,8 @@ def write(results: Path, folder: Path, content: dict[str, Any], claims: list[Cla
     lines = [
         "# DreamFusion's claims in the quick profile",
         "",
-        f"{len(content['runs'])} runs of {len(prompts)} prompts and {seeds} seeds, by {', '.join(content['judges'])}.",
+        f"{len(content['runs'])} runs of {len(prompts)} prompts and {seeds} seeds, "
+        f"by {', '.join(content['judges']) or 'no judge'}.",
         "Paired differences with 95 % intervals, by bootstrap over prompts, then over seeds.",
         "",
         "| claim | figure | difference | interval | verdict |",
