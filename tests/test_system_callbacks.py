@@ -99,6 +99,22 @@ def test_last_is_written_after_the_first_step_and_then_seldom(tmp_path, monkeypa
     assert saved == [1, 4, 7, 8]
 
 
+def test_all_devices_save_when_the_clock_of_one_says_so(tmp_path, monkeypatch):
+    """Each device waits for the others while it saves: one that saved alone would wait for ever."""
+    saved, asked = [], []
+    callback = next(
+        c for c in trainer_callbacks(SimpleNamespace(root=tmp_path), experiment()) if isinstance(c, TrialCheckpoint)
+    )
+    monkeypatch.setattr(callback, "save_last_checkpoint", saved.append)
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda mine, all: asked.append((mine, all)) or True)
+    trainer = SimpleNamespace(strategy=strategy, should_stop=False, max_steps=9, global_step=5)
+    callback._next_save = float("inf")  # not due by the clock here, but by another's
+    monkeypatch.setattr("pytorch_lightning.callbacks.ModelCheckpoint.on_train_batch_end", lambda *_: None)
+    callback.on_train_batch_end(trainer, None, None, None, 0)
+    assert asked == [(False, False)]
+    assert saved == [trainer]
+
+
 def test_logs_hold_what_explains_a_run_and_resuming_keeps_the_old_ones(tmp_path):
     fit(tmp_path, 3)
     fit(tmp_path, 5, resume=tmp_path / "ckpts/last.ckpt")

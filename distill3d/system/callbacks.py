@@ -69,7 +69,9 @@ class TrialCheckpoint(ModelCheckpoint):
         # the last step is saved here and not at the end: there Lightning counts the epoch as over, and a run that
         # goes on from such a file is in another epoch than one that was never interrupted
         is_last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
-        if is_last or time.monotonic() >= self._next_save:
+        is_due = is_last or time.monotonic() >= self._next_save
+        # clocks of several devices differ, and all must save at the same step, since each waits there for the others
+        if trainer.strategy.reduce_boolean_decision(is_due, all=False):
             self.save_last_checkpoint(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
