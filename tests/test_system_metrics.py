@@ -83,6 +83,18 @@ def test_files_stand_once_and_relative_to_the_trial(tmp_path):
     assert record.metrics.files == ["save/a.png"]
 
 
+def test_the_last_exports_figures_stand_whatever_they_are(tmp_path):
+    record = RunRecord("x", 0)
+    record.attach(tmp_path)
+    record.add_export([], {"faces": 3, "mesh_psnr": 20.0})
+    record.add_export([tmp_path / "model.glb"], {"mesh_psnr": float("nan"), "blur": 0.01, "how": "auto"})
+    record.write(1)
+    metrics = read_metrics(tmp_path / "metrics.json")
+    assert metrics is not None
+    assert metrics.files == ["model.glb"]
+    assert metrics.export == {"mesh_psnr": None, "blur": 0.01, "how": "auto"}
+
+
 def test_a_session_goes_on_with_the_record_of_the_trial(tmp_path):
     first = RunRecord("x", 0)
     first.attach(tmp_path)

@@ -260,13 +260,20 @@ def test_export_after_training_warns_where_there_is_no_surface(tmp_path):
 
 
 def test_an_exported_mesh_carries_prompt_and_seed_and_stands_in_the_metrics(tmp_path):
-    exporter = {"resolution": 16, "view_size": 16, "mode": "vertex", "viewer": False, "preview": False}
+    exporter = {"resolution": 16, "view_size": 16, "mode": "vertex", "viewer": False}
+    import trimesh
+
     system, _ = fit(tmp_path, 1, exporter=exporter)
     files = system.export()
     assert [p.name for p in files if p.suffix == ".glb"] == ["model.glb"]
     assert b"a red ball" in files[0].read_bytes()
-    listed = json.loads((tmp_path / "metrics.json").read_text())["files"]
-    assert {str(Path(p).relative_to(tmp_path)) for p in files} <= set(listed)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert {str(Path(p).relative_to(tmp_path)) for p in files} <= set(metrics["files"])
+    figures = metrics["export"]
+    assert figures["faces"] == trimesh.load(files[0], force="mesh").faces.shape[0]
+    assert 0.0 < figures["mesh_psnr"] < 99.0
+    assert figures["threshold"] > 0.0
+    assert 0.0 < figures["seconds_surface"] < metrics["seconds_total"]
 
 
 @pytest.mark.parametrize("name", sorted(registered("guidance")))

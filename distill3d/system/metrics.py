@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,6 +41,7 @@ class RunMetrics:
     opacity_mean: float | None = None
     views_per_shading: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    export: dict[str, Any] = field(default_factory=dict)  # the last export's figures, by the exporter's names
     files: list[str] = field(default_factory=list)
 
 

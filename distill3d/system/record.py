@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,14 @@ class RunRecord:
             name = path.relative_to(self.folder).as_posix() if inside and self.folder else str(path)
             if name not in self.metrics.files:
                 self.metrics.files.append(name)
+
+    def add_export(self, files: Iterable[Path], figures: Mapping[str, float | int | str]) -> None:
+        """Note what an export wrote and measured; a figure that is not finite becomes None, which JSON can hold."""
+        self.add_files(*files)
+        self.metrics.export = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in figures.items()
+        }
 
     def write(self, steps: int) -> None:
         """Bring metrics.json up to date; nothing without a trial."""

@@ -157,11 +157,11 @@ class TextTo3D(ScoreDistillationSystem):
         try:
             result = self.make("exporter").export(self.renderer, folder / f"it{self.steps_done}-export", metadata)
             files = list(result.files)
+            self.record.add_export(files, result.figures)
         except EmptySurfaceError as error:
             if strict:
                 raise
             self.warn_user(f"nothing was exported: {error}")
-        self.record.add_files(*files)
         self.write_metrics()
         return files
 
