@@ -85,6 +85,11 @@ class NeRFVolumeRenderer(nn.Module):
             cfg.occupancy_resolution, radius, cfg.occupancy_ema_decay, cfg.occupancy_threshold
         )
 
+    @property
+    def radius(self) -> float:
+        """Of the volume that is rendered, in world units."""
+        return self.marching.radius
+
     def update_step(self, step: int, seed: int) -> None:
         """Before a training step: the progression of the encoding, and every few steps the occupancy grid."""
         self.geometry.update_step(step)

@@ -9,8 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.camera import camera_rays
+from distill3d.types import Cameras
+
 EMPTY_BELOW = 0.005  # mean opacity
 FULL_ABOVE = 0.97
+RIM = (0.92, 0.98)  # of the scene's radius: how near to its middle the rays along its rim pass
+RIM_FULL_ABOVE = 0.5  # mean opacity along the rim; that of an object which stays within its bounds is nearly 0
 
 
 def gradient_norm(parameters: list[Tensor]) -> Float[Tensor, ""]:
@@ -49,12 +54,14 @@ class GradientHealth:
 
 
 class SceneHealth:
-    """The mean opacity of recent training views, and one explanation if it says that the scene is empty or full."""
+    """The opacity of the scene's views, and one explanation each if they are empty or full, or if the bounds are."""
 
     def __init__(self, window: int = 25, first_step: int = 50) -> None:
         self.recent: deque[float] = deque(maxlen=window)
         self.first_step = first_step
         self.explained = False
+        self.rim_opacity: float | None = None
+        self.rim_explained = False
 
     @property
     def opacity_mean(self) -> float | None:
@@ -70,6 +77,32 @@ class SceneHealth:
         text = explain_opacity(mean, step)
         self.explained = text is not None
         return text
+
+    def observe_rim(self, opacity: float | None, step: int) -> str | None:
+        """An explanation, the first time that finished views show a scene which fills its bounds."""
+        self.rim_opacity = opacity
+        if self.rim_explained or opacity is None or not opacity > RIM_FULL_ABOVE:
+            return None
+        self.rim_explained = True
+        return (
+            f"the scene fills its bounds at step {step} and is no object (mean opacity {opacity:.0%} along the rim of "
+            "the bounding sphere): raise system.loss.lambda_sparsity, lower system.geometry.density_blob_scale or "
+            "system.optimizer.args.lr, or try another seed"
+        )
+
+
+def rim_opacity(opacity: Float[Tensor, "B 1 H W"], cameras: Cameras, radius: float) -> float | None:
+    """Mean opacity of the rays that pass just inside the sphere of ``radius`` around the origin.
+
+    An object leaves the rim of its bounds empty, and a scene that fills them, box or sphere, covers it. None where no
+    camera outside the sphere sees the rim, or where a value is not finite.
+    """
+    rays = camera_rays(cameras)
+    nearest = torch.linalg.cross(rays.origins, rays.directions).norm(dim=-1) / radius
+    outside = rays.origins.norm(dim=-1) > radius
+    rim = opacity[:, 0][(nearest > RIM[0]) & (nearest < RIM[1]) & outside]
+    mean = float(rim.mean()) if len(rim) else math.nan
+    return mean if math.isfinite(mean) else None
 
 
 def explain_opacity(mean: float, step: int) -> str | None:

@@ -38,7 +38,8 @@ class RunMetrics:
     finished: bool = False  # trained to the end (or diverged), tested and exported
     diverged: bool = False
     skipped_steps: int = 0
-    opacity_mean: float | None = None
+    opacity_mean: float | None = None  # of recent training views
+    rim_opacity: float | None = None  # of the last finished views along the rim of the bounds: 1 where it fills them
     views_per_shading: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     export: dict[str, Any] = field(default_factory=dict)  # the last export's figures, by the exporter's names

@@ -15,11 +15,11 @@ from distill3d.guidance.base import distillation_loss
 from distill3d.registry import register
 from distill3d.rng import rng
 from distill3d.system.base import ScoreDistillationSystem, SystemSettings
-from distill3d.system.health import SceneHealth
+from distill3d.system.health import SceneHealth, rim_opacity
 from distill3d.system.losses import LossSettings, regularisers
 from distill3d.system.pictures import contact_sheet, normal_picture, panel, to_uint8
 from distill3d.system.video import write_video
-from distill3d.types import RenderOutput, ShadingMode
+from distill3d.types import Cameras, RenderOutput, ShadingMode
 
 
 @register("system", "dreamfusion-system")
@@ -111,6 +111,7 @@ class TextTo3D(ScoreDistillationSystem):
     def validation_step(self, batch: RandomCameraBatch, batch_idx: int) -> None:
         with self.full_precision():
             output = self.renderer.render(batch.cameras, batch.light, self.cfg.eval_shading)
+        self._look_at_rim(output, batch.cameras)
         for i in range(len(batch.cameras)):
             self.save_png(panel(output, i), f"it{self.steps_done}-{batch.index + i}.png")
 
@@ -137,8 +138,16 @@ class TextTo3D(ScoreDistillationSystem):
         """Views around the object: colour over textureless over normal."""
         views = self.trainer.datamodule.evaluation_batch(self.cfg.contact_views).to(self.device)  # type: ignore[attr-defined]
         color = self.renderer.render(views.cameras, views.light, self.cfg.eval_shading)
+        self._look_at_rim(color, views.cameras)
         shape = self.renderer.render(views.cameras, views.light, "textureless", need_normal=False)
         return contact_sheet([color.rgb, shape.rgb, normal_picture(color)])
+
+    def _look_at_rim(self, output: RenderOutput, cameras: Cameras) -> None:
+        """Warn of a scene that fills its bounds, which corners left empty hide from the mean opacity."""
+        text = self.health.observe_rim(rim_opacity(output.opacity, cameras, self.renderer.radius), self.steps_done)
+        self.record.metrics.rim_opacity = self.health.rim_opacity
+        if text:
+            self.warn_user(text)
 
     # -- export --------------------------------------------------------------------------------------------------
 
