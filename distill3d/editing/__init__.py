@@ -1,0 +1,1 @@
+"""Editors of pictures, and what fits a scene to pictures that change."""
