@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -277,6 +278,34 @@ def test_weights_that_are_cut(copy: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(PriorError, match=r"unet cannot be loaded"):
         load_prior(PriorConfig(str(copy)), "cpu")
+
+
+@pytest.mark.parametrize("without_accelerate", [False, True])
+@pytest.mark.parametrize(
+    ("component", "load"),
+    [("unet", load_prior), ("vae", load_prior), ("text_encoder", load_prompt_encoder)],
+)
+def test_weights_that_lack_a_part_of_the_network(copy, monkeypatch, component, load, without_accelerate) -> None:
+    if without_accelerate:
+        monkeypatch.setattr("distill3d.prior.model_folder.importlib.util.find_spec", lambda name: None)
+    file = next((copy / component).glob("*.safetensors"))
+    tensors = load_file(file)
+    renamed = sorted(name for name in tensors if name.endswith(".weight"))[:5]
+    save_file({f"old.{n}" if n in renamed else n: t for n, t in tensors.items()}, file, metadata={"format": "pt"})
+    with pytest.raises(PriorError) as caught:
+        load(PriorConfig(str(copy)))
+    message = str(caught.value)
+    assert re.search(SETTING, message)
+    assert str(copy / component) in message
+    assert f"lack {', '.join(renamed[:3])} and 2 more" in message
+    assert "old." in message
+    assert "fetch both again" in message
+
+
+def test_tensors_that_the_network_does_not_know_are_passed_over(copy: Path) -> None:
+    file = next((copy / "unet").glob("*.safetensors"))
+    save_file({**load_file(file), "ema.step": torch.zeros(1)}, file, metadata={"format": "pt"})
+    assert load_prior(PriorConfig(str(copy))).num_train_timesteps == 1000
 
 
 def test_pickled_weights_are_not_read(copy: Path) -> None:

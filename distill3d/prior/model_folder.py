@@ -43,9 +43,10 @@ class ModelFolder:
         cls = self._class(component)
         try:
             with _without_progress_bars():
-                module = cls.from_pretrained(self.path / component, **self._options(cls, dtype))
+                module, loading = cls.from_pretrained(self.path / component, **self._options(cls, dtype))
         except (OSError, RuntimeError, ValueError) as error:
             raise self._broken(component, error) from error
+        self._check_complete(component, sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"]))
         return module.eval().requires_grad_(False).to(device)
 
     def load_plain(self, component: str) -> Any:
@@ -69,12 +70,28 @@ class ModelFolder:
         return cls
 
     def _options(self, cls: Any, dtype: torch.dtype) -> dict[str, Any]:
-        options: dict[str, Any] = {"use_safetensors": True, "variant": self.variant, "local_files_only": True}
+        options: dict[str, Any] = {
+            "use_safetensors": True,
+            "variant": self.variant,
+            "local_files_only": True,
+            "output_loading_info": True,
+        }
         if cls.__module__.startswith("transformers"):
             return options | {"dtype": dtype}
         # without accelerate diffusers warns and takes the slow path anyway: ask for it
         has_accelerate = importlib.util.find_spec("accelerate") is not None
         return options | {"torch_dtype": dtype, "low_cpu_mem_usage": has_accelerate}
+
+    def _check_complete(self, component: str, missing: list[str], unexpected: list[str]) -> None:
+        """Raise PriorError if the weights leave a part of the network unset: it would stay empty, or random."""
+        if not missing:
+            return  # tensors that the network does not know are nobody's loss
+        strangers = f", and hold what it does not know: {_some(unexpected)}" if unexpected else ""
+        raise PriorError(
+            f"{SETTING}={self.name!r}: the weights in {self.path / component} lack {_some(missing)} of the network "
+            f"that its config.json describes{strangers}; config and weights are of different models, or the weights are "
+            "partial: fetch both again from one place"
+        )
 
     def _broken(self, component: str, error: Exception) -> PriorError:
         reason = " ".join(str(error).split())[:300]
@@ -100,6 +117,11 @@ def open_folder(name: str, revision: str | None = None, variant: str | None = No
     if components:
         path = find_folder(name, revision, variant, components)
     return ModelFolder(name, path, kind, index, variant)
+
+
+def _some(keys: list[str], shown: int = 3) -> str:
+    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + more
 
 
 @contextmanager
