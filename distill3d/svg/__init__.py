@@ -1,0 +1,1 @@
+"""SVG files: outlines, colours and structure in, the same structure out."""
