@@ -60,7 +60,9 @@ def parse(arguments: Sequence[str]) -> tuple[Request, argparse.Namespace]:
     )
     verb = table[request.verb]
     if verb.metavar:
-        request = Request(**{**vars(request), "argument": getattr(given, verb.name)})
+        own = getattr(given, verb.name)
+        several = {"argument": own} if isinstance(own, str) else {"arguments": tuple(own)}
+        request = Request(**{**vars(request), **several})
     elif request.config is None and not given.list:
         parser.error("--config is missing: name a YAML, such as --config dreamfusion.yaml")
     return request, given
@@ -111,7 +113,8 @@ def _parser(table: dict[str, Verb]) -> argparse.ArgumentParser:
     group = parser.add_argument_group("verbs (one)")
     for verb in table.values():
         if verb.metavar:
-            group.add_argument(f"--{verb.name}", metavar=verb.metavar, help=verb.summary)
+            count = None if isinstance(verb.metavar, str) else len(verb.metavar)
+            group.add_argument(f"--{verb.name}", dest=verb.name, nargs=count, metavar=verb.metavar, help=verb.summary)
         else:
             group.add_argument(f"--{verb.name}", action="store_true", help=verb.summary)
         for name, text in verb.options.items():

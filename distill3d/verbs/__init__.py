@@ -10,16 +10,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-NAMES = ("train", "validate", "test", "export", "sweep", "evaluate")  # the order in --help; the first is the default
+NAMES = (
+    "train",
+    "validate",
+    "test",
+    "export",
+    "sweep",
+    "evaluate",
+    "render-views",
+)  # the order in --help; the first is the default
 
 
 @dataclass(frozen=True)
 class Verb:
-    """A flag of launch.py. ``metavar`` names its own argument, if it takes one instead of ``--config``."""
+    """A flag of launch.py. ``metavar`` names its own argument, or several, if it takes them instead of ``--config``."""
 
     name: str
     summary: str
-    metavar: str | None = None
+    metavar: str | tuple[str, ...] | None = None
     accompanies: tuple[str, ...] = ()  # verbs that may be given beside this one, which then decides
     options: dict[str, str] = field(default_factory=dict)  # further options with a value: name -> help
     flags: dict[str, str] = field(default_factory=dict)  # further options without one
@@ -33,14 +41,19 @@ class Request:
     config: str | None
     overrides: tuple[str, ...]
     argument: str | None = None  # the verb's own
+    arguments: tuple[str, ...] = ()  # the same of a verb that takes several
     options: dict[str, Any] = field(default_factory=dict)  # of all verbs: text or None, True or False for flags
     argv: tuple[str, ...] = ()
 
 
 def verbs() -> dict[str, Verb]:
     """The table."""
-    return {name: importlib.import_module(f"{__name__}.{name}").VERB for name in NAMES}
+    return {name: _module(name).VERB for name in NAMES}
 
 
 def runner(name: str) -> Callable[[Request], int]:
-    return importlib.import_module(f"{__name__}.{name}").run
+    return _module(name).run
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
