@@ -2,7 +2,8 @@
 
 There, a guidance mixes a diffusion model with a rule for the gradient. Here ``system.prior`` is the model and
 ``system.guidance`` the rule, so the old guidance names stand for a pair. Its ``guidance_scale`` in
-``text + s (text - uncond)`` is the papers' w, as here; its orientation loss is divided by the number of rays that hit.
+``text + s (text - uncond)`` is the papers' w, as here, but for VSD and with Perp-Neg it is diffusers' w + 1.
+Its orientation loss is divided by the number of rays that hit.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from distill3d.registry import Kind, find
 
 log = logging.getLogger(__name__)
 
-# guidance name -> the model that it loads where none is named
+# guidance name -> its rule, and the model that it loads where none is named
 _GUIDANCES = {
-    "stable-diffusion-guidance": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "deep-floyd-guidance": "DeepFloyd/IF-I-XL-v1.0",
+    "stable-diffusion-guidance": ("sds", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    "deep-floyd-guidance": ("sds", "DeepFloyd/IF-I-XL-v1.0"),
+    "stable-diffusion-vsd-guidance": ("vsd", "stabilityai/stable-diffusion-2-1-base"),
 }
 _PROMPT_PROCESSORS = ("stable-diffusion-prompt-processor", "deep-floyd-prompt-processor")
 _MODEL = "pretrained_model_name_or_path"
@@ -60,6 +62,8 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "guidance": (
         *("enable_memory_efficient_attention", "enable_attention_slicing", "token_merging", "token_merging_params"),
         *("sqrt_anneal", "trainer_max_steps", "use_img_loss", "use_sjc", "var_red", "max_items_eval", "grad_clip"),
+        *("pretrained_model_name_or_path_lora", "guidance_scale_lora", "lora_cfg_training", "lora_n_timestamp_samples"),
+        "camera_condition_type",
     ),
     "exporter": (
         *("save_name", "save_normal", "save_uv", "save_texture", "texture_size", "texture_format"),
@@ -93,9 +97,9 @@ def _is_foreign(system: dict[str, Any]) -> bool:
 
 def _rename(system: dict[str, Any]) -> list[str]:
     """Rename types and move settings, in place; returns settings that contradict others."""
-    default_model = _GUIDANCES.get(system.get("guidance_type", ""))
-    if default_model:
-        system["guidance_type"] = "sds"
+    rule, default_model = _GUIDANCES.get(system.get("guidance_type", ""), (None, None))
+    if rule:
+        system["guidance_type"] = rule
     if system.get("prompt_processor_type") in _PROMPT_PROCESSORS:
         system["prompt_processor_type"] = "prompt-processor"
     lost = []
@@ -105,6 +109,7 @@ def _rename(system: dict[str, Any]) -> list[str]:
         value = system[old].pop(key)
         if system.setdefault(new, {}).setdefault(name, value) != value:
             lost.append(f"system.{old}.{key}")
+    _rename_guidance(system)
     half = (system.get("guidance") or {}).pop("half_precision_weights", True)
     if not half:
         system.setdefault("prior", {}).setdefault("precision", "float32")
@@ -113,7 +118,35 @@ def _rename(system: dict[str, Any]) -> list[str]:
     loss = system.get("loss")
     if isinstance(loss, dict) and "lambda_orient" in loss:
         loss.setdefault("orient_reduction", "ray_mean")
+    if isinstance(loss, dict) and "lambda_vsd" in loss:
+        loss["lambda_sds"] = loss.pop("lambda_vsd")
+        if loss.pop("lambda_lora", 1.0) != 1.0:  # Adam's step does not depend on it, so here it has weight 1
+            lost.append("system.loss.lambda_lora")
     return lost
+
+
+def _rename_guidance(system: dict[str, Any]) -> None:
+    """The settings of VSD and Perp-Neg that have another form here, in place."""
+    guidance, prompts = system.get("guidance"), system.get("prompt_processor")
+    if not isinstance(guidance, dict):
+        return
+    is_vsd, is_perp_neg = system.get("guidance_type") == "vsd", guidance.get("use_perp_neg")
+    if (is_vsd or is_perp_neg) and "guidance_scale" in guidance:
+        guidance["guidance_scale"] = _one_less(guidance["guidance_scale"])
+    if is_perp_neg and isinstance(prompts, dict) and "overhead_threshold" in prompts:
+        guidance.setdefault("perp_neg_overhead_threshold", prompts["overhead_threshold"])
+    if is_vsd:  # the upper end of the time falls at one step
+        low, start = guidance.pop("max_step_percent_annealed", 0.5), guidance.pop("anneal_start_step", 5000)
+        high = guidance.get("max_step_percent", 0.98)
+        guidance["max_step_percent"] = high if isinstance(high, list) else [start, high, low, start]
+
+
+def _one_less(scale: Any) -> Any:
+    """A scheduled guidance scale s as w = s - 1."""
+    if isinstance(scale, list):
+        values = {0, 1} if len(scale) == 3 else {1, *range(2, len(scale), 2)}
+        return [_one_less(entry) if place in values else entry for place, entry in enumerate(scale)]
+    return scale - 1 if isinstance(scale, (int, float)) else scale  # what is no number is refused later, by its name
 
 
 def _without_counterpart(content: dict[str, Any]) -> list[str]:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from distill3d.config import load
+from distill3d.config import build, load
+from distill3d.guidance.perp_neg import ViewDecays
+from distill3d.registry import find
+from distill3d.schedule import scheduled
 
 DATA = Path(__file__).parent / "data"
 PROMPT = "system.prompt_processor.prompt=a fox"
@@ -62,6 +65,52 @@ def test_settings_move_to_where_they_belong():
     assert made["prior"]["cpu_offload"] is True
     assert made["prompt_processor"]["view_dependent_prompting"] is False
     assert made["guidance"]["use_perp_neg"] is True
+
+
+def test_perp_neg_means_here_what_it_means_there():
+    made = system(
+        "if",
+        "system.prompt_processor.use_perp_neg=true",
+        "system.guidance.use_perp_neg=true",  # threestudio's own YAML names it twice
+        "system.prompt_processor.perp_neg_f_sb=[2, 0.5, -0.6]",
+        "system.prompt_processor.perp_neg_f_fsb=[1, 0.25, 0.9]",
+        "system.prompt_processor.perp_neg_f_fs=[3, 0.5, -2]",
+        "system.prompt_processor.perp_neg_f_sf=[5, 0.5, -2]",
+        "system.prompt_processor.overhead_threshold=50",
+    )
+    rule = build(find("guidance", "sds").Config, made["guidance"], "system.guidance")
+    assert rule.use_perp_neg
+    assert rule.perp_neg_decays == ViewDecays((2, 0.5, -0.6), (1, 0.25, 0.9), (3, 0.5, -2), (5, 0.5, -2))
+    assert rule.perp_neg_overhead_threshold == made["prompt_processor"]["overhead_threshold"] == 50
+    assert rule.guidance_scale == 19.0  # uncond + s (...) there
+
+
+@pytest.mark.parametrize(
+    ("scale", "w"), [("[0, 100, 20, 500]", [0, 99, 19, 500]), ("[100, 20, 500]", [99, 19, 500]), ("7.5", 6.5)]
+)
+def test_scheduled_scales_of_perp_neg_are_one_less(scale, w):
+    made = system("sd", "system.prompt_processor.use_perp_neg=true", f"system.guidance.guidance_scale={scale}")
+    assert made["guidance"]["guidance_scale"] == w
+
+
+def test_a_vsd_guidance_there_is_vsd_here(caplog):
+    with caplog.at_level(logging.WARNING, "distill3d"):
+        made = system(
+            "sd",
+            "system.guidance_type=stable-diffusion-vsd-guidance",
+            "system.guidance={guidance_scale: 7.5, min_step_percent: 0.02, max_step_percent: 0.98, "
+            "lora_cfg_training: true, max_step_percent_annealed: 0.5, anneal_start_step: 5000}",
+            "system.loss={lambda_vsd: 1, lambda_lora: 1}",
+            "system.optimizer.params.guidance.lr=1e-4",
+        )
+    assert made["guidance_type"] == "vsd"
+    assert made["guidance"]["guidance_scale"] == 6.5
+    assert [scheduled(made["guidance"]["max_step_percent"], step) for step in (0, 4999, 5001)] == [0.98, 0.98, 0.5]
+    assert made["loss"]["lambda_sds"] == 1
+    assert made["optimizer"]["params"]["guidance"]["lr"] == 1e-4
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == [
+        "system.guidance.lora_cfg_training"
+    ]
 
 
 def test_our_own_prior_setting_wins():

@@ -303,6 +303,13 @@ def test_every_rule_drives_the_scene_or_says_what_it_needs(tmp_path, name):
     assert system.gradients.skipped == 0
 
 
+@pytest.mark.parametrize(("params", "rate"), [({}, 1e-4), ({"guidance": {"lr": 3e-4}}, 3e-4)])
+def test_vsds_own_parameters_train_at_the_published_rate_or_the_users(tmp_path, params, rate):
+    _, trainer = fit(tmp_path, 1, guidance_type="vsd", guidance={"guidance_scale": None}, optimizer={"params": params})
+    rates = {group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}
+    assert rates == {"geometry": 0.01, "background": 0.01, "guidance": rate}
+
+
 def test_half_precision_trains_with_gradients_in_full(tmp_path):
     start = tiny_system()
     system, _ = fit(tmp_path, 3, trainer={"precision": "bf16-mixed"})

@@ -46,8 +46,9 @@ class VSD(ScoreDistillation, nn.Module):
     """VSD: c(t) (eps^w(z_t; y) - eps_lora(z_t; y, camera)), a LoRA trained on the renders alongside (arXiv 2305.16213).
 
     The LoRA sees the prompt without view words, and the camera as one extra token. Its own loss is
-    ``|| eps_lora(z_u; y, camera) - eps ||^2`` with fresh u ~ U{0 .. T-1} and eps, at x.detach(); as published its
-    learning rate is 1e-4. max_step_percent falls from .98 to .5 at a fifth of the run.
+    ``|| eps_lora(z_u; y, camera) - eps ||^2`` with fresh u ~ U{0 .. T-1} and eps, at x.detach(); its learning
+    rate is the published 1e-4 unless system.optimizer.params.guidance.lr gives another. max_step_percent falls from .98
+    to .5 at a fifth of the run.
     """
 
     @dataclass
@@ -59,6 +60,7 @@ class VSD(ScoreDistillation, nn.Module):
         published_over_run: ClassVar = {"max_step_percent": [200, 0.98, 0.5, 200]}
 
     cfg: Config
+    optimizer_defaults: ClassVar[Mapping[str, float]] = {"lr": 1e-4}  # where system.optimizer.params has no guidance
 
     def __init__(self, cfg: Any) -> None:
         nn.Module.__init__(self)

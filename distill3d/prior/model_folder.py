@@ -89,8 +89,8 @@ class ModelFolder:
         strangers = f", and hold what it does not know: {_some(unexpected)}" if unexpected else ""
         raise PriorError(
             f"{SETTING}={self.name!r}: the weights in {self.path / component} lack {_some(missing)} of the network "
-            f"that its config.json describes{strangers}; config and weights are of different models, or the weights are "
-            "partial: fetch both again from one place"
+            f"that its config.json describes{strangers}; config and weights are of different models, or the weights "
+            "are partial: fetch both again from one place"
         )
 
     def _broken(self, component: str, error: Exception) -> PriorError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -203,7 +203,7 @@ class ScoreDistillationSystem(pl.LightningModule):
             self.trainer.should_stop = True
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(nn.ModuleDict(self.trained_parts()), self.cfg.optimizer)
+        optimizer = make_optimizer(nn.ModuleDict(self.trained_parts()), self.optimizer_settings())
         if self.cfg.scheduler is None:
             return optimizer
         schedule = make_scheduler(optimizer, self.cfg.scheduler)
@@ -211,6 +211,14 @@ class ScoreDistillationSystem(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": self.cfg.scheduler.interval},
         }
+
+    def optimizer_settings(self) -> OptimizerSettings:
+        """The user's; a guidance with parameters trains at its published rate where they do not name it."""
+        settings, published = self.cfg.optimizer, getattr(self.guidance, "optimizer_defaults", None)
+        named = any(name.split(".")[0] == "guidance" for name in settings.params)
+        if published is None or named:
+            return settings
+        return replace(settings, params={**settings.params, "guidance": dict(published)})
 
     # -- records -------------------------------------------------------------------------------------------------
 
