@@ -94,11 +94,9 @@ class SvgScene(nn.Module):
 
     def render_source(self, height: int, width: int) -> Float[Tensor, "3 H W"]:
         """The same of the file as it was."""
-        start = {f"{name}.values": getattr(self, name).start for name in QUANTITIES}
+        start = {f"scene.{name}.values": getattr(self, name).start for name in QUANTITIES}
         with torch.no_grad():
-            return torch.func.functional_call(
-                _Renderer(self), {f"scene.{k}": v for k, v in start.items()}, (height, width)
-            )
+            return torch.func.functional_call(_Renderer(self), start, (height, width))
 
     def curves(self, height: int, width: int) -> Curves:
         """All outlines as cubics in pixels."""
@@ -141,6 +139,7 @@ class SvgScene(nn.Module):
         self.opacities.values.clamp_(0.0, 1.0)
         self.widths.values.clamp_(self.widths.start.clamp_max(THINNEST))
 
+    @torch.no_grad()
     def svg(self) -> str:
         """The file with its present values. What has not moved is written as it was, to the letter."""
         assert self.document is not None
@@ -232,8 +231,8 @@ def make_layout(shapes: tuple[SvgShape, ...]) -> Layout:
     filled = [i for i, shape in enumerate(shapes) if shape.fill]
     stroked = [i for i, shape in enumerate(shapes) if shape.stroke]
     weights = torch.tensor(elevation, dtype=torch.float64) / 3.0
-    tensors = (torch.tensor(values) for values in (owner, part, closed))
-    return Layout(slices, torch.tensor(indices), weights, *tensors, filled, stroked)
+    shape_of, subpath_of, is_closed = (torch.tensor(values) for values in (owner, part, closed))
+    return Layout(slices, torch.tensor(indices), weights, shape_of, subpath_of, is_closed, filled, stroked)
 
 
 def to_picture(shape: SvgShape, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:

@@ -21,7 +21,7 @@ Length = Callable[[str, str, float], float]  # (attribute, axis x | y | both, de
 
 @dataclass(frozen=True)
 class Subpath:
-    """Control points in order; ``degrees`` has one entry a curve. Closed: as many points as degrees in all, else one more."""
+    """Control points in order, and the degree of each curve. Closed: as many points as their sum, else one more."""
 
     points: Float[np.ndarray, "n 2"]
     degrees: tuple[int, ...]

@@ -94,7 +94,7 @@ def declarations(text: str) -> Declarations:
 
 
 def properties(node: Any, inherited: Mapping[str, str], sheet: StyleSheet) -> Declarations:
-    """All properties of an element: its style attribute before the style sheet before its attributes before its parent."""
+    """All properties of an element: from its style attribute, else the style sheet, its attributes, its parent."""
     known = {**INITIAL, **OWN}
     own = {name: node.getAttribute(name).strip() for name in known if node.hasAttribute(name)}
     own |= sheet.properties(node) | declarations(node.getAttribute("style"))
@@ -125,7 +125,8 @@ def colour(text: str, current: str) -> Rgba | None:
         read = Color(text)
         if read.value is None:
             raise ValueError(text)
-        parts = tuple(part / 255.0 for part in (read.red, read.green, read.blue, read.alpha))
+        channels: list[Any] = [read.red, read.green, read.blue, read.alpha]
+        parts = tuple(channel / 255.0 for channel in channels)
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{text!r} is no colour") from error
     return Rgba(parts[:3], parts[3])  # type: ignore[arg-type]
