@@ -56,6 +56,8 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
     pl.seed_everything(experiment.seed, verbose=False)
     system = _make("system", experiment)
     data = _make("data", experiment)
+    if request.verb != "export" and hasattr(data, "check"):
+        data.check()  # reads what the run will need
     if experiment.resume is not None:
         system.on_load_checkpoint(read_checkpoint(experiment.resume))  # says what is wrong with it
     trainer_settings = _trainer_settings(experiment)
