@@ -27,9 +27,7 @@ def make_data_set(folder: Path, size: int = 16, **settings: object) -> Path:
     chosen = RenderViewsSettings(**{"train_views": 6, "test_views": 2, "size": size, **settings})  # type: ignore[arg-type]
     mesh = colored_box()
     splits = {"train": chosen.train_views, "test": chosen.test_views}
-    views = {
-        name: mesh_views(mesh, view_cameras(chosen, count, i), "albedo")
-        for i, (name, count) in enumerate(splits.items())
-    }
+    cameras = {name: view_cameras(chosen, count, i) for i, (name, count) in enumerate(splits.items())}
+    views = {name: mesh_views(mesh, of_split, "albedo") for name, of_split in cameras.items()}
     write_posed_images(folder, views, "box")
     return folder

@@ -173,9 +173,9 @@ def test_a_wrong_setting_is_named(settings, message):
 
 
 def test_a_missing_root_and_too_small_a_picture_say_what_to_do(box):
-    with pytest.raises(ValueError, match="data.root is not set"):
+    with pytest.raises(ValueError, match=r"data.root is not set"):
         module("").check()
-    with pytest.raises(ValueError, match="data.downscale=64 leaves nothing"):
+    with pytest.raises(ValueError, match=r"data.downscale=64 leaves nothing"):
         module(box, downscale=64).check()
 
 

@@ -64,5 +64,5 @@ def test_a_smaller_copy_of_an_image_keeps_its_angles():
 
 
 def test_an_image_of_another_shape_than_its_frame_says_is_refused():
-    with pytest.raises(ValueError, match="a.png is 60x50, but its frame says w=120, h=80"):
+    with pytest.raises(ValueError, match=r"a.png is 60x50, but its frame says w=120, h=80"):
         scaled_lens(Lens(None, 100.0, 100.0, 60.0, 40.0, 120, 80), 50, 60, "a.png")

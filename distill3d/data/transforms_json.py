@@ -81,8 +81,8 @@ def read_frame_sets(root: Path, test_every: int, setting: str = "data.root") -> 
     _check_files(train + test, folder)
     if len(train) < 2 or not test:
         raise ValueError(
-            f"{setting}={str(root)!r} has {_images(len(train))} to fit and {_images(len(test))} to test; a scene needs "
-            "2 views to fit and 1 to test at the least: add views, or render a set with --render-views"
+            f"{setting}={str(root)!r} holds {_images(len(train + test))}, {len(train)} to fit and {len(test)} to test; a "
+            "scene needs 2 views to fit and 1 to test at the least: add views, or render a set with --render-views"
         )
     return FrameSets(train, test, folder, content.get("world") == OWN_WORLD)
 
