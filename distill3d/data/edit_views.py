@@ -1,0 +1,26 @@
+"""Posed images of a scene that is edited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from distill3d.data.posed_image_module import PosedImageDataModule
+from distill3d.registry import register
+
+
+@register("data", "edit-views-datamodule")
+class EditViewsDataModule(PosedImageDataModule):
+    """Posed images to edit a scene from, which say what an edit is compared with."""
+
+    @dataclass
+    class Config(PosedImageDataModule.Config):
+        """Those of posed-images-datamodule.
+
+        source: what an edit is compared with: the data set's own ``images``, or ``renders`` of the scene as it was
+            before the edit, from the same cameras.
+        """
+
+        source: Literal["images", "renders"] = "images"
+
+    cfg: Config

@@ -1,0 +1,101 @@
+"""A small trained scene in a trial of its own, views of it, and edits of it under closed-form priors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from picture_doubles import SYSTEM  # registers the priors and the texts
+from system_doubles import TINY_SYSTEM, make_trainer, merged
+from system_doubles import fit as fit_text_to_3d
+
+from distill3d.camera import CameraRanges, random_cameras
+from distill3d.config_check import build
+from distill3d.data.edit_views import EditViewsDataModule
+from distill3d.data.posed_images import PosedImages
+from distill3d.registry import find
+from distill3d.yaml_text import dump_yaml
+
+SIDE = 16
+SAME = {"prompt": "a cat", "source_prompt": "a cat"}
+OTHER = {"prompt": "a fox", "source_prompt": "a cat"}
+EDIT: dict[str, Any] = {
+    "prior_type": "gaussian-for-picture-tests",
+    "prior": {"size": SIDE},
+    "prompt_processor_type": "texts-for-picture-tests",
+    "prompt_processor": OTHER,
+    "optimizer": {"args": {"lr": 0.02, "eps": 1e-8}},
+    "contact_views": 3,
+}
+assert SYSTEM["prior_type"] == EDIT["prior_type"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trial of text to 3D whose scene is edited, and views of it."""
+
+    root: Path
+    renderer: Any
+
+    @property
+    def checkpoint(self) -> str:
+        return str(self.root / "ckpts/last.ckpt")
+
+
+def make_source(root: Path, seed: int = 3) -> Source:
+    """A scene of colours that vary in space, as a trial of one step."""
+    system, _ = fit_text_to_3d(root, 1, seed=seed)
+    (root / "configs").mkdir(exist_ok=True)
+    system_settings = {**TINY_SYSTEM, "prompt_processor_type": "closed-form-prompts-for-tests"}
+    (root / "configs/parsed.yaml").write_text(
+        dump_yaml({"system_type": "dreamfusion-system", "system": system_settings})
+    )
+    file = root / "ckpts/last.ckpt"
+    saved = torch.load(file, weights_only=True)
+    table = saved["state_dict"]["renderer.geometry.encoding.table"]
+    table += torch.randn(table.shape, generator=torch.Generator().manual_seed(seed))
+    torch.save(saved, file)
+    system.load_state_dict(saved["state_dict"])
+    return Source(root, system.renderer)
+
+
+class RenderedViews(EditViewsDataModule):
+    """Views of a scene in memory, over the scene's own background; ``shift`` is added to their colours."""
+
+    def __init__(self, scene: Source, batch_size: int = 2, count: int = 6, shift: float = 0.0, **settings: Any) -> None:
+        super().__init__(
+            self.Config(batch_size=batch_size, n_test_views=3, eval_height=SIDE, eval_width=SIDE, **settings)
+        )
+        ranges = CameraRanges((0.0, 40.0), camera_distance_range=(1.5, 1.7), camera_perturb=0.0, center_perturb=0.0)
+        cameras = random_cameras(ranges, count, SIDE, SIDE, torch.Generator().manual_seed(1), stratified_azimuth=True)
+        images = (scene.renderer.render(cameras, need_normal=False).rgb + shift).clamp(0, 1)
+        names = tuple(map(str, range(count)))
+        views = PosedImages(cameras, images, None, names, scene.root)
+        self.__dict__["_views"] = (views, views)
+
+
+def make_edit(name: str, source: Source, seed: int = 0, **changes: Any) -> Any:
+    cls = find("system", name)
+    settings = merged({**EDIT, "source_checkpoint": source.checkpoint}, changes)
+    return cls(build(cls.Config, settings, "system"), seed=seed)  # type: ignore[attr-defined]
+
+
+def edit(
+    name: str, source: Source, root: Path, steps: int, data: Any = None, resume: Path | None = None, **changes: Any
+) -> Any:
+    """Train an edit for some steps in the trial folder ``root``."""
+    system = make_edit(name, source, **changes)
+    system.attach(SimpleNamespace(root=root))
+    system.source_views = RenderedViews(source) if data is None else data
+    make_trainer(root, steps).fit(system, system.source_views, ckpt_path=resume)
+    return system
+
+
+def psnr_between(system: Any, cameras: Any = None) -> float:
+    """Of the scene as it is and as it was, from the views of the data."""
+    cameras = system.source_views.train_views.cameras if cameras is None else cameras
+    now, before = (r.render(cameras, need_normal=False).rgb for r in (system.renderer, system.original))
+    return float(-10 * torch.log10((now - before).square().mean()))
