@@ -58,18 +58,22 @@ class _OneLine(logging.Formatter):
 
 
 def set_up_logging(verbose: bool = False) -> None:
-    """Configure the ``distill3d`` logger for the terminal, and quieten the others. Safe to call again."""
-    root = logging.getLogger("distill3d")
-    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _Terminal)]
-    handler = _Terminal()
-    handler.setFormatter(_OneLine())
-    root.addHandler(handler)
+    """Configure the ``distill3d`` logger for the terminal, and quieten the others. Safe to call again.
+
+    To be called before Lightning is imported: where the root logger has a handler it adds none of its own, whose level
+    would tell of every accelerator that is not there.
+    """
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes, one tells the story
-    root.setLevel(logging.DEBUG if verbose else logging.INFO if first else logging.ERROR)
-    root.propagate = False
+    ours = logging.getLogger("distill3d")
+    _write_to_terminal(ours, logging.NOTSET)
+    ours.setLevel(logging.DEBUG if verbose else logging.INFO if first else logging.ERROR)
+    ours.propagate = False
     custom = logging.getLogger("distill3d_custom")
-    custom.parent = root
+    custom.parent = ours
+    others = logging.getLogger()
+    _write_to_terminal(others, logging.INFO if verbose else logging.WARNING if first else logging.ERROR)
     if verbose:
+        others.setLevel(logging.INFO)
         return
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -77,6 +81,14 @@ def set_up_logging(verbose: bool = False) -> None:
         warnings.filterwarnings("ignore", message=pattern)
     for name, value in {"TOKENIZERS_PARALLELISM": "false", "TF_CPP_MIN_LOG_LEVEL": "3"}.items():
         os.environ.setdefault(name, value)
+
+
+def _write_to_terminal(logger: logging.Logger, level: int) -> None:
+    """One terminal handler for a logger, in the place of an earlier one."""
+    logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, _Terminal)]
+    handler = _Terminal(level)
+    handler.setFormatter(_OneLine())
+    logger.addHandler(handler)
 
 
 def log_to_file(path: Path) -> None:

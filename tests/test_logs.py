@@ -1,0 +1,47 @@
+"""What a user sees on the terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+LIGHTNING = """
+from distill3d.device import choose_accelerator
+import pytorch_lightning as pl
+choose_accelerator("auto")
+for _ in range(2):
+    pl.Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu", devices=1)
+"""
+OTHERS = """
+import logging
+logging.getLogger("some.library").info("chatter")
+logging.getLogger("some.library").warning("something is wrong")
+set_up_logging({verbose})
+logging.getLogger("distill3d.run").info("once")
+"""
+
+
+def terminal(code: str, verbose: bool = False, local_rank: str = "0") -> list[str]:
+    code = f"from distill3d.logs import set_up_logging\nset_up_logging({verbose})\n" + code.format(verbose=verbose)
+    environment = {**os.environ, "LOCAL_RANK": local_rank}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def test_of_the_device_there_is_one_line_and_lightning_adds_none():
+    (line,) = terminal(LIGHTNING)
+    assert line.startswith("device: ")
+
+
+def test_of_libraries_warnings_are_shown_and_of_ours_every_message_once():
+    assert terminal(OTHERS) == ["warning: something is wrong", "once"]
+
+
+def test_with_verbose_libraries_speak():
+    assert terminal(OTHERS, verbose=True) == ["chatter", "warning: something is wrong", "once"]
+
+
+def test_of_several_processes_one_tells_the_story():
+    assert terminal(OTHERS, local_rank="1") == []
