@@ -44,7 +44,7 @@ def test_every_type_has_checked_settings_and_a_line_for_the_list():
 
 def test_importing_every_room_leaves_heavy_libraries_alone():
     # transformers is not in the list: Lightning's torchmetrics imports it
-    heavy = "diffusers trimesh matplotlib skimage xatlas wandb"
+    heavy = "diffusers trimesh matplotlib skimage xatlas numba wandb"
     code = (
         "import sys; from distill3d.registry import import_rooms; import_rooms(); "
         f"print([name for name in '{heavy}'.split() if name in sys.modules])"

@@ -1,6 +1,6 @@
 """Triangle meshes to G-buffers on a CPU: a z-buffer with supersampling. It feeds the prior, the judge and previews.
 
-The inner loops are in `raster_kernels` (numba), imported on first use.
+The inner loops are in `kernels.raster` (numba), imported on first use.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def rasterize(mesh: Mesh, cameras: Cameras, supersample: int = 3) -> GBuffer:
 
     Raises ValueError for a mesh without faces or with indices out of range.
     """
-    from distill3d.render import raster_kernels as kernels
+    from distill3d.render.kernels import raster as kernels
 
     if len(mesh.faces) == 0 or mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         raise ValueError(f"mesh with {len(mesh.vertices)} vertices and {len(mesh.faces)} faces has bad or no indices")

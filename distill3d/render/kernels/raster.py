@@ -1,4 +1,7 @@
-"""The z-buffer of `raster`: one view at a time, single-threaded, without the GIL, so that views run side by side."""
+"""The z-buffer of `distill3d.render.raster`.
+
+One view at a time, single-threaded, without the GIL, so that views run side by side.
+"""
 
 from __future__ import annotations
 
