@@ -1,4 +1,4 @@
-"""Adan and Shampoo against their formulas, parameter groups, schedules."""
+"""Adan, Shampoo and Muon against their formulas, parameter groups, schedules."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from distill3d.config_check import ConfigError
-from distill3d.optim import Adan, OptimizerSettings, SchedulerSettings, Shampoo, make_optimizer, make_scheduler
+from distill3d.optim import Adan, Muon, OptimizerSettings, SchedulerSettings, Shampoo, make_optimizer, make_scheduler
 from distill3d.optim.groups import parameter_groups
+from distill3d.optim.muon import orthogonalized
 from distill3d.optim.shampoo import from_blocks, matrix_power, to_blocks
 
 
@@ -305,3 +306,37 @@ def test_dreamfusions_own_schedule_can_be_written():
 def test_wrong_schedules_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
         rates(settings, 1)
+
+
+# -- Muon ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
+def test_newton_schulz_keeps_the_directions_and_levels_the_singular_values(shape):
+    (matrix,) = gradients(1, *shape)
+    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+    steep = u @ torch.diag(torch.linspace(0.05, 1.0, len(s), dtype=s.dtype)) @ vt
+    levelled = torch.diag(u.T @ orthogonalized(steep) @ vt.T)
+    assert levelled.min() > 0.6 and levelled.max() < 1.3
+    off = u.T @ orthogonalized(steep) @ vt.T - torch.diag(levelled)
+    assert off.abs().max() < 0.05  # of bfloat16
+
+
+def test_muon_steps_like_adam_in_size_whatever_the_gradients_scale():
+    start = torch.zeros(24, 4, 3, 3)
+    kernel = gradients(1, 24, 4, 3, 3)[0].float()
+    group = [{"params": [nn.Parameter(start.clone())], "orthogonal": True}]
+    for scale in (1e-6, 1.0, 1e6):
+        group[0]["params"][0].data.zero_()
+        group[0]["params"][0].grad = scale * kernel
+        Muon(group, lr=0.1).step()
+        rms = group[0]["params"][0].detach().square().mean().sqrt()
+        assert 0.012 < rms < 0.025  # .2 lr, as Newton-Schulz ends at singular values of about .7 to 1.2
+
+
+def test_muon_treats_vectors_as_adam_does():
+    start, *steps = gradients(6, 5)
+    expected = run(torch.optim.Adam, start, steps, lr=0.1, betas=(0.9, 0.99))
+    torch.testing.assert_close(run(Muon, start, steps, lr=0.1), expected)
+    with pytest.raises(ValueError, match="not vectors"):
+        Muon([{"params": [nn.Parameter(start)], "orthogonal": True}])
