@@ -110,13 +110,18 @@ def lambertian(
 
 
 def random_backgrounds(count: int, size: int, generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
-    """White, grey, one colour, or a gradient between two along a random direction."""
+    """Middle grey (more often than not), white, any grey, one colour, or a gradient between two along a random direction.
+
+    One background dominates, since a small network that must know many learns less of the objects; it is middle grey,
+    which no object hides in, and from which a picture starts.
+    """
     unit = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
-    kind = unit(count)[:, None]  # white, grey, one colour, gradient
+    kind = unit(count)[:, None]
     start, end = unit(count, 3), unit(count, 3)
-    start = torch.where(kind < 0.25, torch.ones(3), start)
-    start = torch.where((kind >= 0.25) & (kind < 0.45), unit(count, 1).expand(-1, 3), start)
-    end = torch.where(kind < 0.8, start, end)
+    start = torch.where(kind < 0.6, torch.full((3,), 0.5), start)
+    start = torch.where((kind >= 0.6) & (kind < 0.7), torch.ones(3), start)
+    start = torch.where((kind >= 0.7) & (kind < 0.77), unit(count, 1).expand(-1, 3), start)
+    end = torch.where(kind < 0.9, start, end)
     angle = unit(count)[:, None, None] * 2.0 * torch.pi
     line = torch.linspace(-0.5, 0.5, size)
     ramp = (0.5 + 0.7 * (line[None, None, :] * angle.cos() + line[None, :, None] * angle.sin())).clamp(0, 1)[:, None]
