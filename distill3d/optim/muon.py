@@ -14,7 +14,7 @@ _UPDATE_RMS = 0.2  # of one matrix entry's step over the learning rate: about Ad
 
 
 def orthogonalized(matrix: Float[Tensor, "M N"], steps: int = 5) -> Float[Tensor, "M N"]:
-    """Nearly ``U V^T`` of ``matrix = U S V^T``, by Newton-Schulz in bfloat16: singular values end near 1 (.7 to 1.2)."""
+    """Nearly ``U V^T`` of ``matrix = U S V^T``, by Newton-Schulz in bfloat16: singular values end near 1."""
     a, b, c = _QUINTIC
     x = matrix.bfloat16()
     if x.shape[0] > x.shape[1]:
