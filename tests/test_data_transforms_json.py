@@ -99,7 +99,7 @@ def test_missing_images_are_named_and_counted(tmp_path):
 
 @pytest.mark.parametrize(
     ("count", "message"),
-    [(1, "holds one image, 0 to fit and 1 to test"), (2, "holds 2 images, 1 to fit and 1 to test")],
+    [(1, "holds 0 images to fit and 1 to test"), (2, "holds 1 images to fit and 1 to test")],
 )
 def test_a_data_set_of_too_few_images_is_refused(count, message, tmp_path):
     with pytest.raises(ValueError, match=message):

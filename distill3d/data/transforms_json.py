@@ -81,14 +81,10 @@ def read_frame_sets(root: Path, test_every: int, setting: str = "data.root") -> 
     _check_files(train + test, folder)
     if len(train) < 2 or not test:
         raise ValueError(
-            f"{setting}={str(root)!r} holds {_images(len(train + test))}, {len(train)} to fit and {len(test)} to test; a "
-            "scene needs 2 views to fit and 1 to test at the least: add views, or render a set with --render-views"
+            f"{setting}={str(root)!r} holds {len(train)} images to fit and {len(test)} to test; a scene needs 2 and 1 "
+            "at the least: add views, or render a set with --render-views"
         )
     return FrameSets(train, test, folder, content.get("world") == OWN_WORLD)
-
-
-def _images(count: int) -> str:
-    return "one image" if count == 1 else f"{count} images"
 
 
 def _find_files(root: Path, setting: str) -> tuple[Path, Path, Path | None]:
