@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from picture_doubles import SYSTEM  # registers the priors and the texts
+from closed_form import GaussianPrior
 from system_doubles import TINY_SYSTEM, make_trainer, merged
 from system_doubles import fit as fit_text_to_3d
 
@@ -16,21 +16,68 @@ from distill3d.camera import CameraRanges, random_cameras
 from distill3d.config_check import build
 from distill3d.data.edit_views import EditViewsDataModule
 from distill3d.data.posed_images import PosedImages
-from distill3d.registry import find
+from distill3d.registry import find, register
+from distill3d.types import Prompt, PromptEmbedding
 from distill3d.yaml_text import dump_yaml
 
 SIDE = 16
 SAME = {"prompt": "a cat", "source_prompt": "a cat"}
 OTHER = {"prompt": "a fox", "source_prompt": "a cat"}
 EDIT: dict[str, Any] = {
-    "prior_type": "gaussian-for-picture-tests",
-    "prior": {"size": SIDE},
-    "prompt_processor_type": "texts-for-picture-tests",
+    "prior_type": "colours-for-edit-tests",
+    "prompt_processor_type": "colour-prompts-for-edit-tests",
     "prompt_processor": OTHER,
     "optimizer": {"args": {"lr": 0.02, "eps": 1e-8}},
     "contact_views": 3,
 }
-assert SYSTEM["prior_type"] == EDIT["prior_type"]
+
+
+class ColourPrior(GaussianPrior):
+    """A cat is grey and a fox is orange, give or take; no other text is about anything."""
+
+    names = ("a cat", "a fox")
+
+    def __init__(self) -> None:
+        flat = torch.tensor([[-0.2, -0.2, -0.2], [0.8, 0.2, -0.6]])[:, :, None, None].expand(2, 3, SIDE, SIDE)
+        super().__init__((3, SIDE, SIDE), torch.full((SIDE, SIDE), 0.04), flat)
+
+    def _token(self, text: str) -> torch.Tensor:
+        return torch.tensor([float(name == text) for name in self.names])
+
+
+@register("prior", "colours-for-edit-tests")
+class ColourModel:
+    """The closed-form prior of two flat colours."""
+
+    @dataclass
+    class Config:
+        pass
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+
+    def load(self, device: Any) -> ColourPrior:
+        return ColourPrior()
+
+
+@register("prompt_processor", "colour-prompts-for-edit-tests")
+class ColourPrompts:
+    """Every text as that prior embeds it."""
+
+    @dataclass
+    class Config:
+        prompt: str = "a fox"
+        source_prompt: str | None = None
+
+    def __init__(self, cfg: Config) -> None:
+        self.prompt = Prompt(cfg.prompt, source=cfg.source_prompt)
+        self.requests: dict[str, Any] = {}
+
+    def prepare(self, requests: Any, prior: Any, device: Any) -> None:
+        self.requests = dict(requests)
+
+    def texts(self, cameras: Any, batch: int, shading: Any = None) -> dict[str, PromptEmbedding]:
+        return {role: ColourPrior().embed([request.text] * batch) for role, request in self.requests.items()}
 
 
 @dataclass(frozen=True)

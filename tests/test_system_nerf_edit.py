@@ -1,4 +1,4 @@
-"""Edits of a NeRF: nothing changes where nothing is asked for, or allowed to; every rule runs; refinement takes over."""
+"""Edits of a NeRF: nothing changes where nothing is asked for, or allowed to; every rule runs; refinement follows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from edit_doubles import OTHER, SAME, RenderedViews, edit, make_edit, make_source, psnr_between
 from system_doubles import make_trainer, tiny_data
 
+from distill3d.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from distill3d.config_check import ConfigError
-from distill3d.system.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 
 EDIT = "nerf-edit-system"
 
@@ -133,7 +133,7 @@ def test_an_edit_is_edited_again_also_one_that_held_a_part(source, tmp_path):
 
 def test_a_source_prompt_is_needed_where_the_rule_compares(source):
     for rule in ("pds", "dds"):
-        with pytest.raises(ConfigError, match="system.prompt_processor.source_prompt is not set"):
+        with pytest.raises(ConfigError, match=r"system.prompt_processor.source_prompt is not set"):
             make_edit(EDIT, source, guidance_type=rule, prompt_processor={"prompt": "a fox", "source_prompt": None})
     make_edit(EDIT, source, guidance_type="sds", prompt_processor={"prompt": "a fox", "source_prompt": None})
 
@@ -141,7 +141,7 @@ def test_a_source_prompt_is_needed_where_the_rule_compares(source):
 def test_the_checkpoint_must_be_one_of_a_scene(source, tmp_path):
     with pytest.raises(ConfigError, match=r"system.source_checkpoint is not set.*last.ckpt"):
         make_edit(EDIT, source, source_checkpoint="")
-    with pytest.raises(CheckpointError, match="system.source_checkpoint=nowhere.ckpt does not exist"):
+    with pytest.raises(CheckpointError, match=r"system.source_checkpoint=nowhere.ckpt does not exist"):
         make_edit(EDIT, source, source_checkpoint="nowhere.ckpt")
     corrective = read_checkpoint(source.checkpoint)
     corrective["state_dict"] = {"network.weight": torch.zeros(1)}
@@ -160,7 +160,7 @@ def test_the_field_must_be_of_the_type_that_is_asked_for(source, tmp_path):
     given |= {"background_type": "neural-environment-map-background", "renderer_type": "nerf-volume-renderer"}
     with pytest.raises(CheckpointError, match="its geometry is 'tetrahedra', here it is 'implicit-volume'"):
         make_edit(EDIT, source, source_checkpoint=str(path), **given)
-    with pytest.raises(ConfigError, match="lies in no trial.*give system.geometry_type"):
+    with pytest.raises(ConfigError, match=r"lies in no trial.*give system.geometry_type"):
         make_edit(EDIT, source, source_checkpoint=str(path))
 
 
