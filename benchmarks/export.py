@@ -88,9 +88,9 @@ def analytic(shape: str, resolution: int, threads: int) -> dict[str, Any]:
 
 
 def trained(config: str, checkpoint: str, resolution: int, threads: int) -> dict[str, Any]:
+    from distill3d.checkpoint import read_checkpoint
     from distill3d.config import build, load
     from distill3d.registry import find
-    from distill3d.system.checkpoint import read_checkpoint
 
     experiment = load(config).experiment
     kind = find("system", experiment.system_type)

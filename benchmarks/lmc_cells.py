@@ -21,9 +21,9 @@ from distill3d.evaluate.retrieval import distractors_of, r_precision
 from distill3d.evaluate.samples import read_strip, write_strip
 from distill3d.evaluate.scene import Scene, render_views
 from distill3d.evaluate.scene_report import Figures, against_samples, picture_figures, scene_figures
+from distill3d.pictures import to_uint8, write_png
 from distill3d.prior.loader import load_prior, load_prompt_encoder, model_identity
 from distill3d.run import Run, prepare
-from distill3d.system.pictures import to_uint8, write_png
 from distill3d.verbs import Request
 
 RULES = ("sds", "lmc-sds", "lmc-cond")

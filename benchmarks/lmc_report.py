@@ -12,9 +12,9 @@ from torch import Tensor
 
 from distill3d.evaluate.confidence import Interval, interval, paired_difference
 from distill3d.evaluate.samples import read_strip
+from distill3d.pictures import to_uint8, write_png
 from distill3d.system.labelled import labelled_grid
 from distill3d.system.picture_base import enlarged
-from distill3d.system.pictures import to_uint8, write_png
 from distill3d.trial import write_text
 
 Line = tuple[Cell, dict[str, Any]]

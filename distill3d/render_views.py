@@ -128,8 +128,8 @@ def _mesh_view(mesh: Mesh, camera: Cameras, shading: str) -> tuple[Float[Tensor,
 
 def trial_renderer(source: Path, shading: Literal["albedo", "lambertian"]) -> Renderer:
     """The scene of a trial's last checkpoint, or of the checkpoint that ``source`` is, before black."""
+    from distill3d.checkpoint import read_checkpoint
     from distill3d.evaluate.scene import load_scene
-    from distill3d.system.checkpoint import read_checkpoint
 
     scene = load_scene(source if source.is_dir() else source.absolute().parents[1])
     if source.is_file():

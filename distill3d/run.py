@@ -12,12 +12,12 @@ import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from distill3d.checkpoint import read_checkpoint
 from distill3d.config import ConfigError, Experiment, build, load
 from distill3d.device import choose_accelerator, choose_precision, set_threads
 from distill3d.logs import log_to_file
 from distill3d.registry import find
 from distill3d.system.callbacks import trainer_callbacks, trainer_loggers
-from distill3d.system.checkpoint import read_checkpoint
 from distill3d.trial import Trial, begin_trial, trial_of, write_text
 from distill3d.verbs import Request
 

@@ -243,7 +243,7 @@ def _label(text: str, width: int, height: int = 12) -> Float[Tensor, "3 h W"]:
 
 def save_sheets(pictures: dict[str, Tensor], nouns: list[str], settings: SampleSettings, folder: Path) -> list[Path]:
     """samples.png, combinations.png, views.png, with labels."""
-    from distill3d.system.pictures import to_uint8, write_png
+    from distill3d.pictures import to_uint8, write_png
 
     known = set(nouns)
     scenes = [s for s in read_held_out().scenes() if {t.noun for t in s.things} <= known]

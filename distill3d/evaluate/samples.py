@@ -58,7 +58,7 @@ class ReferenceSamples:
 
 def write_strip(path: Path, images: Float[Tensor, "B 3 H W"]) -> None:
     """Square images side by side, as one PNG."""
-    from distill3d.system.pictures import to_uint8, write_png
+    from distill3d.pictures import to_uint8, write_png
 
     write_png(path, torch.cat(list(to_uint8(images)), dim=-1))
 

@@ -58,7 +58,7 @@ class Views:
 
 def load_scene(trial: Path, device: torch.device | str = "cpu") -> Scene:
     """The scene of a trial folder. Raises ConfigError or CheckpointError if the folder is no whole trial."""
-    from distill3d.system.checkpoint import read_checkpoint
+    from distill3d.checkpoint import read_checkpoint
 
     parsed, checkpoint = trial / "configs" / "parsed.yaml", trial / "ckpts" / "last.ckpt"
     for path in (parsed, checkpoint):
@@ -88,8 +88,8 @@ def render_views(scene: Scene, count: int, size: int, batch_size: int = 4) -> Vi
 
 def _render(scene: Scene, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
     renderer, light = scene.system.renderer, Light(cameras.position)
-    color = renderer.render(cameras, light, getattr(scene.system.cfg, "eval_shading", "albedo"))
-    shape = renderer.render(cameras, light, "textureless")
+    color = renderer.render(cameras, light, getattr(scene.system.cfg, "eval_shading", "albedo"), need_normal=False)
+    shape = renderer.render(cameras, light, "textureless", need_normal=False)
     return color.rgb.clamp(0.0, 1.0), shape.rgb.clamp(0.0, 1.0), color.opacity
 
 

@@ -18,17 +18,17 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from distill3d import __version__
+from distill3d.checkpoint import check_same_experiment
 from distill3d.config_check import build
 from distill3d.data.random_cameras import draw_rank
 from distill3d.optim import OptimizerSettings, SchedulerSettings, make_optimizer, make_scheduler
+from distill3d.pictures import write_png
 from distill3d.prior.base import DiffusionPrior
 from distill3d.registry import Kind, find
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled, scheduled
-from distill3d.system.checkpoint import check_same_experiment
 from distill3d.system.health import GradientHealth, gradient_norm
 from distill3d.system.losses import distillation_loss_value
-from distill3d.system.pictures import write_png
 from distill3d.system.record import RunRecord
 from distill3d.types import Cameras, GuidanceInput, GuidanceOutput, ShadingMode, TextRequest
 

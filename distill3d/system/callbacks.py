@@ -15,8 +15,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from distill3d.checkpoint import AtomicCheckpointIO
 from distill3d.config_check import ConfigError, check_keys
-from distill3d.system.checkpoint import AtomicCheckpointIO
 from distill3d.system.progress import TrainingProgress
 
 SAVING_SHARE = 0.01  # of the time, at most, goes into last.ckpt

@@ -19,6 +19,7 @@ from distill3d.guidance.base import ScoreDistillation, mean_cosine, mean_norm
 from distill3d.guidance.lmc_cond import LMCCond
 from distill3d.guidance.lmc_sds import LMCSDS
 from distill3d.guidance.sds import SDS
+from distill3d.pictures import to_uint8
 from distill3d.prior.base import DiffusionPrior
 from distill3d.registry import register
 from distill3d.rng import rng
@@ -27,7 +28,6 @@ from distill3d.schedule import scheduled
 from distill3d.system.image_base import image_data
 from distill3d.system.labelled import labelled_grid
 from distill3d.system.picture_base import PictureSettings, PictureSystem, enlarged
-from distill3d.system.pictures import to_uint8
 from distill3d.types import GuidanceInput, GuidanceOutput
 
 log = logging.getLogger(__name__)

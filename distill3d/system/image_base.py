@@ -12,10 +12,10 @@ from torch import Tensor
 from distill3d.config_check import ConfigError
 from distill3d.data.image import ImageDataModule
 from distill3d.data.random_cameras import draw_rank
+from distill3d.pictures import contact_sheet, to_uint8
 from distill3d.rng import rng
 from distill3d.scene.image import ImageScene, cut_windows, draw_corners, encode_tiles
 from distill3d.system.picture_base import PictureSettings, PictureSystem, Views
-from distill3d.system.pictures import contact_sheet, to_uint8
 
 COLUMNS = 4  # of a sheet of pictures
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from distill3d.config_check import ConfigError
 from distill3d.data.image import ImageDataModule
+from distill3d.pictures import to_uint8
 from distill3d.registry import register
 from distill3d.system.image_base import ImageSettings, ImageSystem
-from distill3d.system.pictures import to_uint8
 
 
 @register("system", "image-edit-system")

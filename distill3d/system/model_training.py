@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from distill3d import __version__
+from distill3d.checkpoint import check_same_experiment
 from distill3d.rng import rng
 from distill3d.schedule import scheduled
-from distill3d.system.checkpoint import check_same_experiment
 
 log = logging.getLogger(__name__)
 

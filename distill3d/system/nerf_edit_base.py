@@ -21,13 +21,13 @@ from distill3d.editing.editor import Editor, EditorSettings, EditRequest, make_e
 from distill3d.editing.held_field import Box, check_box
 from distill3d.editing.refinement import ChangingViews, photometric_loss
 from distill3d.optim import OptimizerSettings
+from distill3d.pictures import contact_sheet, panel
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled
 from distill3d.system.base import ScoreDistillationSystem
 from distill3d.system.image_quality import psnr_db, ssim
 from distill3d.system.losses import LossSettings
 from distill3d.system.metrics import RunMetrics
-from distill3d.system.pictures import contact_sheet, panel
 from distill3d.system.prior_samples import x_limit
 from distill3d.system.scene_source import PARTS, hold, read_scene
 from distill3d.system.text_to_3d import TextTo3D

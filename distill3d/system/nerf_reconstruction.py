@@ -12,13 +12,13 @@ from torch import Tensor
 from distill3d.camera import camera_rays
 from distill3d.data.posed_images import PosedImageBatch, PosedImages
 from distill3d.data.random_cameras import draw_rank
+from distill3d.pictures import contact_sheet
 from distill3d.registry import Kind, register
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled
 from distill3d.system.image_quality import psnr_db, ssim
 from distill3d.system.losses import LossWeights, OrientReduction, regularisers, weighted_sum
 from distill3d.system.metrics import RunMetrics
-from distill3d.system.pictures import contact_sheet
 from distill3d.system.text_to_3d import TextTo3D
 from distill3d.types import Prompt, RenderOutput
 

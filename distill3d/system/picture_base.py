@@ -12,11 +12,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill3d.guidance.base import distillation_loss
+from distill3d.pictures import write_png
 from distill3d.prior.base import DiffusionPrior
 from distill3d.schedule import Scheduled
 from distill3d.system.base import ScoreDistillationSystem, SystemSettings
 from distill3d.system.losses import LossWeights
-from distill3d.system.pictures import write_png
 from distill3d.system.prior_samples import draw_picture
 from distill3d.system.video import write_video
 from distill3d.types import TextRequest

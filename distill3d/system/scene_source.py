@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill3d.checkpoint import CheckpointError, check_same_experiment, read_checkpoint
 from distill3d.config_check import ConfigError, build
 from distill3d.editing.held_field import HeldField
 from distill3d.registry import Kind, find
-from distill3d.system.checkpoint import CheckpointError, check_same_experiment, read_checkpoint
 
 SETTING = "system.source_checkpoint"
 PARTS: tuple[Kind, ...] = ("geometry", "material", "background", "renderer")

@@ -11,17 +11,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from distill3d.checkpoint import CheckpointError
 from distill3d.config_check import ConfigError
 from distill3d.data.svg import SvgDataModule
 from distill3d.evaluate.figures import ssim
 from distill3d.export.files import write_atomically
+from distill3d.pictures import contact_sheet, to_uint8
 from distill3d.registry import register
 from distill3d.scene.svg import QUANTITIES, Quantity, SvgScene
 from distill3d.schedule import Scheduled
 from distill3d.svg.document import SvgDocument, parse_svg
-from distill3d.system.checkpoint import CheckpointError
 from distill3d.system.picture_base import PictureLosses, PictureSettings, PictureSystem, Views
-from distill3d.system.pictures import contact_sheet, to_uint8
 from distill3d.types import GuidanceOutput
 
 
@@ -112,7 +112,7 @@ class SvgEdit(PictureSystem):
         assert self.save_dir is not None  # else there was an error
         svg = write_atomically(self.save_dir / "final.svg", self.scene.svg().encode())
         final, source = self._finished()[None], self._large(self.scene.render_source)[None]
-        motion = (self.scene.points.values - self.scene.points.start).norm(dim=1)
+        motion = (self.scene.points.values.detach() - self.scene.points.start).norm(dim=1)
         figures = {"ssim_to_source": ssim(final, source), "mean_point_motion": float(motion.mean())}
         self.record.add_export([svg], figures)
         self.write_metrics()

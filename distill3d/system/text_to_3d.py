@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from distill3d import __version__
 from distill3d.data.random_cameras import RandomCameraBatch, draw_rank
 from distill3d.guidance.base import distillation_loss
+from distill3d.pictures import contact_sheet, normal_picture, panel, to_uint8
 from distill3d.registry import register
 from distill3d.rng import rng
 from distill3d.system.base import ScoreDistillationSystem, SystemSettings
 from distill3d.system.health import SceneHealth, rim_opacity
 from distill3d.system.losses import LossSettings, regularisers
-from distill3d.system.pictures import contact_sheet, normal_picture, panel, to_uint8
 from distill3d.system.video import write_video
 from distill3d.types import Cameras, RenderOutput, ShadingMode
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from distill3d.data.image_batch import ImageBatch
 from distill3d.data.image_folder import image_paths, read_image
+from distill3d.pictures import contact_sheet, to_uint8, write_png
 from distill3d.prior.loader import load_prompt_encoder
 from distill3d.registry import register
 from distill3d.scene.translator import Translator, save_translator
 from distill3d.system.picture_base import PictureSettings, PictureSystem, Views
-from distill3d.system.pictures import contact_sheet, to_uint8, write_png
 from distill3d.system.prior_samples import draw_samples
 
 PROBES = 8  # images that the pictures of the progress show
