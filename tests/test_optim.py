@@ -308,6 +308,15 @@ def test_wrong_schedules_are_named(settings, message):
         rates(settings, 1)
 
 
+def test_a_rate_that_is_no_number_is_told_where_schedules_go():
+    for settings in (
+        OptimizerSettings(args={"lr": [0, 0.01, 0.001, 9]}),
+        OptimizerSettings(params={"0": {"lr": [1, 2]}}),
+    ):
+        with pytest.raises(ConfigError, match=r"lr=.* must be a number.*system\.scheduler"):
+            make_optimizer(nn.Sequential(nn.Linear(2, 2)), settings)
+
+
 # -- Muon ----------------------------------------------------------------------------------------------------------
 
 

@@ -81,12 +81,24 @@ def make_optimizer(
         )
     valid = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "params")]
     check_keys(settings.args, valid, f"{where}.args", settings.name)
+    _check_rate(settings.args, f"{where}.args")
     for name, options in settings.params.items():
         check_keys(_plain(options), valid, f"{where}.params.{name}", settings.name)
+        _check_rate(options, f"{where}.params.{name}")
     try:
         return cls(groups, **_plain(settings.args))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {settings.name} refuses its settings: {error}", where) from error
+
+
+def _check_rate(options: Any, where: str) -> None:
+    rate = (options or {}).get("lr", 0.0)
+    if not isinstance(rate, int | float):
+        raise ConfigError(
+            f"{where}.lr={rate!r} must be a number; a rate that changes is system.scheduler's, as in "
+            "{name: LinearLR, interval: step, args: {end_factor: 0.1, total_iters: 500}}",
+            f"{where}.lr",
+        )
 
 
 def _owner(path: str, settings: dict[str, Any]) -> str:
