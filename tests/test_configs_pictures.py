@@ -17,12 +17,14 @@ IN_LITTLE = {
     "image-edit": ("data.width=24",),
     "translation": ("data.count=4", "data.image_size=16", "data.batch_size=2", "system.width=4"),
     "gradient-picture": ("system.times=[0.5]",),
+    "svg-edit": ("data.width=16", "data.height=16", "system.picture_size=32"),
 }
 LEFT = {
     "image-synthesis": {"it2-0.png", "it2-1.png"},
     "image-edit": {"it2-0.png", "source.png"},
     "translation": {"it2-translations.png", "translator.safetensors"},
     "gradient-picture": {"it2-gradients.png", "gradients.json"},
+    "svg-edit": {"it2-0.png", "source.png", "final.svg"},
 }
 
 
