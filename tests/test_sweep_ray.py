@@ -23,10 +23,16 @@ def plan(root, count):
 
 
 @pytest.fixture
-def cluster(monkeypatch):
-    """Two nodes of one core each; this process is their driver."""
+def gate(tmp_path, monkeypatch):
+    """No run ends before this file exists."""
+    monkeypatch.setenv("FAKE_GATE", str(tmp_path / "gate"))
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def cluster(gate, monkeypatch):
+    """Two nodes of one core each, which see the gate; this process is their driver."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("FAKE_SECONDS", "2")
     monkeypatch.setenv("FAKE_FAIL", "4:once")
     import ray
     from ray._private import services
@@ -63,10 +69,13 @@ def patient(function, seconds=240.0):
 
 
 class NodeKiller:
-    """An engine around an engine: once both nodes are at work, one dies."""
+    """An engine around an engine: once both nodes are at work, one dies, and only then may runs end.
 
-    def __init__(self, engine, kill, root):
-        self.engine, self.kill, self.root, self.killed = engine, kill, root, False
+    A node does one run at a time, so two runs that have begun and cannot end are one for each node, however slow.
+    """
+
+    def __init__(self, engine, kill, root, gate):
+        self.engine, self.kill, self.root, self.gate, self.killed = engine, kill, root, gate, False
 
     def run(self, tasks):
         for event in self.engine.run(tasks):
@@ -74,18 +83,19 @@ class NodeKiller:
             if not self.killed and at_work.exists() and len(at_work.read_text().splitlines()) >= 2:
                 self.kill()
                 self.killed = True
+                self.gate.touch()
             yield event
 
     def stop(self):
         self.engine.stop()
 
 
-def test_all_runs_end_done_though_a_node_dies_and_outputs_can_be_fetched(cluster, tmp_path):
+def test_all_runs_end_done_though_a_node_dies_and_outputs_can_be_fetched(cluster, gate, tmp_path):
     made, second = cluster
     root = tmp_path / "shared"
     engine = RayEngine()
     assert engine.slots == 2
-    killer = NodeKiller(engine, lambda: made.remove_node(second, allow_graceful=False), root)
+    killer = NodeKiller(engine, lambda: made.remove_node(second, allow_graceful=False), root, gate)
     outcome = Sweep(plan(root, 5), killer, launch=FAKE).run()
     assert killer.killed
     assert (outcome.done, outcome.failed) == (5, {})
