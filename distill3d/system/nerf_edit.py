@@ -69,7 +69,13 @@ class NeRFEdit(NeRFEditSystem):
         return self.weighted(terms, weights, guided)
 
     def begin_refinement(self) -> None:
-        """The set starts as renders of the edited scene, so that views which were not yet redrawn hold the edit."""
+        """The set starts as renders of the edited scene, so that views which were not yet redrawn hold the edit.
+
+        The optimiser starts anew: gradients of distillation are larger by orders of magnitude than those of a mean
+        over pixels, and Adam's memory of them would let nothing move for thousands of steps.
+        """
+        for optimizer in self.trainer.optimizers:
+            optimizer.state.clear()
         cameras = self.views_of_scene().cameras.to(self.device)
         with self.full_precision():
             self.changing.begin(self.renderer.render(cameras, need_normal=False).rgb)
