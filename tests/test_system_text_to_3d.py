@@ -17,6 +17,7 @@ from torch import nn
 from distill3d.config_check import ConfigError
 from distill3d.guidance.sds import SDS
 from distill3d.registry import register, registered
+from distill3d.scene.field import ImplicitVolume
 from distill3d.system.base import ScoreDistillationSystem
 from distill3d.types import GuidanceInput, GuidanceOutput, TextRequest
 
@@ -238,6 +239,26 @@ def test_accumulated_batches_have_cameras_and_noise_of_their_own(tmp_path):
         fit(tmp_path, 2, trainer={"accumulate_grad_batches": 2})
     assert [step for step, _ in seen] == [0, 0, 1, 1]
     assert len({azimuth for _, azimuth in seen}) == 4
+
+
+@pytest.mark.parametrize(
+    ("orient", "ambient_only_steps"),
+    [([1, 0.0, 1e-2, 3], 10), (0.0, 2)],  # a loss that begins at step 2, or shading that does
+)
+def test_normals_are_computed_where_the_shading_or_a_loss_of_this_step_reads_them(
+    tmp_path, monkeypatch, orient, ambient_only_steps
+):
+    seen = []
+
+    def spy(self, points, need_normal):
+        seen.append(need_normal)
+        return sample(self, points, need_normal)
+
+    sample = ImplicitVolume.sample
+    monkeypatch.setattr(ImplicitVolume, "sample", spy)
+    material = {"ambient_only_steps": ambient_only_steps, "diffuse_prob": 1.0}
+    fit(tmp_path, 4, loss={"lambda_orient": orient}, material=material)
+    assert seen == [False, False, True, True]
 
 
 def test_a_scheduler_changes_the_rate_each_step(tmp_path):
