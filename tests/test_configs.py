@@ -13,7 +13,12 @@ import torch
 from distill3d.cli import main
 from distill3d.config import load
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+# experiments on what exists (posed images, a trained scene) cannot be read without it, and have tests of their own
+CONFIGS = [
+    p
+    for p in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+    if "???" not in p.read_text() and not p.stem.startswith("nerf-edit")
+]
 EXPERIMENTS = {path.stem: load(path, check=False).experiment for path in CONFIGS}
 TEXT_TO_3D = [name for name, experiment in EXPERIMENTS.items() if experiment.system_type == "dreamfusion-system"]
 EMBEDDED = [
