@@ -1,0 +1,167 @@
+"""Text to 3D over the words of the prior: python benchmarks/text_to_3d.py [--config dreamfusion-lmc.yaml] [--jobs 2].
+
+Every tenth noun of the embedded prior by rank, and five combinations that it never saw, with one config and one seed.
+All contact sheets, failures included, and the judge's ranks go to benchmarks/results/. A stopped run goes on.
+"""
+
+# ruff: noqa: T201  a benchmark prints
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from PIL import Image, ImageDraw
+
+from distill3d.data.captions import with_article
+from distill3d.evaluate.evaluation import evaluate_folder
+from distill3d.evaluate.judge import Judge, load_judge
+from distill3d.evaluate.samples import read_strip
+from distill3d.logs import set_up_logging
+from distill3d.sweep.local import LocalEngine
+from distill3d.sweep.loop import Sweep
+from distill3d.sweep.plan import make_plan
+from distill3d.trial import write_text
+from distill3d.yaml_text import dump_yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+WORDS = PROJECT / "distill3d" / "prior" / "embedded" / "words.json"
+PROMPT = "system.prompt_processor.prompt"
+COMBINATIONS = (
+    "a blue frog",
+    "a golden banana",
+    "a red penguin",
+    "a frog on top of a hamburger",
+    "a snowman wearing a crown",
+)
+LABEL_HEIGHT = 16
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a prompt. Ranks are over views, 1 is best, among all nouns and the combinations."""
+
+    prompt: str
+    median_rank: float
+    worst_rank: int
+    top_nouns: list[str]  # most often first among the views, by the judge
+    seconds: float
+    warnings: list[str]
+    pictures: list[str]
+
+    @property
+    def label(self) -> str:
+        return f"{self.prompt}: median rank {self.median_rank:g}, worst {self.worst_rank}; seen as {self.top_nouns[0]}"
+
+
+def prompts_of(nouns: Sequence[str]) -> list[str]:
+    """Every tenth noun by rank, from the first on, then the combinations."""
+    return [with_article(noun) for noun in nouns[::10]] + list(COMBINATIONS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", default="dreamfusion-lmc.yaml")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=PROJECT / "outputs" / "text-to-3d")
+    parser.add_argument("--results", type=Path, default=PROJECT / "benchmarks" / "results")
+    parser.add_argument("settings", nargs="*", help="key=value, for all runs")
+    given = parser.parse_args()
+    set_up_logging()
+    nouns = json.loads(WORDS.read_text(encoding="utf-8"))["nouns"]
+    folder = train(given, prompts_of(nouns))
+    content = json.loads((evaluate_folder(folder) / "evaluation.json").read_text(encoding="utf-8"))
+    judge = load_judge()
+    results = [judged(run, folder / "runs" / run["id"], judge) for run in content["runs"] if not run.get("error")]
+    failed = [f"{run['prompt']}: {run['error']}" for run in content["runs"] if run.get("error")]
+    write(given, results, failed)
+
+
+def train(given: argparse.Namespace, prompts: list[str]) -> Path:
+    """One run for each prompt; returns the sweep's folder."""
+    given.out.mkdir(parents=True, exist_ok=True)
+    config = given.out / "text-to-3d.yaml"
+    base = str(PROJECT / "configs" / given.config)
+    write_text(config, dump_yaml({"base": base, "name": "text-to-3d", "sweep": {"grid": {PROMPT: prompts}}}))
+    plan = make_plan(config, [f"exp_root_dir={given.out}", *given.settings])
+    outcome = Sweep(plan, LocalEngine(given.jobs)).run()
+    for run, error in outcome.failed.items():
+        logging.getLogger(__name__).warning("%s failed: %s", run, error)
+    return plan.folder.root
+
+
+def judged(run: dict, trial: Path, judge: Judge) -> Result:
+    """The judge's ranks of the prompt over the views of a trial."""
+    strip = trial / "evaluation" / "color.png"
+    views = read_strip(strip)
+    candidates = [with_article(noun) for noun in judge.config.nouns] + list(COMBINATIONS)
+    ranks = 1 + judge.rank_of(views, [run["prompt"]] * len(views), candidates)
+    firsts = [names[0] for names in judge.top_nouns(views, 1)]
+    metrics = json.loads((trial / "metrics.json").read_text(encoding="utf-8"))
+    return Result(
+        prompt=run["prompt"],
+        median_rank=float(ranks.float().median()),
+        worst_rank=int(ranks.max()),
+        top_nouns=sorted(set(firsts), key=lambda noun: -firsts.count(noun)),
+        seconds=float(metrics["seconds_total"]),
+        warnings=list(metrics.get("warnings", [])),
+        pictures=[str(strip), str(strip.with_name("textureless.png"))],
+    )
+
+
+def write(given: argparse.Namespace, results: list[Result], failed: list[str]) -> None:
+    """text_to_3d.{png,md,json}: all contact sheets, the table, the figures."""
+    given.results.mkdir(parents=True, exist_ok=True)
+    sheet(results).save(given.results / "text_to_3d.png", optimize=True)
+    first = sum(result.median_rank == 1 for result in results)
+    lines = [
+        f"# Text to 3D with configs/{given.config}",
+        "",
+        f"{len(results)} prompts, one seed; for {first} of them the judge ranks the prompt first in the median view.",
+        "",
+        "| prompt | median rank | worst rank | seen as | seconds | warnings |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {r.prompt} | {r.median_rank:g} | {r.worst_rank} | {', '.join(r.top_nouns[:3])} | {r.seconds:.0f} | "
+            f"{'; '.join(r.warnings)} |"
+            for r in results
+        ),
+        *(f"\nFailed: {line}" for line in failed),
+        "",
+        "![all contact sheets](text_to_3d.png)",
+        "",
+    ]
+    figures = [{key: value for key, value in asdict(r).items() if key != "pictures"} for r in results]
+    write_text(given.results / "text_to_3d.md", "\n".join(lines))
+    write_text(given.results / "text_to_3d.json", json.dumps({"config": given.config, "results": figures}, indent=1))
+    print("\n".join(lines))
+
+
+def sheet(results: list[Result], columns: int = 2) -> Image.Image:
+    """Each prompt's views, colour over textureless, under its label."""
+    tiles = []
+    for result in results:
+        strips = [Image.open(path).convert("RGB") for path in result.pictures]
+        width, height = strips[0].width, strips[0].height
+        tile = Image.new("RGB", (width, LABEL_HEIGHT + height * len(strips)), "white")
+        ImageDraw.Draw(tile).text((3, 2), result.label, fill="black")
+        for i, strip in enumerate(strips):
+            tile.paste(strip, (0, LABEL_HEIGHT + i * height))
+        tiles.append(tile)
+    width, height = tiles[0].size
+    rows = -(-len(tiles) // columns)
+    page = Image.new("RGB", (columns * width, rows * height), "white")
+    for i, tile in enumerate(tiles):
+        page.paste(tile, (i % columns * width, i // columns * height))
+    return page
+
+
+if __name__ == "__main__":
+    main()
