@@ -110,7 +110,7 @@ def lambertian(
 
 
 def random_backgrounds(count: int, size: int, generator: torch.Generator) -> Float[Tensor, "B 3 H W"]:
-    """Middle grey (more often than not), white, any grey, one colour, or a gradient between two along a random direction.
+    """Middle grey (more often than not), white, any grey, one colour, or a gradient between two.
 
     One background dominates, since a small network that must know many learns less of the objects; it is middle grey,
     which no object hides in, and from which a picture starts.
