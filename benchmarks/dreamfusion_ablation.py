@@ -20,13 +20,14 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distill3d.evaluate.confidence import Interval, interval, paired_difference
+from claims import Claim, claim_records, claim_table
+
+from distill3d.evaluate.confidence import interval, paired_difference
 from distill3d.evaluate.evaluation import evaluate_folder
 from distill3d.evaluate.figures import diversity
 from distill3d.evaluate.judges import ImageTextJudge, choose_judge
@@ -40,7 +41,7 @@ from distill3d.yaml_text import dump_yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 RESULTS = PROJECT / "benchmarks" / "results"
-PROMPTS = ("a fox", "a hamburger", "a tiger", "a rabbit", "a red car", "a castle")
+PROMPTS = ("a fox", "a hamburger", "a cow", "a dog", "a red car", "a castle")
 PROMPT = "system.prompt_processor.prompt"
 WORDS = "system.prompt_processor.view_dependent_prompting"
 DIFFUSE, TEXTURELESS = "system.material.diffuse_prob", "system.material.textureless_prob"
@@ -53,29 +54,6 @@ STEPS = {
 JACOBIAN = "system.guidance.jacobian"
 
 Keyed = dict[tuple[str, int], float]
-
-
-@dataclass
-class Claim:
-    """A sentence of the paper and what was found. ``sign``: the side of zero on which the difference should lie."""
-
-    text: str
-    figure: str
-    sign: int
-    found: Interval | None
-
-    @property
-    def verdict(self) -> str:
-        if self.found is None or self.found.low is None or self.found.high is None:
-            return "not tested: too few prompts"
-        low, high = sorted((self.sign * self.found.low, self.sign * self.found.high))
-        return "confirmed" if low > 0 else "contradicted" if high < 0 else "not confirmed"
-
-    def row(self) -> str:
-        if self.found is None or self.found.low is None:
-            return f"| {self.text} | {self.figure} | | | {self.verdict} |"
-        low_high = f"[{self.found.low:+.3f}, {self.found.high:+.3f}]"
-        return f"| {self.text} | {self.figure} | {self.found.mean:+.3f} | {low_high} | {self.verdict} |"
 
 
 def main() -> None:
@@ -199,16 +177,16 @@ def write(results: Path, folder: Path, content: dict[str, Any], claims: list[Cla
         f"by {', '.join(content['judges']) or 'no judge'}.",
         "Paired differences with 95 % intervals, by bootstrap over prompts, then over seeds.",
         "",
-        "| claim | figure | difference | interval | verdict |",
-        "|---|---|---|---|---|",
-        *(claim.row() for claim in claims),
+        claim_table(claims),
         "",
         "![front views](dreamfusion_ablation.png)",
         "",
     ]
-    rows = [{**asdict(claim), "verdict": claim.verdict} for claim in claims]
     write_text(results / "dreamfusion_ablation.md", "\n".join(lines))
-    write_text(results / "dreamfusion_ablation.json", json.dumps({"claims": rows, "means": content["means"]}, indent=1))
+    write_text(
+        results / "dreamfusion_ablation.json",
+        json.dumps({"claims": claim_records(claims), "means": content["means"]}, indent=1),
+    )
     if (folder / "evaluation" / "grid.png").is_file():
         shutil.copyfile(folder / "evaluation" / "grid.png", results / "dreamfusion_ablation.png")
     print("\n".join(lines))

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from lmc_cells import RULES, Cell
+from tables import shown, table
 from torch import Tensor
 
-from distill3d.evaluate.confidence import Interval, interval, paired_difference
+from distill3d.evaluate.confidence import interval, paired_difference
 from distill3d.evaluate.samples import read_strip
 from distill3d.pictures import to_uint8, write_png
 from distill3d.system.labelled import labelled_grid
@@ -102,18 +103,6 @@ def groups(lines: Sequence[Line]) -> list[tuple[str, str, float]]:
     found = {(cell.rule, cell.variant, cell.scale) for cell, _ in lines}
     order = {rule: i for i, rule in enumerate(RULES)}
     return sorted(found, key=lambda group: (order.get(group[0], len(order)), *group))
-
-
-def shown(value: Interval | None, signed: bool = False) -> str:
-    if value is None:
-        return "-"
-    mean = f"{value.mean:+.2f}" if signed else f"{value.mean:.2f}"
-    return mean if value.low is None else f"{mean} [{value.low:.2f}, {value.high:.2f}]"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def diversity_of_seeds(lines: Sequence[Line], picture: Callable[[str], Path]) -> str:

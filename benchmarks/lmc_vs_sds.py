@@ -11,16 +11,14 @@ table and the pictures. Settings at the end hold for all cells: trainer.max_step
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from ledger import append, is_done, pending, read_ledger
 from lmc_cells import SUITES, Bench, Cell
 from lmc_report import write_report
 
@@ -28,34 +26,6 @@ from distill3d.config_check import ConfigError
 from distill3d.evaluate.judges import choose_judge
 from distill3d.prior.loader import model_identity
 from distill3d.prior.settings import PriorConfig
-
-
-def read_ledger(path: Path) -> dict[str, dict[str, Any]]:
-    """The last line of each cell; a line that was cut by a kill is passed over."""
-    lines = {}
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        lines[line["key"]] = line
-    return lines
-
-
-def append(path: Path, line: dict[str, Any]) -> None:
-    """One line, on the disk before this returns; a line that was cut before it is ended first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-            file.write(b"\n")
-        file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def pending(cells: Sequence[Cell], keys: Sequence[str], done: dict[str, Any]) -> Iterator[tuple[Cell, str]]:
-    """Cells without a line, in order."""
-    return ((cell, key) for cell, key in zip(cells, keys, strict=True) if "figures" not in done.get(key, {}))
 
 
 def run_cells(bench: Bench, cells: Sequence[Cell], keys: Sequence[str], ledger: Path, deadline: float) -> None:
@@ -103,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not args.report:
         run_cells(bench, cells, keys, ledger, begun + 60.0 * args.minutes)
     lines = read_ledger(ledger)
-    own = [(cell, lines[key]) for cell, key in zip(cells, keys, strict=True) if "figures" in lines.get(key, {})]
+    own = [(cell, lines[key]) for cell, key in zip(cells, keys, strict=True) if is_done(lines.get(key))]
     print(write_report(own, bench.picture, args.results))
 
 
