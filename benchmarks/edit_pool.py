@@ -1,0 +1,87 @@
+"""Cells of `edit.py`, in this process or in several, each cell done once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edit_bench import EditBench
+from edit_cells import EditCell
+from ledger import append, pending, read_ledger
+
+from distill3d.config_check import ConfigError
+from distill3d.sweep.local import cores
+
+Work = tuple[EditCell, str]
+T = TypeVar("T")
+
+
+def run_cells(
+    bench: EditBench, work: Sequence[Work], ledger: Path, deadline: float, jobs: int, say: Callable[[str], None]
+) -> None:
+    """Run what the ledger has no line of. Sources first: those of one edit are shared by all of its methods."""
+    done = read_ledger(ledger)
+    waiting = list(pending([cell for cell, _ in work], [key for _, key in work], done))
+    say(f"{len(work) - len(waiting)} of {len(work)} cells are done")
+    for cell, key in work:
+        newer = bench.judge_again(cell, done[key]) if key in done and "figures" in done[key] else None
+        if newer is not None:
+            append(ledger, newer)
+    first = {(cell.scene, cell.edit.source): (cell, key) for cell, key in reversed(waiting) if cell.scene != "svg"}
+    for (scene, name), _, error in at_once(prepared, bench, list(first.values()), deadline, jobs):
+        say(f"source: {scene} of {name}{f': {error}' if error else ''}")
+    for number, (name, line, error) in enumerate(at_once(finished, bench, waiting, deadline, jobs), 1):
+        append(ledger, line)
+        say(f"[{number}/{len(waiting)}] {' '.join(name)}: {error or format(line['seconds'], '.0f') + ' s'}")
+
+
+def prepared(bench: EditBench, cell: EditCell, key: str) -> tuple[tuple[str, ...], dict[str, Any], str]:
+    """The source of a cell. One that cannot be made is said again by each of its cells."""
+    try:
+        bench.prepare_source(cell)
+    except (RuntimeError, ValueError) as error:
+        return (cell.scene, cell.edit.source), {}, str(error)
+    return (cell.scene, cell.edit.source), {}, ""
+
+
+def finished(bench: EditBench, cell: EditCell, key: str) -> tuple[tuple[str, ...], dict[str, Any], str]:
+    """A cell's name, its line for the ledger, and what went wrong."""
+    edit, method = cell.edit, cell.method.name
+    about = {"key": key, "suite": cell.suite, "method": method, "kind": edit.kind, "edit": edit.name}
+    about |= {"size": cell.size, "steps": cell.steps, "seed": cell.seed}
+    name = (cell.suite, method, edit.name)
+    try:
+        return name, {**about, **bench.run(cell, key)}, ""
+    except (ConfigError, OSError):
+        raise  # a mistake in the settings is one in every cell
+    except (RuntimeError, ValueError) as error:
+        return name, {**about, "error": str(error)}, str(error)
+
+
+def at_once(
+    task: Callable[[EditBench, EditCell, str], T], bench: EditBench, work: Sequence[Work], deadline: float, jobs: int
+) -> Iterator[T]:
+    """Results in the order in which they come; nothing begins after ``deadline`` (of `time.monotonic`)."""
+    in_time = (one for one in work if time.monotonic() < deadline)
+    if jobs == 1 or len(work) < 2:
+        yield from (task(bench, *one) for one in in_time)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // jobs, 1)))  # the processes take their share from it
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        yield from _spread(lambda one: pool.submit(task, bench, *one), in_time, jobs)
+
+
+def _spread(submit: Callable[[Work], Future[T]], work: Iterable[Work], jobs: int) -> Iterator[T]:
+    queue, running = iter(work), set[Future[T]]()
+    while True:
+        while len(running) < jobs and (one := next(queue, None)) is not None:
+            running.add(submit(one))
+        if not running:
+            return
+        ended, running = wait(running, return_when=FIRST_COMPLETED)
+        yield from (future.result() for future in ended)
