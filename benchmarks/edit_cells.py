@@ -86,10 +86,9 @@ PSI_SCALES = (3.0, 10.0, 30.0, 60.0)
 
 
 def by_guidance(config: str) -> list[Method]:
-    """The four rules, PDS with the shipped settings, the others with scales of their own configurations."""
-    scales = {"dds": 6.5, "sds": 15.0, "lmc-sds": 5.0}
-    rivals = [Method(name, config, rule(name, scale)) for name, scale in scales.items()]
-    return [Method("pds", config, ("system.guidance_type=pds",)), *rivals]
+    """The four rules, each with one guidance scale for all kinds of scenes."""
+    scales = {"pds": 25.0, "dds": 6.5, "sds": 15.0, "lmc-sds": 5.0}
+    return [Method(name, config, rule(name, scale)) for name, scale in scales.items()]
 
 
 def rule(name: str, scale: float) -> tuple[str, ...]:
@@ -98,10 +97,11 @@ def rule(name: str, scale: float) -> tuple[str, ...]:
 
 def nerf(size: int) -> Iterator[EditCell]:
     """All methods of one edit, then the next; refinement goes on where PDS has ended."""
-    refined = Method("pds, refined", "nerf-edit.yaml", (f"system.refinement.start_step={NERF_STEPS}",))
-    updated = Method("idu", "nerf-edit-idu.yaml")
+    rules = by_guidance("nerf-edit.yaml")
+    start = f"system.refinement.start_step={NERF_STEPS}"
+    refined = Method("pds, refined", "nerf-edit.yaml", (*rules[0].settings, start))
     for edit in NERF_EDITS:
-        for method in (*by_guidance("nerf-edit.yaml"), updated):
+        for method in (*rules, Method("idu", "nerf-edit-idu.yaml")):
             yield EditCell("nerf", edit, method, size, NERF_STEPS)
         yield EditCell("nerf", edit, refined, size, NERF_STEPS + REFINEMENT_STEPS)
 
@@ -124,7 +124,7 @@ def psi(size: int) -> Iterator[EditCell]:
         "psi = 0.03": explicit(0.03),
         "psi = 0.3": explicit(0.3),
     }
-    for edit, (kind, settings), scale in itertools.product(IMAGE_EDITS[:4], kinds.items(), PSI_SCALES):
+    for edit, (kind, settings), scale in itertools.product(IMAGE_EDITS[:3], kinds.items(), PSI_SCALES):
         method = Method(f"{kind}, w = {scale:g}", "image-edit.yaml", (*rule("pds", scale), *settings))
         yield EditCell("psi", edit, method, size, IMAGE_STEPS)
 
