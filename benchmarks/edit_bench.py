@@ -29,7 +29,7 @@ from distill3d.verbs import Request
 
 VIEWS = 8  # around a scene
 DRAWN_SIZE = 64  # of a drawing when it is measured, in pixels
-SDEDIT = {"strength": 0.6, "guidance_scale": 6.5, "steps": 40}
+SDEDIT = {"strength": 0.6, "guidance_scale": 3.0, "steps": 40}
 PRIOR_SETTING = "system.prior.pretrained_model_name_or_path="
 # of the system's own figures: how badly views agree when one is warped into the next
 AGREEMENT = ("inconsistency_of_renders", "inconsistency_of_pictures", "inconsistency_of_source")
