@@ -11,7 +11,7 @@ install: .venv/installed
 install-dev: .venv/installed-dev
 
 demo: .venv/installed
-	$(BIN)/python launch.py --config dreamfusion.yaml --train system.prompt_processor.prompt="$$PROMPT"
+	$(BIN)/python launch.py --config dreamfusion-lmc.yaml --train system.prompt_processor.prompt="$$PROMPT"
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest

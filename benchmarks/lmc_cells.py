@@ -29,8 +29,8 @@ from distill3d.verbs import Request
 RULES = ("sds", "lmc-sds", "lmc-cond")
 SCALES = (1.0, 3.0, 10.0, 20.0, 50.0, 100.0)
 # the last two are combinations that the prior was never shown
-PROMPTS = ("a hamburger", "a pineapple", "a fox", "a castle", "a blue frog", "a lion wearing a crown")
-MORE_PROMPTS = ("a red mushroom", "a fire truck", "a penguin", "a cactus in a pot", "a guitar", "a wooden horse")
+PROMPTS = ("a hamburger", "a pineapple", "a christmas tree", "a fox", "a blue frog", "a frog on top of a hamburger")
+MORE_PROMPTS = ("a red mushroom", "a fire truck", "a snowman", "a cactus in a pot", "a guitar", "a wooden horse")
 VIEWS = 8  # around a scene
 VIEW_SAMPLES = 4  # of the prior, for each prompt
 QUIET = (
@@ -93,7 +93,7 @@ def grid_2d() -> Iterator[Cell]:
 def comparison_64() -> Iterator[Cell]:
     """The README's picture: the demo's own profile, at low scale and at the scale that DreamFusion used."""
     for prompt, (rule, scale) in itertools.product(
-        PROMPTS[:2], (("sds", 5.0), ("lmc-sds", 5.0), ("lmc-cond", 5.0), ("sds", 100.0))
+        PROMPTS[:2], (("sds", 20.0), ("lmc-sds", 20.0), ("lmc-cond", 20.0), ("sds", 100.0))
     ):
         yield Cell("64", "dreamfusion.yaml", rule, scale, prompt, 0, 64)
 
@@ -111,8 +111,8 @@ def noises() -> Iterator[Cell]:
 
 def translations() -> Iterator[Cell]:
     """Cats to other animals, by a network for each rule."""
-    rules = (("sds", 5.0), ("lmc-sds", 5.0), ("dds", 6.5), ("pds", 6.5))
-    for prompt, (rule, scale) in itertools.product(("a fox", "a lion", "a rabbit"), rules):
+    rules = (("sds", 20.0), ("lmc-sds", 20.0), ("dds", 6.5), ("pds", 6.5))
+    for prompt, (rule, scale) in itertools.product(("a fox", "a dog", "a pig"), rules):
         yield Cell("translation", "translation.yaml", rule, scale, prompt, 0, 32)
 
 

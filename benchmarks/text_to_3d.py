@@ -35,11 +35,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 WORDS = PROJECT / "distill3d" / "prior" / "embedded" / "words.json"
 PROMPT = "system.prompt_processor.prompt"
 COMBINATIONS = (
-    "a blue frog",
+    "a blue hamburger",
+    "a purple pineapple",
     "a golden banana",
-    "a red penguin",
     "a frog on top of a hamburger",
-    "a snowman wearing a crown",
+    "a fox next to a pine tree",
 )
 LABEL_HEIGHT = 16
 
