@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -44,6 +44,7 @@ class CorrectiveSystem(ModelTraining):
         prior: dict[str, Any] = field(default_factory=dict)
         width: int = 16
         use_captions: bool = False
+        optimizer: Literal["AdamW", "Muon"] = "AdamW"
         learning_rate: Scheduled = 2e-3
         weight_decay: float = 0.0
         ema_decay: float = 0.99

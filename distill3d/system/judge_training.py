@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,10 @@ from torch import Tensor
 from distill3d.camera import VIEW_WORDS
 from distill3d.data.captions import SceneCaption, vocabulary, with_article
 from distill3d.data.mesh_views import ViewBatch, all_nouns
-from distill3d.evaluate.judge import Judge, JudgeConfig, save_judge
+from distill3d.evaluate.judge import Judge, JudgeConfig, load_judge, save_judge
 from distill3d.registry import register
 from distill3d.schedule import Scheduled, check_schedule
-from distill3d.system.model_training import ModelTraining
+from distill3d.system.model_training import ModelTraining, muon_groups
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,10 @@ class JudgeSystem(ModelTraining):
 
     @dataclass
     class Config:
+        optimizer: Literal["AdamW", "Muon"] = "Muon"
         learning_rate: Scheduled = 1e-3
+        noun_weight: float = 1.0  # of telling nouns apart alone, which is learned faster than whole captions
+        initial_folder: str | None = None  # start from the weights of a judge's folder
         weight_decay: float = 0.02
         view_weight: float = 0.3
         ema_decay: float = 0.998
@@ -59,9 +63,11 @@ class JudgeSystem(ModelTraining):
 
     def build(self, data: Any) -> None:
         """Make the judge for the nouns of a mesh-view datamodule."""
-        nouns = all_nouns(data.assets)
-        front = sorted({asset.noun for asset in data.assets if asset.has_front})
-        self.judge = Judge(JudgeConfig(tuple(vocabulary(nouns)), tuple(nouns), tuple(front)))
+        nouns = list(data.nouns)
+        front = sorted({asset.noun for asset in data.assets if asset.has_front} & set(nouns))
+        self.judge = Judge(JudgeConfig(tuple(vocabulary(all_nouns(data.assets))), tuple(nouns), tuple(front)))
+        if self.cfg.initial_folder:
+            self.judge.load_state_dict(load_judge(Path(self.cfg.initial_folder)).state_dict())
         self.average = Judge(self.judge.config).requires_grad_(False)
         self.average.load_state_dict(self.judge.state_dict())
         self.nouns, self.fronted = list(data.nouns), set(front)
@@ -73,9 +79,14 @@ class JudgeSystem(ModelTraining):
         logits = (images @ texts.T).float() * self.judge.scale()
         target = soft_targets(batch.scenes, batch.scenes, self.nouns).to(logits)
         contrast = F.cross_entropy(logits, target) + 0.5 * self._text_to_image(logits, target)
+        nouns = target[:, len(images) :]
+        noun = F.cross_entropy(logits[:, len(images) :], nouns / nouns.sum(dim=1, keepdim=True))
         view = self._view_loss(features, batch)
-        self.log_dict({"loss": contrast, "view_loss": view}, prog_bar=True)
-        return contrast + self.cfg.view_weight * view
+        self.log_dict({"loss": contrast, "noun_loss": noun, "view_loss": view}, prog_bar=True)
+        return contrast + self.cfg.noun_weight * noun + self.cfg.view_weight * view
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return muon_groups(self.judge, ("words.", "position", "image_tower.0."))
 
     @staticmethod
     def _text_to_image(logits: Tensor, target: Tensor) -> Tensor:

@@ -15,14 +15,28 @@ from torch import nn
 
 from distill3d import __version__
 from distill3d.checkpoint import check_same_experiment
+from distill3d.optim import Muon
 from distill3d.rng import rng
 from distill3d.schedule import scheduled
 
 log = logging.getLogger(__name__)
 
 
+def muon_groups(model: nn.Module, left_to_adam: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Kernels and matrices, then all else: vectors, and parameters whose names begin as given."""
+    named = dict(model.named_parameters())
+    others = {name for name, p in named.items() if p.ndim < 2 or name.startswith(left_to_adam)}
+    return [
+        {"params": [p for name, p in named.items() if name not in others], "rate_factor": 1.0, "orthogonal": True},
+        {"params": [p for name, p in named.items() if name in others], "rate_factor": 1.0},
+    ]
+
+
 class ModelTraining(pl.LightningModule):
-    """A LightningModule on mesh views. Its config has learning_rate, weight_decay, ema_decay and save_every."""
+    """A LightningModule on mesh views.
+
+    Its config has optimizer, learning_rate, weight_decay, ema_decay and save_every.
+    """
 
     gradient_clip = 1.0
 
@@ -46,8 +60,11 @@ class ModelTraining(pl.LightningModule):
         raise NotImplementedError
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """AdamW's groups; ``rate_factor`` multiplies the learning rate."""
-        return [{"params": list(model.parameters()), "rate_factor": 1.0} for _, model in self.trained()]
+        """The optimizer's groups; ``rate_factor`` multiplies the learning rate, ``orthogonal`` is Muon's."""
+        groups = []
+        for _, model in self.trained():
+            groups += muon_groups(model)
+        return groups
 
     def save(self) -> None:
         """Write the averaged models."""
@@ -104,6 +121,8 @@ class ModelTraining(pl.LightningModule):
         self._begun = time.monotonic()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self.cfg.optimizer == "Muon":
+            return Muon(self.parameter_groups(), lr=1.0, weight_decay=self.cfg.weight_decay)
         return torch.optim.AdamW(
             self.parameter_groups(), lr=1.0, betas=(0.9, 0.99), weight_decay=self.cfg.weight_decay, fused=True
         )

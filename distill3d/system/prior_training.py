@@ -15,11 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill3d.data.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns, open_cache
-from distill3d.optim import Muon
 from distill3d.registry import register
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled, check_schedule
-from distill3d.system.model_training import ModelTraining
+from distill3d.system.model_training import ModelTraining, muon_groups
 
 log = logging.getLogger(__name__)
 
@@ -159,22 +158,13 @@ class EmbeddedPriorSystem(ModelTraining):
 
         words = word_table(self.text_encoder)
         layers = [p for p in self.text_encoder.parameters() if p is not words]
-        named = dict(self.unet.named_parameters())
-        matrices = [p for name, p in named.items() if p.ndim >= 2 and not name.startswith(_FIRST_AND_LAST)]
-        others = [p for name, p in named.items() if p.ndim < 2 or name.startswith(_FIRST_AND_LAST)]
         table_factor = 1.0 if self.cfg.text_rate_factor else 0.0
         groups = [
-            {"params": matrices, "rate_factor": 1.0, "orthogonal": True},
-            {"params": others, "rate_factor": 1.0},
+            *muon_groups(self.unet, _FIRST_AND_LAST),
             {"params": [words], "rate_factor": table_factor},
             {"params": layers, "rate_factor": self.cfg.text_rate_factor},
         ]
         return [group for group in groups if group["rate_factor"]]
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        if self.cfg.optimizer == "AdamW":
-            return super().configure_optimizers()
-        return Muon(self.parameter_groups(), lr=1.0, weight_decay=self.cfg.weight_decay)
 
     def save(self) -> None:
         """The averaged weights as a diffusers folder."""
