@@ -15,7 +15,7 @@ from distill3d.prior.embedded.network import PixelUNet2DConditionModel, sinusoid
 from distill3d.prior.embedded.text import POSITIONS, make_text_encoder, make_tokenizer
 from distill3d.prior.loader import load_prior, load_prompt_encoder, words_not_taught
 from distill3d.prior.settings import PriorConfig
-from distill3d.system.prior_training import min_snr_weight, v_target
+from distill3d.system.prior_training import loss_weight, min_snr_weight, v_target
 
 NOUNS = ["apple", "fox", "crown"]
 TINY = {
@@ -152,6 +152,7 @@ def trained(tmp_path_factory) -> Path:
         "system.text_width=64",
         "system.text_layers=1",
         "system.reading_steps=20",
+        "system.high_noise_weight=0.0",  # at high noise most of the loss is what no network can know
         "system.learning_rate=2.0e-3",
         "system.save_every=50",
         "trainer.max_steps=100",
@@ -162,6 +163,14 @@ def trained(tmp_path_factory) -> Path:
     ]
     assert main(["--config", "configs/prior/embedded.yaml", "--train", *settings]) == 0
     return next((folder / "outputs/prior").iterdir())
+
+
+@pytest.mark.parametrize("t", [0.05, 0.5, 1.5])
+def test_high_noise_is_weighed_more_and_low_noise_as_by_min_snr(t):
+    alpha, sigma = torch.tensor(math.cos(t)), torch.tensor(math.sin(t))
+    snr = (alpha / sigma) ** 2
+    expected = min(snr, 5.0) / (snr + 1.0) + 0.7 * (1.0 - alpha**2)
+    torch.testing.assert_close(loss_weight(alpha, sigma, 0.7), torch.as_tensor(expected))
 
 
 def test_a_hundred_steps_lower_the_loss(trained):
