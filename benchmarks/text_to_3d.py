@@ -117,9 +117,9 @@ def judged(run: dict, trial: Path, judge: Judge) -> Result:
 
 
 def write(given: argparse.Namespace, results: list[Result], failed: list[str]) -> None:
-    """text_to_3d.{png,md,json}: all contact sheets, the table, the figures."""
+    """text_to_3d.{jpg,md,json}: all contact sheets, the table, the figures."""
     given.results.mkdir(parents=True, exist_ok=True)
-    sheet(results).save(given.results / "text_to_3d.png", optimize=True)
+    sheet(results).save(given.results / "text_to_3d.jpg", quality=80)
     first = sum(result.median_rank == 1 for result in results)
     lines = [
         f"# Text to 3D with configs/{given.config}",
@@ -135,7 +135,7 @@ def write(given: argparse.Namespace, results: list[Result], failed: list[str]) -
         ),
         *(f"\nFailed: {line}" for line in failed),
         "",
-        "![all contact sheets](text_to_3d.png)",
+        "![all contact sheets](text_to_3d.jpg)",
         "",
     ]
     figures = [{key: value for key, value in asdict(r).items() if key != "pictures"} for r in results]
