@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distill3d.optim.per_parameter import PerParameterOptimizer
 
-class Adan(torch.optim.Optimizer):
+
+class Adan(PerParameterOptimizer):
     """Adan (arXiv 2208.06677, algorithm 1), with bias correction and decoupled weight decay.
 
     With ``d = g_k - g_{k-1}`` (0 at the first step), in torch's convention for betas (the paper's are 1 - beta):
@@ -33,19 +35,6 @@ class Adan(torch.optim.Optimizer):
         if len(betas) != 3 or not all(0.0 <= beta < 1.0 for beta in betas):
             raise ValueError(f"betas={tuple(betas)} must be three numbers in [0, 1)")
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
-        return loss
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from distill3d.optim.per_parameter import PerParameterOptimizer
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0: small singular values grow fastest
 _UPDATE_RMS = 0.2  # of one matrix entry's step over the learning rate: about Adam's
@@ -26,7 +28,7 @@ def orthogonalized(matrix: Float[Tensor, "M N"], steps: int = 5) -> Float[Tensor
     return x.to(matrix.dtype)
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(PerParameterOptimizer):
     """Muon (K. Jordan et al., 2024) with the scale of arXiv 2502.16982, so that Adam's learning rates serve.
 
     Of a group with ``orthogonal=True`` each parameter is a matrix (a convolution's kernels are flattened to
@@ -51,20 +53,9 @@ class Muon(torch.optim.Optimizer):
             if group["orthogonal"] and any(parameter.ndim < 2 for parameter in group["params"]):
                 raise ValueError("an orthogonal group of Muon takes matrices and kernels, not vectors")
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            update = self._orthogonal if group["orthogonal"] else self._adam
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    step = update(parameter, parameter.grad, group)
-                    parameter.mul_(1.0 - group["lr"] * group["weight_decay"]).sub_(step, alpha=group["lr"])
-        return loss
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        direction = (self._orthogonal if group["orthogonal"] else self._adam)(parameter, gradient, group)
+        parameter.mul_(1.0 - group["lr"] * group["weight_decay"]).sub_(direction, alpha=group["lr"])
 
     def _orthogonal(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state, beta = self.state[parameter], group["momentum"]

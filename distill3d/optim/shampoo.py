@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.optim.per_parameter import PerParameterOptimizer
+
 Grafting = Literal["none", "adam"]
 
 
-class Shampoo(torch.optim.Optimizer):
+class Shampoo(PerParameterOptimizer):
     """Shampoo (arXiv 1802.09568); large matrices in blocks, as distributed Shampoo does (arXiv 2002.09018).
 
     A tensor is read as a matrix (first dimension by the rest) and cut into blocks of at most ``block_size``. Each
@@ -53,19 +55,6 @@ class Shampoo(torch.optim.Optimizer):
             raise ValueError(f"grafting={grafting!r} is unknown; choose none or adam")
         settings = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
         super().__init__(params, settings)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
-        return loss
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
