@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from closed_form import GaussianPrior
+from picture_doubles import Texts
 from system_doubles import TINY_SYSTEM, make_trainer, merged
 from system_doubles import fit as fit_text_to_3d
 
@@ -17,7 +18,7 @@ from distill3d.config_check import build
 from distill3d.data.edit_views import EditViewsDataModule
 from distill3d.data.posed_images import PosedImages
 from distill3d.registry import find, register
-from distill3d.types import Prompt, PromptEmbedding
+from distill3d.types import PromptEmbedding
 from distill3d.yaml_text import dump_yaml
 
 SIDE = 16
@@ -61,23 +62,11 @@ class ColourModel:
 
 
 @register("prompt_processor", "colour-prompts-for-edit-tests")
-class ColourPrompts:
+class ColourPrompts(Texts):
     """Every text as that prior embeds it."""
 
-    @dataclass
-    class Config:
-        prompt: str = "a fox"
-        source_prompt: str | None = None
-
-    def __init__(self, cfg: Config) -> None:
-        self.prompt = Prompt(cfg.prompt, source=cfg.source_prompt)
-        self.requests: dict[str, Any] = {}
-
-    def prepare(self, requests: Any, prior: Any, device: Any) -> None:
-        self.requests = dict(requests)
-
-    def texts(self, cameras: Any, batch: int, shading: Any = None) -> dict[str, PromptEmbedding]:
-        return {role: ColourPrior().embed([request.text] * batch) for role, request in self.requests.items()}
+    def embed(self, texts: list[str]) -> PromptEmbedding:
+        return ColourPrior().embed(texts)
 
 
 @dataclass(frozen=True)

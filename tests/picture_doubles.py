@@ -66,8 +66,10 @@ class Texts:
         self.requests = dict(requests)
 
     def texts(self, cameras: Any, batch: int, shading: Any = None) -> dict[str, PromptEmbedding]:
-        embed = GaussianPrior().embed
-        return {role: embed([request.text] * batch) for role, request in self.requests.items()}
+        return {role: self.embed([request.text] * batch) for role, request in self.requests.items()}
+
+    def embed(self, texts: list[str]) -> PromptEmbedding:
+        return GaussianPrior().embed(texts)
 
 
 SYSTEM: dict[str, Any] = {
