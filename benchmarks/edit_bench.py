@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from edit_sources import QUIET, Sources
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.editing.changed_part import changed_part, put_back
 from distill3d.editing.sdedit import sdedit
 from distill3d.evaluate.figures import view_consistency
 from distill3d.evaluate.judges import ImageTextJudge, choose_judge
 from distill3d.evaluate.samples import read_strip, write_strip
 from distill3d.evaluate.scene_report import Figures, edit_figures
+from distill3d.prior.base import DiffusionPrior
 from distill3d.prior.loader import load_prior, load_prompt_encoder
 from distill3d.prior.settings import PriorConfig
 from distill3d.rng import rng
@@ -29,7 +33,7 @@ from distill3d.verbs import Request
 
 VIEWS = 8  # around a scene
 DRAWN_SIZE = 64  # of a drawing when it is measured, in pixels
-SDEDIT = {"strength": 0.6, "guidance_scale": 3.0, "steps": 40}
+SDEDIT = {"guidance_scale": 3.0, "steps": 40}
 PRIOR_SETTING = "system.prior.pretrained_model_name_or_path="
 # of the system's own figures: how badly views agree when one is warped into the next
 AGREEMENT = ("inconsistency_of_renders", "inconsistency_of_pictures", "inconsistency_of_source")
@@ -39,13 +43,17 @@ Pair = tuple[Float[Tensor, "V 3 H W"], Float[Tensor, "V 3 H W"]]
 
 @dataclass(frozen=True)
 class EditBench:
-    """Runs cells below a folder. ``settings`` hold for all of them. A process of its own can be given one."""
+    """Runs cells below a folder. ``settings`` hold for all of them. A process of its own can be given one: what was
+    loaded is not sent along."""
 
     folder: Path
     assets: Path | None
     size: int
     judge_name: str = "auto"
     settings: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[type[EditBench], tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
     def judge(self) -> ImageTextJudge | None:
@@ -59,6 +67,11 @@ class EditBench:
     def prior(self) -> PriorConfig:
         names = [setting.removeprefix(PRIOR_SETTING) for setting in self.settings if setting.startswith(PRIOR_SETTING)]
         return PriorConfig(names[-1] if names else "embedded")
+
+    @cached_property
+    def model(self) -> tuple[DiffusionPrior, Any]:
+        """The prior and its encoder of texts."""
+        return load_prior(self.prior), load_prompt_encoder(self.prior)
 
     def prepare_source(self, cell: EditCell) -> None:
         """What all methods of an edit share; apart from cells, since two of them at once would both make it."""
@@ -81,7 +94,8 @@ class EditBench:
             path = self.picture(key, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_strip(path, images.clamp(0.0, 1.0).cpu())
-        return {"seconds": seconds, "figures": {**found, **self.measured(cell, key)}, **self.judged_by()}
+        figures = {**found, **self.measured(cell, key)}
+        return {"seconds": seconds, "hardware": hardware(), "figures": figures, **self.judged_by()}
 
     def trained(self, cell: EditCell, key: str) -> Run:
         """Trained as `launch.py --train` does, without what would come after."""
@@ -105,18 +119,26 @@ class EditBench:
 
     def redrawn(self, cell: EditCell) -> Pair:
         """A picture, and one SDEdit of it."""
-        prior, encode = load_prior(self.prior), load_prompt_encoder(self.prior)
-        picture = read_strip(self.sources.picture(cell.edit.source))
-        target, empty = encode([cell.edit.target]), encode([""])
-        return picture, sdedit(prior, picture, target, rng("noise", cell.seed, 0), empty, **SDEDIT, clip=x_limit(prior))
+        prior, encode = self.model
+        picture, clip = read_strip(self.sources.picture(cell.edit.source)), x_limit(prior)
+        strength = float(cell.method.at.removeprefix("strength "))
+        texts = encode([cell.edit.target]), rng("noise", cell.seed, 0), encode([""])
+        return picture, sdedit(prior, picture, *texts, strength, **SDEDIT, clip=clip)
 
     # -- figures -------------------------------------------------------------------------------------------------
 
     def measured(self, cell: EditCell, key: str) -> Figures:
         """Figures of the pictures that were kept: those of the judge can be had later, without the edit."""
         source, edited = (read_strip(self.picture(key, name)) for name in ("source", "edited"))
-        found = edit_figures(self.judge, edited, source)
+        outside = edit_figures(self.judge, put_back(edited, source, self.part(cell, source)), source)
+        found = edit_figures(self.judge, edited, source) | {f"{name}_outside": v for name, v in outside.items()}
         return found if self.judge is None else found | judged(self.judge, cell, source, edited)
+
+    def part(self, cell: EditCell, source: Float[Tensor, "V 3 H W"]) -> Tensor:
+        """What of a source its edit is about."""
+        prior, encode = self.model
+        texts = encode([cell.edit.source]), encode([cell.edit.target])
+        return changed_part(prior, source, *texts, rng("noise", cell.seed, -1))
 
     def judged_by(self) -> dict[str, str]:
         return {} if self.judge is None else {"judge": self.judge.name}
@@ -160,3 +182,10 @@ def judged(judge: ImageTextJudge, cell: EditCell, source: Tensor, edited: Tensor
     score, before = float((now @ target).mean()), float((was @ target).mean())
     found: Figures = {"score": score, "score_gain": score - before, "direction": float(along)}
     return found | ({"view_consistency": view_consistency(now)} if len(now) > 1 else {})
+
+
+def hardware() -> str:
+    """What one cell had, and its machine."""
+    return (
+        f"{torch.get_num_threads()} of {os.cpu_count()} threads a cell, {platform.machine()}, torch {torch.__version__}"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -23,11 +23,19 @@ class Edit:
 
 @dataclass(frozen=True)
 class Method:
-    """A rule of distillation, or an editor of pictures. ``config`` None: one SDEdit, nothing is trained."""
+    """A rule of distillation, or an editor of pictures. ``config`` None: one SDEdit, nothing is trained.
+
+    ``at``: the place on the method's grid of settings: its guidance scale, or the strength of one SDEdit.
+    """
 
     name: str
     config: str | None
     settings: tuple[str, ...] = ()
+    at: str = ""
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.name}, {self.at}" if self.at else self.name
 
 
 @dataclass(frozen=True)
@@ -58,21 +66,23 @@ class EditCell:
 
     def key(self, conditions: str) -> str:
         """A name that no other cell, and none under another prior or from other sources, shares."""
-        text = "/".join((self.suite, self.method.name, str(self.method.config), str(self.size), conditions))
+        text = "/".join((self.suite, self.method.full_name, str(self.method.config), str(self.size), conditions))
         return hashlib.blake2b("/".join((text, *self.overrides)).encode(), digest_size=8).hexdigest()
 
 
+# Nouns that the embedded prior knows: of the issue's own examples a wolf, a tiger and a crown are not among them. It
+# knows few pairs of objects; what is added is therefore a face, ornaments, or a second thing on top.
 NERF_EDITS = (
     Edit("recolour", "a hamburger", "a blue hamburger"),
-    Edit("exchange", "a fox", "a wolf"),
-    Edit("add", "a snowman", "a snowman wearing a crown"),
+    Edit("exchange", "a fox", "a dog"),
+    Edit("add", "a pumpkin", "a jack-o-lantern"),
     Edit("reshape", "an apple", "a pineapple"),
 )
 IMAGE_EDITS = (
     *NERF_EDITS,
     Edit("recolour", "a red car", "a blue car"),
-    Edit("exchange", "a cat", "a tiger"),
-    Edit("add", "a pig", "a pig wearing a crown"),
+    Edit("exchange", "a tomato", "a pumpkin"),
+    Edit("add", "a pine tree", "a christmas tree"),
     Edit("reshape", "a pumpkin", "a cupcake"),
 )
 SVG_EDITS = (
@@ -80,39 +90,63 @@ SVG_EDITS = (
     Edit("exchange", "an apple", "a pumpkin"),
     Edit("reshape", "an apple", "a strawberry"),
 )
-NERF_STEPS, REFINEMENT_STEPS, IMAGE_STEPS, SVG_STEPS = 150, 75, 120, 150
+PSI_EDITS = (IMAGE_EDITS[0], IMAGE_EDITS[2], IMAGE_EDITS[3])
+NERF_STEPS, REFINEMENT_STEPS, IMAGE_STEPS, SVG_STEPS = 150, 75, 120, 100
+LONGER = 3  # times as many steps show whether a method has come to rest
+RESTING = ("pds", "dds", "sds")  # those that are asked
 SVG_SIZE = 64  # at 32x32 a stroke of the shipped drawing is thinner than half a pixel
-PSI_SCALES = (3.0, 10.0, 30.0, 60.0)
+# Grids of the same size for all methods; the report takes each at its best one, chosen alike. PDS holds back, so its
+# scales are larger; LMC-SDS wants smaller ones than SDS.
+SCALES = {"pds": (10.0, 30.0, 90.0), "dds": (3.0, 6.5, 15.0), "sds": (5.0, 15.0, 40.0), "lmc-sds": (2.0, 5.0, 15.0)}
+EDITOR_SCALES = (1.5, 3.0, 6.5)  # of the SDEdit that updates pictures
+STRENGTHS = (0.4, 0.6, 0.8)  # of one SDEdit alone
+PSI_SCALES = (3.0, 10.0, 30.0, 90.0)
 
 
-def by_guidance(config: str, pds_scale: float = 25.0) -> list[Method]:
-    """The four rules. PDS, which holds back, needs more guidance where parameters are shared than in single pixels."""
-    scales = {"pds": pds_scale, "dds": 6.5, "sds": 15.0, "lmc-sds": 5.0}
-    return [Method(name, config, rule(name, scale)) for name, scale in scales.items()]
+def rules(config: str, names: Sequence[str] = tuple(SCALES)) -> list[Method]:
+    """The rules of distillation, each at three guidance scales."""
+    return [Method(name, config, rule(name, scale), at_scale(scale)) for name in names for scale in SCALES[name]]
 
 
 def rule(name: str, scale: float) -> tuple[str, ...]:
     return f"system.guidance_type={name}", f"system.guidance.guidance_scale={scale:g}"
 
 
+def at_scale(scale: float) -> str:
+    return f"w = {scale:g}"
+
+
+def middle(name: str) -> float:
+    """The guidance scale in the middle of a rule's grid."""
+    return SCALES[name][len(SCALES[name]) // 2]
+
+
 def nerf(size: int) -> Iterator[EditCell]:
-    """All methods of one edit, then the next; refinement goes on where PDS has ended."""
-    rules = by_guidance("nerf-edit.yaml")
+    """All methods of one edit, then the next; refinement goes on where PDS at the middle of its grid has ended."""
+    updates = [
+        Method("idu", "nerf-edit-idu.yaml", (f"system.editor.guidance_scale={scale:g}",), at_scale(scale))
+        for scale in EDITOR_SCALES
+    ]
     start = f"system.refinement.start_step={NERF_STEPS}"
-    refined = Method("pds, refined", "nerf-edit.yaml", (*rules[0].settings, start))
+    refined = Method("pds, refined", "nerf-edit.yaml", (*rule("pds", middle("pds")), start), at_scale(middle("pds")))
     for edit in NERF_EDITS:
-        for method in (*rules, Method("idu", "nerf-edit-idu.yaml")):
+        for method in (*rules("nerf-edit.yaml"), *updates):
             yield EditCell("nerf", edit, method, size, NERF_STEPS)
         yield EditCell("nerf", edit, refined, size, NERF_STEPS + REFINEMENT_STEPS)
 
 
 def image(size: int) -> Iterator[EditCell]:
-    for edit, method in itertools.product(IMAGE_EDITS, (*by_guidance("image-edit.yaml", 15.0), Method("sdedit", None))):
+    """Each method as long as the others; then some of them for longer, at the middle of their grids."""
+    redrawn = [Method("sdedit", None, (), f"strength {strength:g}") for strength in STRENGTHS]
+    for edit, method in itertools.product(IMAGE_EDITS, (*rules("image-edit.yaml"), *redrawn)):
         yield EditCell("image", edit, method, size, IMAGE_STEPS)
+    for edit, name in itertools.product(NERF_EDITS, RESTING):
+        longer = Method(f"{name}, longer", "image-edit.yaml", rule(name, middle(name)), at_scale(middle(name)))
+        yield EditCell("image", edit, longer, size, LONGER * IMAGE_STEPS)
 
 
 def svg(size: int) -> Iterator[EditCell]:
-    for edit, method in itertools.product(SVG_EDITS, by_guidance("svg-edit.yaml")):
+    for edit, method in itertools.product(SVG_EDITS, rules("svg-edit.yaml")):
         yield EditCell("svg", edit, method, max(size, SVG_SIZE), SVG_STEPS)
 
 
@@ -124,8 +158,8 @@ def psi(size: int) -> Iterator[EditCell]:
         "psi = 0.03": explicit(0.03),
         "psi = 0.3": explicit(0.3),
     }
-    for edit, (kind, settings), scale in itertools.product(IMAGE_EDITS[:3], kinds.items(), PSI_SCALES):
-        method = Method(f"{kind}, w = {scale:g}", "image-edit.yaml", (*rule("pds", scale), *settings))
+    for edit, (kind, settings), scale in itertools.product(PSI_EDITS, kinds.items(), PSI_SCALES):
+        method = Method(kind, "image-edit.yaml", (*rule("pds", scale), *settings), at_scale(scale))
         yield EditCell("psi", edit, method, size, IMAGE_STEPS)
 
 

@@ -15,8 +15,9 @@ from tiny_pipelines import embedded_own
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import edit
+import edit_choice
 import edit_claims
-import edit_psi
+import edit_curve
 import edit_toy
 from edit_cells import SUITES, Edit, EditCell, Method
 
@@ -59,7 +60,7 @@ def few(size):
     yield EditCell("nerf", RECOLOUR, Method("pds", "nerf-edit.yaml"), size, 2)
     yield EditCell("nerf", RECOLOUR, Method("idu", "nerf-edit-idu.yaml"), size, 2)
     yield EditCell("image", RECOLOUR, Method("pds", "image-edit.yaml", ("system.guidance_type=pds",)), size, 2)
-    yield EditCell("image", RECOLOUR, Method("sdedit", None), size, 2)
+    yield EditCell("image", RECOLOUR, Method("sdedit", None, (), "strength 0.5"), size, 2)
     yield EditCell("svg", RECOLOUR, Method("dds", "svg-edit.yaml", ("system.guidance_type=dds",)), size, 2)
 
 
@@ -78,7 +79,7 @@ def test_each_cell_is_run_once_and_is_judged_when_a_judge_comes(bench, monkeypat
     assert all(("inconsistency_of_renders" in line["figures"]) == (line["suite"] == "nerf") for line in lines)
     assert len(list((root / "work").glob("sources/*/an-apple/fitted.done"))) == 1
     report = (root / "results/edit.md").read_text()
-    assert "No judge" in report and "score |" not in report and "edit-nerf.png" in report
+    assert "No judge" in report and "score |" not in report and "edit.jpg" in report
     monkeypatch.setattr("edit_bench.choose_judge", lambda *_: ColourJudge())
     edit.main([*arguments, "--suite", "image", *settings])
     assert "5 of 5 cells are done" in capsys.readouterr().out
@@ -94,7 +95,9 @@ def test_each_cell_is_run_once_and_is_judged_when_a_judge_comes(bench, monkeypat
 def test_an_object_that_the_assets_lack_is_named_and_ends_no_other_cell(bench, monkeypatch, capsys):
     root, arguments, settings = bench
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    missing = EditCell("image", Edit("exchange", "a unicorn", "a fox"), Method("sdedit", None), 16, 2)
+    missing = EditCell(
+        "image", Edit("exchange", "a unicorn", "a fox"), Method("sdedit", None, (), "strength 0.5"), 16, 2
+    )
     monkeypatch.setitem(edit.SUITES, "psi", lambda size: [missing, list(few(size))[3]])
     edit.main([*arguments, "--results", str(root / "other"), "--suite", "psi", *settings])
     assert "no mesh of 'a unicorn'" in capsys.readouterr().out
@@ -108,24 +111,61 @@ def test_no_two_cells_share_a_key():
     assert cells[0].key("prior/meshes") != cells[0].key("prior/text")
 
 
-def line_of(method: str, target: str, **figures: float):
-    cell = EditCell("nerf", Edit("recolour", "x", target), Method(method, None), 32, 1)
+def line_of(method: str, target: str, at: str = "", **figures: float):
+    cell = EditCell("nerf", Edit("recolour", "x", target), Method(method, None, (), at), 32, 1)
     return cell, {"key": cell.key(""), "seconds": 2.0, "figures": figures}
+
+
+def no_picture(key: str, name: str) -> Path:
+    return Path("nowhere") / key
 
 
 def test_claims_are_paired_over_edits_and_left_out_without_their_figures():
     lines = [line_of("pds", name, ssim=0.1 * i + 0.3) for i, name in enumerate("abc")]
     lines += [line_of("sds", name, ssim=0.1 * i) for i, name in enumerate("abc")]
-    claims = edit_claims.claims_of("nerf", lines)
+    claims = edit_claims.claims_of("nerf", lines, no_picture)
     assert [(claim.text, claim.verdict) for claim in claims] == [("PDS keeps the source better than SDS", "confirmed")]
     assert claims[0].found is not None and claims[0].found.mean == pytest.approx(0.3)
 
 
-def test_each_choice_of_psi_is_a_curve_over_guidance_scales():
-    lines = [line_of(f"{kind}, w = {w}", "a", ssim=1.0 / w, direction=0.1 * w) for kind in "ab" for w in (2, 4)]
-    found = edit_psi.curves(lines, "direction")
+def grid_of(method: str, points: dict[str, tuple[float, float]]):
+    return [
+        line_of(method, edit, at, score_gain=gain + 0.1 * i, ssim=kept)
+        for at, (gain, kept) in points.items()
+        for i, edit in enumerate("abc")
+    ]
+
+
+def test_each_method_is_compared_at_the_setting_where_gain_times_identity_is_largest():
+    lines = grid_of("pds", {"w = 1": (0.1, 0.9), "w = 2": (0.4, 0.7), "w = 4": (0.5, 0.1)})
+    lines += grid_of("dds", {"w = 1": (0.1, 0.9), "w = 2": (0.2, 0.3), "w = 4": (-0.5, 0.1)})
+    best = {(cell.method.name, cell.method.at) for cell, _ in edit_choice.chosen(lines)}
+    assert best == {("pds", "w = 2"), ("dds", "w = 1")}
+    (changes,) = [c for c in edit_claims.claims_of("image", lines, no_picture) if "changes at least" in c.text]
+    assert changes.found is not None and changes.found.mean == pytest.approx(0.3)
+    unjudged = [line_of("pds", "a", f"w = {w}", ssim=1.0 / w) for w in (1, 2, 4)]
+    assert [cell.method.at for cell, _ in edit_choice.chosen(unjudged)] == ["w = 2"]
+
+
+def test_refinement_and_rest_are_compared_at_the_same_scale():
+    figures = {"w = 10": 0.9, "w = 30": 0.5, "w = 90": 0.4}
+    lines = [line_of("pds", e, at, ssim=s, score=s, score_gain=s) for at, s in figures.items() for e in "abc"]
+    lines += [line_of("pds, refined", e, "w = 30", ssim=0.6, score=0.7, score_gain=0.7) for e in "abc"]
+    lines += [line_of("pds, longer", e, "w = 30", ssim=0.45) for e in "abc"]
+    lines += [line_of("dds", e, "w = 6.5", ssim=0.8) for e in "abc"]
+    lines += [line_of("dds, longer", e, "w = 6.5", ssim=0.5) for e in "abc"]
+    found = {c.text: c for c in edit_claims.claims_of("nerf", lines, no_picture)}
+    assert found["refinement raises fidelity"].found.mean == pytest.approx(0.2)
+    assert found["going on, PDS comes to rest sooner than DDS"].found.mean == pytest.approx(0.05 - 0.3)
+    assert found["going on, PDS comes to rest sooner than DDS"].verdict == "confirmed"
+
+
+def test_each_method_with_a_grid_is_a_curve_over_it():
+    lines = [line_of(kind, "a", f"w = {w}", ssim=1.0 / w, direction=0.1 * w) for kind in "ab" for w in (2, 4)]
+    lines += [line_of("refined", "a", "w = 2", ssim=0.1, direction=0.1)]
+    found = edit_curve.curves(lines, "direction")
     assert found == {kind: [(pytest.approx(0.2), 0.5, "2"), (pytest.approx(0.4), 0.25, "4")] for kind in "ab"}
-    assert edit_psi.curves(lines, "score_gain") == {}
+    assert edit_curve.curves(lines, "score_gain") == {}
 
 
 def test_the_toy_prior_is_the_mixtures_own_score():
