@@ -95,12 +95,15 @@ NERF_STEPS, REFINEMENT_STEPS, IMAGE_STEPS, SVG_STEPS = 150, 75, 120, 100
 LONGER = 3  # times as many steps show whether a method has come to rest
 RESTING = ("pds", "dds", "sds")  # those that are asked
 SVG_SIZE = 64  # at 32x32 a stroke of the shipped drawing is thinner than half a pixel
-# Grids of the same size for all methods; the report takes each at its best one, chosen alike. PDS holds back, so its
-# scales are larger; LMC-SDS wants smaller ones than SDS.
-SCALES = {"pds": (10.0, 30.0, 90.0), "dds": (3.0, 6.5, 15.0), "sds": (5.0, 15.0, 40.0), "lmc-sds": (2.0, 5.0, 15.0)}
-EDITOR_SCALES = (1.5, 3.0, 6.5)  # of the SDEdit that updates pictures
+# Grids alike for all methods: about a third of a usual value, the value, and about three times it. The report takes
+# each method at its best one, chosen alike.
+SCALES = {"pds": (5.0, 15.0, 45.0), "dds": (2.0, 6.5, 20.0), "sds": (5.0, 15.0, 45.0), "lmc-sds": (2.0, 5.0, 15.0)}
+EDITOR_SCALES = (1.0, 3.0, 9.0)  # of the SDEdit that updates pictures
 STRENGTHS = (0.4, 0.6, 0.8)  # of one SDEdit alone
-PSI_SCALES = (3.0, 10.0, 30.0, 90.0)
+PSI_SCALES = (2.0, 5.0, 15.0, 45.0)
+# of all rules: under the cosine schedule of the embedded prior psi is 30 at t = 5 and .8 at t = 100, and rare steps of
+# such a pull are all that Adam remembers
+TIMES = ("system.guidance.min_step_percent=0.1", "system.guidance.max_step_percent=0.98")
 
 
 def rules(config: str, names: Sequence[str] = tuple(SCALES)) -> list[Method]:
@@ -109,7 +112,7 @@ def rules(config: str, names: Sequence[str] = tuple(SCALES)) -> list[Method]:
 
 
 def rule(name: str, scale: float) -> tuple[str, ...]:
-    return f"system.guidance_type={name}", f"system.guidance.guidance_scale={scale:g}"
+    return f"system.guidance_type={name}", f"system.guidance.guidance_scale={scale:g}", *TIMES
 
 
 def at_scale(scale: float) -> str:
