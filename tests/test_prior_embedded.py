@@ -11,11 +11,11 @@ import torch
 from tiny_assets import make_assets
 
 from distill3d.prior.embedded.folder import camera_record, make_scheduler, save_folder
-from distill3d.prior.embedded.network import PixelUNet2DConditionModel, sinusoidal
+from distill3d.prior.embedded.network import Layout, PixelUNet2DConditionModel, sinusoidal
 from distill3d.prior.embedded.text import POSITIONS, make_text_encoder, make_tokenizer
 from distill3d.prior.loader import load_prior, load_prompt_encoder, words_not_taught
 from distill3d.prior.settings import PriorConfig
-from distill3d.system.prior_training import loss_weight, min_snr_weight, v_target
+from distill3d.system.prior_training import draw_timesteps, loss_weight, min_snr_weight, v_target
 
 NOUNS = ["apple", "fox", "crown"]
 TINY = {
@@ -26,6 +26,7 @@ TINY = {
     "middle_layers": 1,
     "attention_head_dim": 16,
     "time_channels": 32,
+    "layout_channels": 8,
 }
 
 
@@ -153,6 +154,7 @@ def trained(tmp_path_factory) -> Path:
         "system.text_layers=1",
         "system.reading_steps=20",
         "system.high_noise_weight=0.0",  # at high noise most of the loss is what no network can know
+        "system.high_noise_share=0",
         "system.learning_rate=2.0e-3",
         "system.save_every=50",
         "trainer.max_steps=100",
@@ -171,6 +173,28 @@ def test_high_noise_is_weighed_more_and_low_noise_as_by_min_snr(t):
     snr = (alpha / sigma) ** 2
     expected = min(snr, 5.0) / (snr + 1.0) + 0.7 * (1.0 - alpha**2)
     torch.testing.assert_close(loss_weight(alpha, sigma, 0.7), torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_a_share_of_the_timesteps_is_drawn_from_the_noisiest(share):
+    t = draw_timesteps(20_000, 1000, share, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert t.min() < 20 and t.max() > 980 and t.max() < 1000
+    assert float((t >= 850).float().mean()) == pytest.approx(share + (1.0 - share) * 0.15, abs=0.01)
+
+
+def test_the_layout_sees_the_whole_image_and_owes_the_noise_little():
+    """A cell's mean is its colour with noise of 1 / cell, scaled to the same at both sizes."""
+    layout = Layout(32, 8, 8, (16, 32)).requires_grad_(False)
+    torch.nn.init.normal_(layout.out.weight)
+    torch.nn.init.normal_(layout.fine_out.weight)
+    image, embedding = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.ones(1, 32)
+    coarse = layout(image, embedding)[1]
+    assert coarse.shape == (1, 32, 8, 8) and layout(image, embedding)[0].shape == (1, 16, 16, 16)
+    corner = image.clone()
+    corner[..., :4, :4] += 1.0
+    assert ((layout(corner, embedding)[1] - coarse).abs().amax(dim=1) > 1e-4).all()  # every place hears of every other
+    moved = image + torch.kron(torch.ones(8, 8), torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2))
+    torch.testing.assert_close(layout(moved, embedding)[1], coarse, atol=1e-4, rtol=1e-4)
 
 
 def test_a_hundred_steps_lower_the_loss(trained):

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 UNSHUFFLE = 2
+Maps = tuple[Tensor | float, Tensor | float]  # to add at the trunk's two levels
 
 
 class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
@@ -37,6 +38,7 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         pooled_dim: int = 256,
         attention_head_dim: int = 32,
         time_channels: int = 256,
+        layout_channels: int = 0,
     ):
         super().__init__()
         low, deep = block_out_channels
@@ -57,6 +59,8 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         self.inner_in = nn.Conv2d(patch * in_channels, low, 3, padding=1)
         self.inner_out = Head(low, patch * out_channels)
         # the trunk
+        grid = sample_sizes[-1] // (2 * UNSHUFFLE)
+        self.layout = Layout(time_channels, layout_channels, grid // 2, (low, deep)) if layout_channels else None
         self.down = ResnetBlock(low, low, time_channels)
         self.down_text = AttentionBlock(low, *context, self_attention=False)
         self.to_deep = nn.Conv2d(low, deep, 3, stride=2, padding=1)
@@ -86,27 +90,29 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         index = sizes.index(sample.shape[-1])
         pooled = self.text(added_cond_kwargs["text_embeds"]) + self.words(encoder_hidden_states)
         embedding = F.silu(self._time(timestep, pooled) + pooled + self.size.weight[index])
+        layout = self.layout(sample, embedding) if self.layout is not None else (0.0, 0.0)
         x = F.pixel_unshuffle(sample, UNSHUFFLE)
         run = self._run_large if index == len(sizes) - 1 else self._run_small
-        out = F.pixel_shuffle(run(x, embedding, encoder_hidden_states), UNSHUFFLE)
+        out = F.pixel_shuffle(run(x, embedding, encoder_hidden_states, layout), UNSHUFFLE)
         return UNet2DConditionOutput(sample=out) if return_dict else (out,)
 
     def _time(self, timestep: Tensor | float | int, like: Tensor) -> Float[Tensor, "B D"]:
         t = torch.as_tensor(timestep, device=like.device).expand(len(like))
         return self.time(sinusoidal(t, self.config["block_out_channels"][0]).to(like.dtype))
 
-    def _run_small(self, x: Tensor, embedding: Tensor, text: Tensor) -> Tensor:
-        return self.inner_out(self._trunk(self.inner_in(x), embedding, text))
+    def _run_small(self, x: Tensor, embedding: Tensor, text: Tensor, layout: Maps) -> Tensor:
+        return self.inner_out(self._trunk(self.inner_in(x), embedding, text, layout))
 
-    def _run_large(self, x: Tensor, embedding: Tensor, text: Tensor) -> Tensor:
+    def _run_large(self, x: Tensor, embedding: Tensor, text: Tensor, layout: Maps) -> Tensor:
         skip = self.outer_down(self.outer_in(x), embedding)
-        h = self._trunk(self.outer_to_trunk(skip), embedding, text)
+        h = self._trunk(self.outer_to_trunk(skip), embedding, text, layout)
         h = F.interpolate(self.outer_from_trunk(h), scale_factor=2.0, mode="nearest")
         return self.outer_out(self.outer_up(torch.cat([h, skip], dim=1), embedding))
 
-    def _trunk(self, x: Tensor, embedding: Tensor, text: Tensor) -> Float[Tensor, "B C 16 16"]:
+    def _trunk(self, x: Tensor, embedding: Tensor, text: Tensor, layout: Maps) -> Float[Tensor, "B C 16 16"]:
+        x = x + layout[0]
         skip = self.down_text(self.down(x, embedding), text)
-        h = self.middle[0](self.to_deep(skip), embedding)
+        h = self.middle[0](self.to_deep(skip) + layout[1], embedding)
         for attend, block in zip(self.middle_text, list(self.middle)[1:], strict=True):
             h = block(attend(h, text), embedding)
         h = F.interpolate(self.from_deep(h), scale_factor=2.0, mode="nearest")
@@ -129,6 +135,35 @@ class ResnetBlock(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.embedding(embedding)[:, :, None, None].chunk(2, dim=1)
         return self.skip(x) + self.conv2(F.silu(self.norm2(h) * (1.0 + scale) + shift))
+
+
+class Layout(nn.Module):
+    """What is where, at once: a perceptron from a thumbnail of the noisy image, time and text to maps for the trunk.
+
+    At high noise the best prediction averages over the whole image, and knows the mean picture of what the text names.
+    Convolutions, for which a place is its distance from the zero padding, had predicted worse than that mean picture.
+    """
+
+    def __init__(self, embedding_channels: int, maps: int, grid: int, channels: tuple[int, int], hidden: int = 512):
+        super().__init__()
+        self.grid = grid
+        self.thumbnail = nn.Linear(3 * grid**2, hidden)
+        self.embedding = nn.Linear(embedding_channels, hidden)
+        self.hidden = nn.Linear(hidden, hidden)
+        self.maps = nn.Linear(hidden, maps * grid**2)
+        self.fine_maps = nn.Linear(hidden, maps // 4 * (2 * grid) ** 2)
+        self.out = zero_initialised(nn.Conv2d(maps, channels[1], 1))
+        self.fine_out = zero_initialised(nn.Conv2d(maps // 4, channels[0], 1))
+
+    def forward(self, sample: Float[Tensor, "B 3 H W"], embedding: Float[Tensor, "B D"]) -> tuple[Tensor, Tensor]:
+        """Maps for the trunk's levels, ``B C 2g 2g`` and ``B C g g``."""
+        cell = sample.shape[-1] // self.grid  # the mean of a cell has noise of 1 / cell
+        small = cell * F.avg_pool2d(sample, cell).flatten(1)
+        h = F.silu(self.thumbnail(small) + self.embedding(embedding))
+        h = F.silu(self.hidden(h))
+        maps = self.maps(h).unflatten(-1, (-1, self.grid, self.grid))
+        fine = self.fine_maps(h).unflatten(-1, (-1, 2 * self.grid, 2 * self.grid))
+        return self.fine_out(fine), self.out(maps)
 
 
 class AttentionBlock(nn.Module):
