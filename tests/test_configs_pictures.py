@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from tiny_pipelines import embedded_own
+from tiny_pipelines import embedded_own, stable_diffusion
 
 from distill3d.cli import main
 from distill3d.config import load
@@ -59,6 +59,23 @@ def test_it_runs_and_leaves_pictures_a_video_and_a_record(name, prior, tmp_path,
         assert main(["--config", str(record.parent / "configs/parsed.yaml"), "--export", f"resume={last}"]) == 0
         assert (record.parent / "save/it2-0.png").is_file()
         assert torch.load(last, weights_only=True)["state_dict"].keys() == {"scene.values"}
+
+
+@pytest.mark.parametrize("name", ["image-edit", "svg-edit"])
+def test_edits_run_under_a_latent_model_too(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", {**os.environ, "DISTILL3D_CACHE": str(tmp_path / "cache")})
+    prior = stable_diffusion(tmp_path / "prior")
+    settings = (
+        f"exp_root_dir={tmp_path}",
+        f"system.prior.pretrained_model_name_or_path={prior}",
+        "system.guidance_type=pds",
+        "trainer.max_steps=2",
+        "trainer.enable_progress_bar=false",
+        "trainer.accelerator=cpu",
+    )
+    assert main(["--config", f"{name}.yaml", "--train", *settings, *IN_LITTLE[name]]) == 0
+    (record,) = tmp_path.rglob("metrics.json")
+    assert {f"save/{file}" for file in LEFT[name]} <= set(json.loads(record.read_text())["files"])
 
 
 def _rule(name: str) -> str:
