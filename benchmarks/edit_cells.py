@@ -99,6 +99,8 @@ SVG_SIZE = 64  # at 32x32 a stroke of the shipped drawing is thinner than half a
 # each method at its best one, chosen alike.
 SCALES = {"pds": (5.0, 15.0, 45.0), "dds": (2.0, 6.5, 20.0), "sds": (5.0, 15.0, 45.0), "lmc-sds": (2.0, 5.0, 15.0)}
 EDITOR_SCALES = (1.0, 3.0, 9.0)  # of the SDEdit that updates pictures
+# each view is redrawn about twice: at the config's rate most views would still be the source's at the end
+UPDATES = ("system.interval=2", "system.editor.strength_range=[0.5,0.9]")
 STRENGTHS = (0.4, 0.6, 0.8)  # of one SDEdit alone
 PSI_SCALES = (2.0, 5.0, 15.0, 45.0)
 # of all rules: under the cosine schedule of the embedded prior psi is 30 at t = 5 and .8 at t = 100, and rare steps of
@@ -127,7 +129,7 @@ def middle(name: str) -> float:
 def nerf(size: int) -> Iterator[EditCell]:
     """All methods of one edit, then the next; refinement goes on where PDS at the middle of its grid has ended."""
     updates = [
-        Method("idu", "nerf-edit-idu.yaml", (f"system.editor.guidance_scale={scale:g}",), at_scale(scale))
+        Method("idu", "nerf-edit-idu.yaml", (f"system.editor.guidance_scale={scale:g}", *UPDATES), at_scale(scale))
         for scale in EDITOR_SCALES
     ]
     start = f"system.refinement.start_step={NERF_STEPS}"
