@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edit_bench import EditBench
 from edit_cells import EditCell
 from ledger import append, pending, read_ledger
+from pool import at_once
 
 from distill3d.config_check import ConfigError
-from distill3d.sweep.local import cores
 
 Work = tuple[EditCell, str]
-T = TypeVar("T")
 
 
 def run_cells(
@@ -61,27 +56,3 @@ def finished(bench: EditBench, cell: EditCell, key: str) -> tuple[tuple[str, ...
         raise  # a mistake in the settings is one in every cell
     except (RuntimeError, ValueError) as error:
         return name, {**about, "error": str(error)}, str(error)
-
-
-def at_once(
-    task: Callable[[EditBench, EditCell, str], T], bench: EditBench, work: Sequence[Work], deadline: float, jobs: int
-) -> Iterator[T]:
-    """Results in the order in which they come; nothing begins after ``deadline`` (of `time.monotonic`)."""
-    in_time = (one for one in work if time.monotonic() < deadline)
-    if jobs == 1 or len(work) < 2:
-        yield from (task(bench, *one) for one in in_time)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // jobs, 1)))  # the processes take their share from it
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        yield from _spread(lambda one: pool.submit(task, bench, *one), in_time, jobs)
-
-
-def _spread(submit: Callable[[Work], Future[T]], work: Iterable[Work], jobs: int) -> Iterator[T]:
-    queue, running = iter(work), set[Future[T]]()
-    while True:
-        while len(running) < jobs and (one := next(queue, None)) is not None:
-            running.add(submit(one))
-        if not running:
-            return
-        ended, running = wait(running, return_when=FIRST_COMPLETED)
-        yield from (future.result() for future in ended)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
-from lmc_cells import RULES, Cell
+from claims import claim_table
+from jaxtyping import Float, UInt8
+from lmc_cells import RULES
+from lmc_claims import Line, claims_of
 from tables import shown, table
 from torch import Tensor
 
@@ -18,7 +21,6 @@ from distill3d.system.labelled import labelled_grid
 from distill3d.system.picture_base import enlarged
 from distill3d.trial import write_text
 
-Line = tuple[Cell, dict[str, Any]]
 COLUMNS = {
     "r_precision": "R-Precision",
     "score": "score",
@@ -37,17 +39,19 @@ TITLES = {
     "noise-3d": "Fixed against fresh noise, 3D",
     "translation": "Image translation, cats to other animals",
 }
+ABOUT = (
+    "Means over prompts and seeds; ratios are to plain samples of the same prior for the same prompts, so 1 is the "
+    "prior's own. In brackets: 95 % intervals of the bootstrap over prompts, then seeds; differences are paired. "
+    "A claim is confirmed where the interval lies on its side of zero, contradicted where it lies on the other."
+)
+SHEET_PROMPTS, SHEET_SIDE, SHEET_BYTES = 2, 96, 250_000
 SHOWN = 64  # pixels of a picture in a grid, at least
 
 
-def write_report(lines: Sequence[Line], picture: Callable[[str], Path], results: Path) -> str:
-    """results/lmc_vs_sds.md, and a grid of pictures for each suite; returns the text."""
+def write_report(lines: Sequence[Line], picture: Callable[[str], Path], results: Path, command: str) -> str:
+    """results/lmc_vs_sds.md, a grid of pictures for each suite, and the README's sheet; returns the text."""
     results.mkdir(parents=True, exist_ok=True)
-    parts = [
-        "# SDS, LMC-SDS and L_cond alone\n\nWritten by `python benchmarks/lmc_vs_sds.py --report`. Means over prompts "
-        "and seeds; ratios are to plain samples of the same prior for the same prompts, so 1 is the prior's own. "
-        "In brackets: 95 % intervals of the bootstrap over prompts, then seeds; differences are paired."
-    ]
+    parts = ["# SDS, LMC-SDS and L_cond alone", f"`{command}`, {hardware(lines)}.", ABOUT]
     for suite, title in TITLES.items():
         own = [line for line in lines if line[0].suite == suite]
         if not own:
@@ -55,11 +59,13 @@ def write_report(lines: Sequence[Line], picture: Callable[[str], Path], results:
         parts += [f"## {title}", rule_table(own)]
         if suite in ("3d", "2d"):
             parts += ["Paired differences, LMC-SDS minus SDS, by guidance scale:", paired_table(own, "sds", "lmc-sds")]
-        if suite == "noise-3d":
-            parts.append(diversity_of_seeds(own, picture))
+        claims = claims_of(suite, own, picture)
+        if claims:
+            parts += ["What the paper says, against these numbers:", claim_table(claims)]
         name = f"lmc_vs_sds-{suite}.png"
         if draw_grid(own, picture, results / name):
             parts.append(f"![{title}]({name})")
+    draw_sheet(lines, picture, results / "lmc_vs_sds.jpg")
     text = "\n\n".join(parts) + "\n"
     write_text(results / "lmc_vs_sds.md", text)
     return text
@@ -105,26 +111,6 @@ def groups(lines: Sequence[Line]) -> list[tuple[str, str, float]]:
     return sorted(found, key=lambda group: (order.get(group[0], len(order)), *group))
 
 
-def diversity_of_seeds(lines: Sequence[Line], picture: Callable[[str], Path]) -> str:
-    """Mean distance between the front views of runs that differ in their seed alone."""
-    rows = []
-    for rule, variant, _ in groups(lines):
-        by_prompt: dict[str, list[Tensor]] = {}
-        for cell, line in lines:
-            if (cell.rule, cell.variant) == (rule, variant) and picture(line["key"]).is_file():
-                by_prompt.setdefault(cell.prompt, []).append(read_strip(picture(line["key"]))[0])
-        distances = [pairwise_distance(torch.stack(images)) for images in by_prompt.values() if len(images) > 1]
-        if distances:
-            rows.append([f"{rule}, {variant} noise", f"{sum(distances) / len(distances):.3f}"])
-    return table(["rule", "RMS distance of front views over seeds"], rows) if rows else ""
-
-
-def pairwise_distance(images: Tensor) -> float:
-    """Mean over pairs of the root of the mean squared difference."""
-    pairs = torch.combinations(torch.arange(len(images)))
-    return float(((images[pairs[:, 0]] - images[pairs[:, 1]]) ** 2).mean((1, 2, 3)).sqrt().mean())
-
-
 def draw_grid(lines: Sequence[Line], picture: Callable[[str], Path], path: Path) -> bool:
     """Rules by scales for the first prompts, one picture a cell; whether there is anything to draw."""
     at = {(c.prompt, c.rule, c.variant, c.scale): line["key"] for c, line in reversed(lines)}
@@ -143,3 +129,42 @@ def draw_grid(lines: Sequence[Line], picture: Callable[[str], Path], path: Path)
             names.append(f"{prompt}: {rule} {variant}".strip())
     write_png(path, labelled_grid(cells, [f"w = {scale:g}" for scale in scales], names))
     return True
+
+
+def draw_sheet(lines: Sequence[Line], picture: Callable[[str], Path], path: Path) -> bool:
+    """The README's comparison: SDS over LMC-SDS at the same scales, views from the front and the back."""
+    from PIL import Image
+
+    found = {
+        (cell.prompt, cell.rule, cell.scale): picture(line["key"])
+        for cell, line in lines
+        if cell.suite == "64" and picture(line["key"]).is_file()
+    }
+    scales = sorted({scale for _, _, scale in found})
+    places = list(product(RULES[:2], scales))
+    whole = [p for p in dict.fromkeys(p for p, _, _ in found) if all((p, *place) in found for place in places)]
+    rows = list(product(whole[:SHEET_PROMPTS], RULES[:2]))
+    if not rows:
+        return False
+    cells = [[beside(read_strip(found[prompt, rule, scale])) for scale in scales] for prompt, rule in rows]
+    names = [f"{prompt}: {rule}" for prompt, rule in rows]
+    sheet = labelled_grid(cells, [f"w = {scale:g}" for scale in scales], names)
+    image = Image.fromarray(sheet.permute(1, 2, 0).numpy())
+    for quality in (92, 85, 75, 60, 45):
+        image.save(path, quality=quality, subsampling=0)
+        if path.stat().st_size < SHEET_BYTES:
+            break
+    return True
+
+
+def beside(strip: Float[Tensor, "V 3 H W"]) -> UInt8[Tensor, "3 h w"]:
+    """The view from the front and the one from the opposite side."""
+    pair = [enlarged(to_uint8(strip[i : i + 1])[0], SHEET_SIDE) for i in (0, len(strip) // 2)]
+    return torch.cat(pair, dim=2)
+
+
+def hardware(lines: Sequence[Line]) -> str:
+    """What the ledger says of the machines that its cells were run on."""
+    found = sorted({line["hardware"] for _, line in lines if "hardware" in line})
+    seconds = sum(line["seconds"] for _, line in lines)
+    return f"{'; '.join(found) or 'unknown hardware'}: {len(lines)} cells, {seconds / 60:.0f} minutes of cells in all"

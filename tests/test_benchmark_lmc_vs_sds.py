@@ -13,9 +13,13 @@ from tiny_pipelines import embedded_own
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import lmc_claims
 import lmc_report
 import lmc_vs_sds
-from lmc_cells import PROMPTS, RULES, SCALES, SUITES, Cell
+import torch
+from lmc_cells import COMPARED_AT_64, PROMPTS, RULES, SCALES, SUITES, Cell
+
+from distill3d.pictures import to_uint8, write_png
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def bench(tmp_path_factory):
     """Arguments of a tiny benchmark, and its folder."""
     root = tmp_path_factory.mktemp("bench")
     prior = embedded_own(root / "prior")
-    arguments = ["--judge", "none", "--work", str(root / "work"), "--results", str(root / "results")]
+    arguments = ["--jobs", "1", "--judge", "none", "--work", str(root / "work"), "--results", str(root / "results")]
     settings = [f"system.prior.pretrained_model_name_or_path={prior}", "trainer.max_steps=2"]
     settings.append(f"system.prompt_processor.cache_dir={root / 'cache'}")
     return root, arguments, settings
@@ -45,7 +49,7 @@ def test_each_cell_is_run_once_and_the_report_needs_the_ledger_alone(bench, monk
     assert (line["rule"], line["scale"], line["diverged"]) == (RULES[0], SCALES[0], False)
     assert {"saturation_ratio", "high_frequency_ratio", "clipped"} <= line["figures"].keys()
     lmc_vs_sds.main([*arguments, "--suite", "2d", "--cells", "1", *settings])
-    assert "1 of 1 cells are done" in capsys.readouterr().out
+    assert "1 of 1 trainings are done" in capsys.readouterr().out
     assert len((root / "results/lmc_vs_sds.jsonl").read_text().splitlines()) == 2
     lmc_vs_sds.main([*arguments, "--suite", "2d", "--report", *settings])
     report = (root / "results/lmc_vs_sds.md").read_text()
@@ -67,10 +71,31 @@ def ledger_lines(root) -> list[dict]:
     return [json.loads(line) for line in text if line.endswith("}")]
 
 
-def test_no_two_cells_share_a_key():
+def test_only_equal_trainings_share_a_key():
     cells = [cell for suite in SUITES.values() for cell in suite()]
-    assert len({cell.key("prior") for cell in cells}) == len(cells)
+    assert len({cell.key("prior") for cell in cells}) == len({(cell.config, cell.overrides) for cell in cells})
     assert cells[0].key("prior") != cells[0].key("another prior")
+
+
+def test_fresh_noise_in_3d_is_the_grids_own_cell():
+    grid, noise = list(SUITES["3d"]()), list(SUITES["noise"]())
+    fresh = [cell for cell in noise if cell.suite == "noise-3d" and cell.variant == "fresh" and cell.seed == 0]
+    assert len(fresh) == 3 and {cell.key("") for cell in fresh} <= {cell.key("") for cell in grid}
+
+
+def test_trainings_that_are_shared_are_run_once_and_the_first_parts_come_first(tmp_path, monkeypatch):
+    run = []
+
+    class Recorder:
+        def run(self, cell, key):
+            run.append((cell, key))
+            return {"figures": {}, "seconds": 1.0, "judging_seconds": 0.0}
+
+    work = [(cell, cell.key("")) for name in ("3d", "noise") for cell in SUITES[name]()]
+    lmc_vs_sds.run_cells(Recorder(), work, tmp_path / "ledger.jsonl", float("inf"), jobs=1)
+    assert len(run) == len({key for _, key in work}) < len(work)
+    stages = [cell.stage for cell, _ in run]
+    assert stages == sorted(stages)
 
 
 def test_the_3d_grid_begins_with_every_rule_and_scale_of_three_prompts():
@@ -79,9 +104,11 @@ def test_the_3d_grid_begins_with_every_rule_and_scale_of_three_prompts():
     assert {c.seed for c in first} == {0}
 
 
-def line_of(rule: str, prompt: str, seed: int, value: float) -> lmc_report.Line:
-    cell = Cell("3d", "x.yaml", rule, 3.0, prompt, seed, 32)
-    return cell, {"key": cell.key(""), "diverged": False, "seconds": 2.0, "figures": {"r_precision": value}}
+def line_of(
+    rule: str, prompt: str, seed: int, value: float, scale: float = 3.0, figure: str = "r_precision", suite: str = "3d"
+) -> lmc_report.Line:
+    cell = Cell(suite, "x.yaml", rule, scale, prompt, seed, 32)
+    return cell, {"key": cell.key(""), "diverged": False, "seconds": 2.0, "figures": {figure: value}}
 
 
 def test_differences_are_paired_by_prompt_and_seed():
@@ -95,3 +122,45 @@ def test_differences_are_paired_by_prompt_and_seed():
 def test_means_do_not_count_a_prompt_twice_that_has_two_seeds():
     lines = [line_of("sds", "a", 0, 0.0), line_of("sds", "a", 1, 0.0), line_of("sds", "b", 0, 1.0)]
     assert "| sds | 3 | 3 | 0.50 |" in lmc_report.rule_table(lines)
+
+
+def test_claims_are_judged_by_paired_differences_over_groups_of_scales():
+    lines = [
+        line_of("sds", prompt, 0, value + 0.01 * i, scale, "saturation_ratio")
+        for i, prompt in enumerate("abcd")
+        for scale, value in ((1.0, 0.5), (3.0, 0.7), (50.0, 1.5), (100.0, 1.7))
+    ]
+    found = {claim.text: claim for claim in lmc_claims.claims_of("3d", lines, Path)}
+    claim = found["SDS saturates at a high scale"]
+    assert claim.found is not None and claim.found.mean == pytest.approx(1.0) and claim.verdict == "confirmed"
+    assert "SDS blurs at a low scale" not in found  # no such figure
+    reverse = [line_of("sds", p, 0, 1.0, scale, "high_frequency_ratio") for p in "abcd" for scale in (1.0, 3.0)]
+    reverse += [line_of("lmc-sds", p, 0, 0.8, scale, "high_frequency_ratio") for p in "abcd" for scale in (1.0, 3.0)]
+    found = {claim.text: claim for claim in lmc_claims.claims_of("2d", reverse, Path)}
+    assert found["LMC-SDS keeps detail at a low scale"].verdict == "contradicted"
+    assert found["SDS blurs at a low scale"].verdict == "not confirmed"
+
+
+def test_a_group_of_scales_counts_only_where_all_of_them_were_run():
+    lines = [line_of("sds", "a", 0, 1.0, 1.0), line_of("sds", "b", 0, 1.0, 1.0), line_of("sds", "b", 0, 2.0, 3.0)]
+    assert lmc_claims.of(lines, "r_precision", "sds", (1.0, 3.0)) == {("b", 0): 1.5}
+
+
+def test_the_sheet_of_the_readme_is_small_and_has_both_rules(tmp_path):
+    from PIL import Image
+
+    generator = torch.Generator().manual_seed(0)
+    lines = [
+        line_of(rule, prompt, 0, 0.0, scale, suite="64")
+        for rule in RULES[:2]
+        for prompt in PROMPTS[:2]
+        for scale in COMPARED_AT_64
+    ]
+    for _, line in lines:
+        strip = 0.4 + 0.2 * torch.rand(3, 64, 8 * 64, generator=generator)  # much harder for JPEG than an object
+        write_png(tmp_path / f"{line['key']}.png", to_uint8(strip[None])[0])
+    assert lmc_report.draw_sheet(lines, lambda key: tmp_path / f"{key}.png", tmp_path / "sheet.jpg")
+    assert (tmp_path / "sheet.jpg").stat().st_size < 250_000
+    width, height = Image.open(tmp_path / "sheet.jpg").size
+    assert width > 3 * 2 * 96 and height > 4 * 96
+    assert not lmc_report.draw_sheet(lines[:1], lambda key: tmp_path / f"{key}.png", tmp_path / "none.jpg")
