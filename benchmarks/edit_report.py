@@ -33,7 +33,8 @@ ABOUT = (
     "that of the largest score gained x SSIM to source, both means over the edits; the second table has all. "
     "Optimiser, learning rate, steps and range of t are the same for all rules. Means over edits, in brackets 95 % "
     "intervals of a bootstrap over them; differences are paired, and a claim is confirmed where the interval lies "
-    "on its side of zero, contradicted where it lies on the other."
+    "on its side of zero, contradicted where it lies on the other. Refinement, and going on for longer, take the "
+    "middle setting."
 )
 MEANINGS = (
     "Score: cosine of views and target prompt under the judge; gained: over the source; direction: cosine of the "
