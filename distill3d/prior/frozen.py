@@ -37,6 +37,7 @@ class FrozenPrior:
         self.cfg = cfg
         self.dtype = choose_dtype(cfg.precision, self.device, self.half)
         self.identity = prior_identity(folder, cfg)
+        self.offloaded = cfg.cpu_offload and self.device.type != "cpu"
         self.network = self._load_network()
         self._fast_network: Any = torch.compile(self.network) if cfg.compile else self.network
         self.load_rest()
@@ -69,9 +70,15 @@ class FrozenPrior:
     def predict(self, passes: list[Pass], grad: bool = False) -> list[Prediction]:
         """All passes in one call of the network, equal ones evaluated once, those of an adapter in a call of theirs.
 
-        With ``grad`` the answers carry a graph to z and to the adapters. Raises ValueError for passes of unequal rows.
+        With ``grad`` the answers carry a graph to z and to the adapters. Raises ValueError for passes of unequal rows,
+        and PriorError for ``grad`` under cpu_offload, whose weights would be gone before backward.
         """
         check_rows(passes)
+        if grad and self.offloaded:
+            raise PriorError(
+                "system.prior.cpu_offload=true cannot go back through the network, which this guidance needs; set it "
+                "to false, or choose a guidance without parameters of its own"
+            )
         unique, index = unique_passes(passes, by_value=not grad)
         answers: dict[int, Prediction] = {}
         with torch.set_grad_enabled(grad), torch.autocast(self.device.type, enabled=False):
@@ -138,13 +145,16 @@ class FrozenPrior:
         return to_native(rgb, self.image_sizes, self.size_multiple)
 
     def _load_network(self) -> Any:
-        kind, offload = self.folder.kind, self.cfg.cpu_offload and self.device.type != "cpu"
-        network = self.folder.load_module(kind.network, self.dtype, torch.device("cpu") if offload else self.device)
+        kind = self.folder.kind
+        device = torch.device("cpu") if self.offloaded else self.device
+        network = self.folder.load_module(kind.network, self.dtype, device)
         if self.cfg.lora_weights:
             fuse_lora(network, lora_file(self.cfg.lora_weights), self.cfg.lora_scale, kind.network)
-        if offload:
+        if self.cfg.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if self.offloaded:  # last of all: it keeps what the weights are now
             network.enable_group_offload(self.device, torch.device("cpu"), offload_type="leaf_level")
-        return network.to(memory_format=torch.channels_last) if self.cfg.channels_last else network
+        return network
 
 
 def prior_identity(folder: ModelFolder, cfg: PriorConfig) -> str:

@@ -32,7 +32,7 @@ class PriorConfig:
     channels_last: bool = True
     compile: bool = False  # torch.compile of the network; needs a compiler
     cpu_offload: bool = False  # the network's layers wait in main memory and visit the GPU one after the other
-    vae_checkpointing: bool = False  # recompute the VAE encoder in backward: less memory, a third more time
+    vae_checkpointing: bool = False  # recompute the VAE encoder in backward: a tenth of its memory, 1.4 x its time
     vae_slicing: bool = False  # images of a batch one after the other
     vae_tiling: bool = False  # images above the VAE's own size in overlapping tiles, an approximation
 
