@@ -27,13 +27,17 @@ def prior():
     return GaussianPrior((3, 16, 16))
 
 
-@pytest.fixture
-def network():
+@pytest.fixture(params=[(1, None), (2, (4, 9))], ids=["pixels", "patches-and-filter"])
+def network(request):
     """Random weights, also where training starts at zero."""
     torch.manual_seed(0)
-    made = CorrectiveNetwork(3, 1000, sigma_data=0.4, width=8)
+    patch, filter_shape = request.param
+    made = CorrectiveNetwork(3, 1000, 0.4, 8, patch, filter_shape)
     for parameter in made.net.head.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
+    if filter_shape is not None:
+        gains = torch.linspace(1, 0.2, 4)[:, None] * torch.linspace(1, 0.1, 9)
+        made.filter = SpectralCorrective(gains, torch.tensor([100.0, 350.0, 600.0, 900.0]))
     return made
 
 
@@ -51,8 +55,15 @@ def images(prior, count=4, seed=0):
 
 
 def test_is_shallow():
-    count = sum(p.numel() for p in CorrectiveNetwork(3, 1000).parameters())
-    assert 50_000 < count < 200_000
+    for network in (CorrectiveNetwork(3, 1000), CorrectiveNetwork(3, 1000, 0.5, 32, 2, (16, 17))):
+        assert 50_000 < sum(p.numel() for p in network.parameters()) < 400_000
+
+
+def test_starts_as_its_filter(prior):
+    made = CorrectiveNetwork(3, 1000, 0.4, 8, 2, (4, 9))
+    made.filter = SpectralCorrective(torch.rand(4, 9), torch.tensor([100.0, 350.0, 600.0, 900.0]))
+    x, t = images(prior), [50, 300, 600, 950]
+    assert torch.equal(evaluate(made, prior, x, t), evaluate(made.filter, prior, x, t))
 
 
 def test_precondition_is_edms():
@@ -66,8 +77,9 @@ def test_precondition_is_edms():
 
 def test_is_the_exact_identity_without_noise(network):
     x, zero, one = torch.randn(2, 3, 9, 7), torch.zeros(2, 1, 1, 1), torch.ones(2, 1, 1, 1)
+    time = torch.tensor([-1, -1])  # before any noise
     with torch.no_grad():
-        torch.testing.assert_close(network(x, torch.tensor([0, 999]), one, zero), x)
+        torch.testing.assert_close(network(x, time, one, zero), x)
 
 
 def test_knows_no_image_statistics(network, prior):
@@ -113,6 +125,15 @@ def test_fit_finds_the_wiener_filter():
         found = fitted.gain(torch.tensor([t]), 16, 16)[0, 0]
         for ring in range(1, 8):
             assert float(found[rings == ring].mean()) == pytest.approx(float(exact[rings == ring].mean()), abs=0.04)
+
+
+def test_grey_and_colour_have_filters_of_their_own():
+    grey, color = torch.full((5,), 0.8), torch.full((5,), 0.3)
+    corrective = SpectralCorrective(torch.stack([grey, color])[None], torch.tensor([500.0]))
+    wave = torch.cos(torch.arange(8) * (2 * torch.pi / 4)).expand(1, 1, 8, 8)
+    grey_wave, color_wave = wave.repeat(1, 3, 1, 1), torch.cat([wave, 0 * wave, -wave], dim=1)
+    t, one = torch.tensor([500]), torch.ones(1)
+    torch.testing.assert_close(corrective(grey_wave + color_wave, t, one, one), 0.8 * grey_wave + 0.3 * color_wave)
 
 
 def test_filter_is_the_identity_before_any_noise_and_keeps_the_colour():

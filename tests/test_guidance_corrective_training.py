@@ -7,7 +7,17 @@ from closed_form import GaussianPrior
 
 from distill3d.guidance.corrective import CorrectiveNetwork, fit_spectral
 from distill3d.guidance.corrective.picture import draw_report, loss_lines, radial_power, spectra
-from distill3d.guidance.corrective.training import bin_timesteps, corrective_losses, identity, losses_by_time
+from distill3d.guidance.corrective.training import (
+    Memory,
+    bin_timesteps,
+    corrective_losses,
+    denoise,
+    identity,
+    joined,
+    losses_by_time,
+    perturbed,
+    validation_floor,
+)
 from distill3d.types import Pass
 
 
@@ -16,7 +26,7 @@ def test_loss_is_the_squared_error_in_eps_space_clipped():
     prior = GaussianPrior((3, 8, 8))
     x, t = prior.sample(3, torch.Generator().manual_seed(0)), torch.tensor([5, 300, 900])
     eps, text = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)), prior.embed([""] * 3)
-    losses = corrective_losses(identity, prior, x, text, t, eps)
+    losses = corrective_losses(identity, prior, denoise(prior, x, text, t, eps))
     alpha, sigma = prior.alpha_sigma(t)
     noise = prior.predict([Pass(alpha * x + sigma * eps, t, text)])[0].noise
     plain = (noise - eps).square().mean((1, 2, 3))
@@ -42,7 +52,7 @@ def test_network_learns_what_the_prior_does_to_images(tmp_path):
     for _ in range(120):
         x = prior.sample(16, generator)
         t, eps = torch.randint(0, 1000, (16,), generator=generator), torch.randn(x.shape, generator=generator)
-        loss = corrective_losses(network, prior, x, text, t, eps).mean()
+        loss = corrective_losses(network, prior, denoise(prior, x, text, t, eps)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -62,7 +72,46 @@ def test_network_learns_what_the_prior_does_to_images(tmp_path):
     assert len(set(Image.open(tmp_path / "report.png").convert("RGB").getdata())) > 10
 
 
+def test_no_corrective_is_below_the_floor_and_the_closed_form_is_at_it():
+    """For Gaussian data E[x_hat | x] is known: the mean plus the Wiener filter of the rest."""
+    prior, generator = GaussianPrior((1, 8, 8)), torch.Generator().manual_seed(0)
+    x, text = prior.sample(256, generator), prior.embed([""] * 256)
+    floor = validation_floor(prior, x, text, generator, bins=4)
+
+    def average(x, t, alpha, sigma):
+        """x_hat is linear in the noise, so that of no noise is its mean over the noise."""
+        return prior.predict([Pass(alpha * x, t, text)])[0].x0
+
+    best = losses_by_time({"best": average}, prior, x, text, generator, bins=4)["best"]
+    torch.testing.assert_close(torch.tensor(best), torch.tensor(floor), rtol=0.1, atol=1e-5)
+
+
+def test_memory_gives_whole_pairs_back():
+    prior, generator = GaussianPrior((1, 8, 8)), torch.Generator().manual_seed(0)
+    memory, text = Memory(batches=2), prior.embed([""] * 4)
+    assert memory.draw(8, generator) == []
+    known = []
+    for i in range(3):
+        x, t = prior.sample(4, generator), torch.tensor([10, 300, 600, 900]) + i
+        known.append(denoise(prior, x, text, t, torch.randn(x.shape, generator=generator)))
+        memory.keep(known[-1])
+    again = joined(memory.draw(40, generator))
+    assert again.x.shape == (40, 1, 8, 8)
+    for x, t, x_hat in zip(*again, strict=True):  # of the last two batches, each with its own time and answer
+        batch, row = next((b, list(b.t).index(t)) for b in known[1:] if t in b.t)
+        assert torch.equal(x, batch.x[row]) and torch.equal(x_hat, batch.x_hat[row])
+
+
 def test_radial_power_of_a_wave_is_in_its_ring():
     wave = torch.cos(torch.arange(16) * (2 * torch.pi * 3 / 16)).expand(1, 1, 16, 16) + 5.0
     assert int(radial_power(wave).argmax()) == 3
     assert radial_power(wave)[0] < 1e-6
+
+
+def test_perturbed_images_keep_their_mean_and_some_stay_clean():
+    x = torch.zeros(64, 3, 16, 16)
+    made = perturbed(x, 0.2, torch.Generator().manual_seed(0))
+    deviation = made.flatten(1).std(1)
+    assert 0.05 < float((deviation == 0).float().mean()) < 0.45 and float(deviation.max()) < 0.22
+    assert float(deviation[deviation > 0].mean()) > 0.06
+    assert torch.equal(perturbed(x, 0.0, torch.Generator().manual_seed(0)), x)

@@ -48,7 +48,7 @@ def test_prior_samples_to_a_corrective(folder, tmp_path):
     assert used(torch.rand(2, 3, 16, 16), t, *prior.alpha_sigma(t)).isfinite().all()
     assert (save / "corrective.png").is_file()
     losses = json.loads((save / "validation.json").read_text())["loss_by_time"]
-    assert set(losses) == {"b_psi", "spectral", "none (SDS)"} and all(len(v) == 10 for v in losses.values())
+    assert set(losses) == {"b_psi", "spectral", "none (SDS)", "floor"} and all(len(v) == 10 for v in losses.values())
 
 
 def test_image_folder_with_captions(folder, tmp_path):

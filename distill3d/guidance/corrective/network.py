@@ -1,14 +1,16 @@
-"""The learned b_psi: a small preconditioned U-Net (arXiv 2401.05293; the architecture is a reconstruction)."""
+"""The learned b_psi: a spectral filter and a small U-Net for what it leaves (arXiv 2401.05293; a reconstruction)."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, silu
+from torch.nn.functional import avg_pool2d, interpolate, pad, pixel_shuffle, pixel_unshuffle, silu
+
+from distill3d.guidance.corrective.spectral import SpectralCorrective
 
 MIN_ALPHA = 0.05
 MAX_NOISE_RATIO = 50.0
@@ -37,20 +39,34 @@ def precondition(alpha: Tensor, sigma: Tensor, sigma_data: float) -> Preconditio
 
 
 class CorrectiveNetwork(nn.Module):
-    """``b = mu + c_skip (x - mu) + (s / sigma_data) c_out net((x - mu) / s, t)``, for images of any size.
+    """``b = base(x, t) + (s / sigma_data) c_out net((x - mu) / s, t)``, for images of any size.
 
-    mu is the mean colour of each input image and s its deviation, so that image statistics are not learned.
+    mu is the mean colour of each input image and s its deviation, so that image statistics are not learned. base is the
+    best radial filter where one was fitted (the network then starts from the training-free b_psi, and learns what no
+    filter does), else EDM's ``mu + c_skip (x - mu)``. filter_shape: t-bins and frequencies of that filter.
     """
 
-    def __init__(self, channels: int, num_train_timesteps: int, sigma_data: float = 0.5, width: int = 16) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_train_timesteps: int,
+        sigma_data: float = 0.5,
+        width: int = 16,
+        patch: int = 1,
+        filter_shape: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.channels, self.num_train_timesteps = channels, num_train_timesteps
-        self.sigma_data, self.width = sigma_data, width
-        self.net = ShallowUNet(channels, width)
+        self.sigma_data, self.width, self.patch, self.filter_shape = sigma_data, width, patch, filter_shape
+        self.net = ShallowUNet(channels, width, patch)
+        if filter_shape is not None:
+            bins, frequencies = filter_shape
+            self.filter = SpectralCorrective(torch.ones(bins, 2, frequencies), torch.arange(float(bins)))
 
-    def settings(self) -> dict[str, float | int]:
+    def settings(self) -> dict[str, Any]:
         """What the constructor needs to build this network again."""
-        return {name: getattr(self, name) for name in ("channels", "num_train_timesteps", "sigma_data", "width")}
+        names = ("channels", "num_train_timesteps", "sigma_data", "width", "patch", "filter_shape")
+        return {name: getattr(self, name) for name in names}
 
     def forward(
         self,
@@ -65,33 +81,39 @@ class CorrectiveNetwork(nn.Module):
             centred = x - mean
             # 1e-6 inside the root, not added to it: the deviation of a flat image must have a gradient
             deviation = ((centred**2).mean((1, 2, 3), keepdim=True) + 1e-6).sqrt()
+            base = mean + c_skip * centred if self.filter_shape is None else self.filter(x, t, alpha, sigma)
             learned = self.net(centred / deviation, t / self.num_train_timesteps)
-            return mean + c_skip * centred + (deviation / self.sigma_data) * c_out * learned
+            return base + (deviation / self.sigma_data) * c_out * learned
 
 
 class ShallowUNet(nn.Module):
-    """Three resolutions, a residual block each, no normalisation, no attention: 73 k parameters at width 16."""
+    """Three resolutions, a residual block each, no normalisation, no attention: 290 k parameters at width 32.
 
-    def __init__(self, channels: int, width: int) -> None:
+    patch: pixels of a side that are stacked into channels first (a permutation), which makes wide layers cheap.
+    """
+
+    def __init__(self, channels: int, width: int, patch: int = 1) -> None:
         super().__init__()
+        self.patch = patch
         self.time = nn.Sequential(nn.Linear(TIME_FEATURES, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
-        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.stem = nn.Conv2d(channels * patch**2, width, 3, padding=1)
         self.down = Block(width, 2 * width, 4 * width)
         self.bottom = Block(2 * width, 2 * width, 4 * width)
         self.up = Block(4 * width, width, 4 * width)
         self.top = Block(2 * width, width, 4 * width)
-        self.head = nn.Conv2d(width, channels, 3, padding=1)
+        self.head = nn.Conv2d(width, channels * patch**2, 3, padding=1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Float[Tensor, "B C h w"], time: Float[Tensor, "B"]) -> Float[Tensor, "B C h w"]:
+        height, width = x.shape[2:]
         code = silu(self.time(positional_code(time)))
-        full = self.stem(x)
+        full = self.stem(pixel_unshuffle(_to_multiple(x, self.patch), self.patch))
         half = self.down(_halved(full), code)
         quarter = self.bottom(_halved(half), code)
         half = self.up(torch.cat([_enlarged(quarter, half), half], 1), code)
         full = self.top(torch.cat([_enlarged(half, full), full], 1), code)
-        return self.head(silu(full))
+        return pixel_shuffle(self.head(silu(full)), self.patch)[:, :, :height, :width]
 
 
 class Block(nn.Module):
@@ -116,6 +138,12 @@ def positional_code(time: Float[Tensor, "B"]) -> Float[Tensor, "B D"]:
     frequencies = torch.exp(torch.arange(half, device=time.device) * (math.log(1000.0) / (half - 1)))
     angles = time.float()[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+def _to_multiple(x: Tensor, patch: int) -> Tensor:
+    """With its right and lower borders repeated, where its sides are no multiples of the patch."""
+    height, width = x.shape[2:]
+    return pad(x, (0, -width % patch, 0, -height % patch), mode="replicate")
 
 
 def _halved(x: Tensor) -> Tensor:

@@ -22,28 +22,32 @@ def radial_sums(power: Float[Tensor, "h w2"], height: int, width: int, bins: int
 
 
 class SpectralCorrective(nn.Module):
-    """``b = mu + F^-1 [ g(|f|, t) F (x - mu) ]``, mu the mean colour of each image: a radial filter for each time.
+    """``b = mu + F^-1 [ g(|f|, t) F (x - mu) ]``, mu the mean colour of each image: radial filters for each time.
 
-    For Gaussian data g is the Wiener filter ``alpha^2 S / (alpha^2 S + sigma^2)``. The gain is interpolated linearly in
+    One filter is for the mean over channels (grey), one for what is left (colour), of which a prior keeps less. For
+    Gaussian data g is the Wiener filter ``alpha^2 S / (alpha^2 S + sigma^2)``. The gain is interpolated linearly in
     frequency (cycles per pixel, so it serves every image size) and in t, and is 1 at t = -1, before any noise.
+
+    gains: of grey and colour; a table without that dimension serves both.
     """
 
-    gains: Float[Tensor, "K F"]
+    gains: Float[Tensor, "K 2 F"]
     times: Float[Tensor, "K"]
 
-    def __init__(self, gains: Float[Tensor, "K F"], times: Float[Tensor, "K"]) -> None:
+    def __init__(self, gains: Float[Tensor, "K F"] | Float[Tensor, "K 2 F"], times: Float[Tensor, "K"]) -> None:
         super().__init__()
+        gains = gains if gains.ndim == 3 else gains[:, None].repeat(1, 2, 1)
         self.register_buffer("gains", gains)
         self.register_buffer("times", times)
 
-    def gain(self, t: Int[Tensor, "B"], height: int, width: int) -> Float[Tensor, "B 1 h w2"]:
-        """The filter of each row on the grid of ``rfft2``."""
-        table = torch.cat([torch.ones_like(self.gains[:1]), self.gains])
+    def gain(self, t: Int[Tensor, "B"], height: int, width: int) -> Float[Tensor, "B 2 h w2"]:
+        """The filters of each row on the grid of ``rfft2``."""
+        table = torch.cat([torch.ones_like(self.gains[:1]), self.gains]).flatten(1)
         knots = torch.cat([self.times.new_tensor([-1.0]), self.times])
-        rows = _interpolate(table, _position(t.to(knots), knots))  # B F
-        bins = table.shape[1]
+        rows = _interpolate(table, _position(t.to(knots), knots)).view(2 * len(t), -1)
+        bins = rows.shape[1]
         place = (radial_frequency(height, width).to(table) * 2 * (bins - 1)).clamp_max(bins - 1)
-        return _interpolate(rows.T, place.flatten()).T.reshape(len(t), 1, *place.shape)
+        return _interpolate(rows.T, place.flatten()).T.reshape(len(t), 2, *place.shape)
 
     def forward(
         self,
@@ -55,7 +59,15 @@ class SpectralCorrective(nn.Module):
         x = x.float()
         mean = x.mean((2, 3), keepdim=True)
         size = x.shape[-2:]
-        return mean + torch.fft.irfft2(torch.fft.rfft2(x - mean) * self.gain(t, *size), s=size)
+        grey, color = self.gain(t, *size).split(1, dim=1)
+        parts = grey_and_color(torch.fft.rfft2(x - mean))
+        return mean + torch.fft.irfft2(parts[0] * grey + parts[1] * color, s=size)
+
+
+def grey_and_color(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean over channels, in all of them, and the rest."""
+    grey = x.mean(1, keepdim=True).expand_as(x)
+    return grey, x - grey
 
 
 @torch.no_grad()
@@ -85,16 +97,19 @@ def fit_spectral(
 
 def _ring_products(
     prior: DiffusionPrior, images: Tensor, text: PromptEmbedding, low: float, high: float, generator: torch.Generator
-) -> Float[Tensor, "2 F"]:
-    """``sum Re(X_hat X*)`` and ``sum |X|^2`` over one t-bin, t spread evenly over it."""
+) -> Float[Tensor, "2 2 F"]:
+    """``sum Re(X_hat X*)`` and ``sum |X|^2`` over one t-bin, of grey and of colour; t is spread evenly over it."""
     count, (height, width) = len(images), images.shape[-2:]
     t = (low + (high - low) * (torch.arange(count) + 0.5) / count).round().long().to(images.device)
     eps = torch.randn(images.shape, generator=generator, device=generator.device).to(images.device)
     x_hat = prior.predict([Pass(add_noise(prior, images, eps, t), t, text[[0] * count])])[0].x0
     x, y = (torch.fft.rfft2(v - v.mean((2, 3), keepdim=True)) for v in (images.float(), x_hat))
     bins = max(height, width) // 2 + 1
-    products = ((y * x.conj()).real.sum((0, 1)), (x.abs() ** 2).sum((0, 1)))
-    return torch.stack([radial_sums(plane, height, width, bins) for plane in products])
+    sums = []
+    for part_x, part_y in zip(grey_and_color(x), grey_and_color(y), strict=True):
+        products = ((part_y * part_x.conj()).real.sum((0, 1)), (part_x.abs() ** 2).sum((0, 1)))
+        sums.append(torch.stack([radial_sums(plane, height, width, bins) for plane in products]))
+    return torch.stack(sums, dim=1)
 
 
 def _position(value: Float[Tensor, "B"], knots: Float[Tensor, "K"]) -> Float[Tensor, "B"]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -16,23 +18,94 @@ MAX_WEIGHT = 20.0
 Predictor = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def corrective_losses(
-    corrective: Predictor,
+class Denoised(NamedTuple):
+    """Clean images, and what one denoising step makes of them at t."""
+
+    x: Float[Tensor, "B C h w"]
+    t: Int[Tensor, "B"]
+    x_hat: Float[Tensor, "B C h w"]
+
+
+@torch.no_grad()
+def denoise(
     prior: DiffusionPrior,
     x: Float[Tensor, "B C h w"],
     text: PromptEmbedding,
     t: Int[Tensor, "B"],
     eps: Float[Tensor, "B C h w"],
-) -> Float[Tensor, "B"]:
+) -> Denoised:
+    """One pass of the prior: by far the dearest part of a training step."""
+    return Denoised(x, t, prior.predict([Pass(add_noise(prior, x, eps, t), t, text)])[0].x0)
+
+
+def perturbed(
+    x: Float[Tensor, "B C h w"], deviation: float, generator: torch.Generator, share: float = 0.75
+) -> Float[Tensor, "B C h w"]:
+    """A share of the images with white noise, whose deviation is drawn from 0 to the given one.
+
+    What b_psi never saw it extrapolates. At frequencies that the images lack its gain must not be below the prior's:
+    the force b - x_hat would push away from the images there.
+    """
+    rows = (len(x), 1, 1, 1)
+    amount = deviation * torch.rand(rows, generator=generator) * (torch.rand(rows, generator=generator) < share)
+    return x + amount.to(x.device) * torch.randn(x.shape, generator=generator).to(x.device)
+
+
+def corrective_losses(corrective: Predictor, prior: DiffusionPrior, images: Denoised) -> Float[Tensor, "B"]:
     """``min((alpha/sigma)^2, 20) || b(x, t) - x_hat_t ||^2`` for each row, averaged over its pixels.
 
     That is the squared error in eps-space, in which LMC-SDS uses b (arXiv 2401.05293; the weight is derived).
     """
-    with torch.no_grad():
-        x_hat = prior.predict([Pass(add_noise(prior, x, eps, t), t, text)])[0].x0
-    alpha, sigma = prior.alpha_sigma(t)
+    alpha, sigma = prior.alpha_sigma(images.t)
     weight = ((alpha / sigma) ** 2).clamp_max(MAX_WEIGHT)
-    return (weight * (corrective(x, t, alpha, sigma) - x_hat) ** 2).flatten(1).mean(1)
+    error = corrective(images.x, images.t, alpha, sigma) - images.x_hat
+    return (weight * error**2).flatten(1).mean(1)
+
+
+class Memory:
+    """Denoised images of the last batches, to be learned from again."""
+
+    def __init__(self, batches: int) -> None:
+        self._batches: deque[Denoised] = deque(maxlen=batches)
+
+    def keep(self, images: Denoised) -> None:
+        self._batches.append(images)
+
+    def draw(self, count: int, generator: torch.Generator) -> list[Denoised]:
+        """About as many rows, as whole halves of batches that were drawn with replacement; none at first."""
+        if not self._batches:
+            return []
+        return [self._half(generator) for _ in range(round(2 * count / len(self._batches[-1].t)))]
+
+    def _half(self, generator: torch.Generator) -> Denoised:
+        chosen = self._batches[int(torch.randint(len(self._batches), (1,), generator=generator))]
+        rows = torch.randperm(len(chosen.t), generator=generator)[: max(len(chosen.t) // 2, 1)].to(chosen.t.device)
+        return Denoised(*(part[rows] for part in chosen))
+
+
+def joined(parts: Sequence[Denoised]) -> Denoised:
+    return Denoised(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def validation_floor(
+    prior: DiffusionPrior,
+    x: Float[Tensor, "B C h w"],
+    text: PromptEmbedding,
+    generator: torch.Generator,
+    bins: int = 10,
+) -> list[float]:
+    """What no b(x, t) can go below, in each t-bin: the loss of E[x_hat | x], here from two draws of the noise.
+
+    b_psi should not reach it: it would then know the images, and leave L_cond alone of LMC-SDS.
+    """
+    floors = []
+    for t in bin_timesteps(len(x), bins, prior.num_train_timesteps).to(x.device):
+        noises = (torch.randn(x.shape, generator=generator, device=generator.device).to(x.device) for _ in range(2))
+        first, second = (denoise(prior, x, text, t, eps) for eps in noises)
+        losses = corrective_losses(lambda *_, other=second: other.x_hat, prior, first)
+        floors.append(0.5 * float(losses.mean()))
+    return floors
 
 
 def identity(x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -59,6 +132,7 @@ def losses_by_time(
     losses: dict[str, list[float]] = {name: [] for name in correctives}
     for t in bin_timesteps(len(x), bins, prior.num_train_timesteps).to(x.device):
         eps = torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
+        images = denoise(prior, x, text, t, eps)
         for name, corrective in correctives.items():
-            losses[name].append(float(corrective_losses(corrective, prior, x, text, t, eps).mean()))
+            losses[name].append(float(corrective_losses(corrective, prior, images).mean()))
     return losses
