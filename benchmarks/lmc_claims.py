@@ -52,13 +52,12 @@ def claims_of(suite: str, lines: Sequence[Line], picture: Callable[[str], Path])
     if suite in ("3d", "2d"):
         claims = [blur_claim(lines), *(grid_claim(lines, *claim) for claim in GRID)]
     if suite == "translation":
-        claims = [
-            Claim(text, name, sign, paired_difference(*(of(lines, name, rule, None) for rule in rules)))
-            for text, name, sign, *rules in TRANSLATION
-        ]
+        for text, name, sign, first, second in TRANSLATION:
+            found = paired_difference(of(lines, name, first, None), of(lines, name, second, None))
+            claims.append(Claim(text, name, sign, found))
     if suite.startswith("noise"):
-        sides = (spread(lines, kind, picture) for kind in ("fresh", "fixed"))
-        claims = [Claim("fixed noise makes results differ more", "RMS distance", +1, paired_difference(*sides))]
+        found = paired_difference(spread(lines, "fresh", picture), spread(lines, "fixed", picture))
+        claims = [Claim("fixed noise makes results differ more", "RMS distance", +1, found)]
     return [claim for claim in claims if claim.found is not None]
 
 

@@ -92,7 +92,7 @@ def paired_table(lines: Sequence[Line], first: str, second: str) -> str:
     rows = []
     for scale in sorted({cell.scale for cell, _ in lines}):
         sides = [[line for line in lines if (line[0].rule, line[0].scale) == (r, scale)] for r in (first, second)]
-        differences = [paired_difference(*(keyed(side, name) for side in sides)) for name in names]
+        differences = [paired_difference(keyed(sides[0], name), keyed(sides[1], name)) for name in names]
         if any(differences):
             rows.append([f"{scale:g}", *(shown(difference, signed=True) for difference in differences)])
     return table(["w", *(COLUMNS[name] for name in names)], rows)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from distill3d.sweep.local import cores
 
@@ -41,7 +41,7 @@ def _keep(bench: object) -> None:
     _kept[:] = [bench]
 
 
-def _with_kept(task: Callable[[object, C, str], T], cell: C, key: str) -> T:
+def _with_kept(task: Callable[[Any, C, str], T], cell: C, key: str) -> T:
     return task(_kept[0], cell, key)
 
 
