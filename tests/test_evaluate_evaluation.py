@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from distill3d import cli
 from distill3d.config_check import ConfigError
 from distill3d.evaluate.collect import collect
 from distill3d.evaluate.evaluation import evaluate_folder
-from distill3d.evaluate.judge import Judge, JudgeConfig, save_judge
-from distill3d.evaluate.samples import read_strip, write_strip
+from distill3d.evaluate.judge import Judge, JudgeConfig, load_judge, save_judge
+from distill3d.evaluate.samples import ReferenceSamples, read_strip, write_strip
 from distill3d.evaluate.scene import load_scene, render_views
+from distill3d.prior.loader import PriorConfig
 from distill3d.yaml_text import dump_yaml
 
 EXPORTER = {"resolution": 24, "mode": "vertex", "faces": 500, "viewer": False, "preview": False, "threshold": 1.0}
@@ -87,6 +89,55 @@ def test_views_know_their_true_azimuth_and_are_the_trained_scene(folder):
     assert not torch.equal(views.color, other.color)
 
 
+def test_textureless_views_may_be_smaller_and_show_the_same(folder):
+    scene = load_scene(folder / "w1.0")
+    large, small = (render_views(scene, 2, 32, shape_size=size) for size in (None, 16))
+    assert torch.equal(large.color, small.color)
+    assert (large.textureless.shape, small.textureless.shape) == ((2, 3, 32, 32), (2, 3, 16, 16))
+    shrunk = torch.nn.functional.avg_pool2d(large.textureless, 2)
+    assert float((shrunk - small.textureless).abs().mean()) < 0.02
+
+
+def embedded_scene(prompt):
+    make = lambda kind: SimpleNamespace(cfg=PriorConfig())  # noqa: E731
+    return SimpleNamespace(prior="embedded", prompt=prompt, system=SimpleNamespace(make=make))
+
+
+def test_samples_of_a_prompt_are_drawn_once_by_all_evaluations(tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(self, scene, identity):
+        drawn.append(scene.prompt)
+        return torch.full((self.count, 3, 8, 8), 0.3)
+
+    monkeypatch.setattr(ReferenceSamples, "_draw", draw)
+    first = ReferenceSamples(2, tmp_path)(embedded_scene("a fox"))
+    again = ReferenceSamples(2, tmp_path)(embedded_scene("a fox"))
+    assert torch.equal(first, again)
+    ReferenceSamples(2, tmp_path)(embedded_scene("a hat"))
+    ReferenceSamples(3, tmp_path)(embedded_scene("a fox"))
+    monkeypatch.setattr("distill3d.prior.loader.model_identity", lambda cfg: "other weights")
+    ReferenceSamples(2, tmp_path)(embedded_scene("a fox"))
+    assert drawn == ["a fox", "a hat", "a fox", "a fox"]
+    assert ReferenceSamples(0, tmp_path)(embedded_scene("a fox")) is None
+
+
+def test_samples_that_cannot_be_kept_or_drawn_cost_no_figures(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(ReferenceSamples, "_draw", lambda self, *_: torch.full((self.count, 3, 8, 8), 0.2))
+    (tmp_path / "file").write_text("in the way")
+    logging.getLogger("distill3d").propagate = True
+    images = ReferenceSamples(2, tmp_path / "file" / "samples")(embedded_scene("a fox"))
+    assert torch.allclose(images, torch.full((2, 3, 8, 8), 0.2), atol=1e-6)
+    assert "set DISTILL3D_CACHE" in caplog.text
+
+    def broken(cfg):
+        raise OSError("the weights are gone")
+
+    monkeypatch.setattr("distill3d.prior.loader.model_identity", broken)
+    assert ReferenceSamples(2, tmp_path)(embedded_scene("a fox")) is None
+    assert "the weights are gone" in caplog.text
+
+
 def test_an_experiment_is_compared_by_what_differs(folder):
     out = evaluate_folder(folder, [*FAST, "judge=judge"])
     content = json.loads((out / "evaluation.json").read_text())
@@ -112,7 +163,21 @@ def test_known_figures_are_not_made_again(folder, monkeypatch):
     before = (out / "figures.json").stat().st_mtime_ns
     monkeypatch.setattr("distill3d.evaluate.evaluation.render_views", lambda *a: pytest.fail("rendered again"))
     evaluate_folder(folder / "w1.0", FAST)
+    evaluate_folder(folder / "w1.0", [*FAST, "resamples=200", "batch_size=2"])  # neither changes a figure
     assert (out / "figures.json").stat().st_mtime_ns == before
+
+
+def test_other_weights_of_the_judge_make_other_figures(folder):
+    evaluate_folder(folder / "w1.0", [*FAST, "judge=judge"])
+    figures = json.loads((folder / "w1.0" / "evaluation" / "figures.json").read_text())
+    judge = load_judge(Path("judge"))
+    torch.nn.init.normal_(judge.image_projection.weight)
+    save_judge(judge, Path("judge"))
+    evaluate_folder(folder / "w1.0", [*FAST, "judge=judge"])
+    again = json.loads((folder / "w1.0" / "evaluation" / "figures.json").read_text())
+    assert again["key"] != figures["key"]
+    assert again["figures"]["score"] != figures["figures"]["score"]
+    assert again["figures"]["saturation"] == figures["figures"]["saturation"]
 
 
 def test_a_half_written_trial_is_told_and_costs_no_other(folder):

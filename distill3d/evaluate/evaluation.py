@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Evaluator:
         judge = self.judge(scene)
         run.judge = judge.name if judge else None
         folder = run.entry.trial / OUT
-        key = self._key(scene, run.judge)
+        key = self._key(scene, judge)
         known = read_json(folder / "figures.json")
         names = ("color.png", "textureless.png") if final is None else ("color.png",)
         if known is None or known.get("key") != key or self.settings.again or not _all_exist(folder, names):
@@ -82,7 +82,8 @@ class Evaluator:
     ) -> dict[str, float | None]:
         folder.mkdir(parents=True, exist_ok=True)
         if final is None:
-            views = render_views(scene, self.settings.views, self.settings.size, self.settings.batch_size)
+            own = self.settings
+            views = render_views(scene, own.views, own.size, own.batch_size, min(own.shape_size, own.size))
             write_strip(folder / "textureless.png", views.textureless)
             color, figures = views.color, scene_figures(views, scene.prompt, judge, self.captions)
         else:
@@ -90,8 +91,8 @@ class Evaluator:
         write_strip(folder / "color.png", color)
         samples = self.samples(scene)
         if samples is not None:
-            own = picture_figures(resized(color, samples.shape[-1]))
-            figures.update(against_samples(own, samples))
+            seen = picture_figures(resized(color, samples.shape[-1]))
+            figures.update(against_samples(seen, samples))
         return {name: finite(value) for name, value in figures.items()}
 
     def judge(self, scene: Scene) -> ImageTextJudge | None:
@@ -104,9 +105,12 @@ class Evaluator:
             self.judges[key] = choose_judge(self.settings.judge, prior)
         return self.judges[key]
 
-    def _key(self, scene: Scene, judge: str | None) -> str:
-        stat = scene.checkpoint.stat()
-        content = [stat.st_size, stat.st_mtime_ns, judge, self.captions, asdict(self.settings)]
+    def _key(self, scene: Scene, judge: ImageTextJudge | None) -> str:
+        """A hash of all that the figures depend on: the scene, the weights that judge it, and how it is looked at."""
+        stat, own = scene.checkpoint.stat(), self.settings
+        identity = getattr(judge, "identity", None) or (judge.name if judge else None)
+        content = [stat.st_size, stat.st_mtime_ns, identity, self.samples.identity(scene), self.captions]
+        content += [own.views, own.size, own.shape_size, own.samples]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
 
 
@@ -122,7 +126,7 @@ def evaluate_folder(folder: str | Path, overrides: Sequence[str] = ()) -> Path:
     out = folder / OUT
     captions = sorted({entry.prompt for entry in entries if entry.prompt})
     device = choose_accelerator(settings.device)
-    evaluator = Evaluator(settings, ReferenceSamples(out, settings.samples), captions, device)
+    evaluator = Evaluator(settings, ReferenceSamples(settings.samples), captions, device)
     if settings.judge != "auto":
         evaluator.judge_for("")  # a wrong name is told before anything is rendered
     runs = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ class EmbeddedJudge:
         from distill3d.data.captions import with_article
 
         self.judge, self.name = judge, name
+        self.identity = _digest(judge)  # figures by other weights are other figures
         self.captions = [with_article(noun) for noun in judge.config.nouns]
 
     @torch.no_grad()
@@ -175,6 +177,14 @@ def _automatic(prior: str) -> ImageTextJudge | None:
     except (OSError, ValueError):
         log.warning("no judge for the prior %s: CLIP's weights are not on this machine; name some with judge=", prior)
         return None
+
+
+def _digest(model: torch.nn.Module) -> str:
+    """A hash of a model's weights."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _open_clip_is_fetched() -> bool:

@@ -14,7 +14,7 @@ from distill3d.camera import ViewWord, view_words
 from distill3d.config import ConfigError, Experiment, build, load
 from distill3d.data.random_cameras import evaluation_cameras
 from distill3d.registry import find
-from distill3d.types import Cameras, Light
+from distill3d.types import Cameras, Light, ShadingMode
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Views:
     """Renders around the object, and what each of them shows in truth."""
 
     color: Float[Tensor, "V 3 H W"]
-    textureless: Float[Tensor, "V 3 H W"]
+    textureless: Float[Tensor, "V 3 h w"]
     opacity: Float[Tensor, "V 1 H W"]
     azimuth_deg: Float[Tensor, "V"]
     words: list[ViewWord]
@@ -72,25 +72,33 @@ def load_scene(trial: Path, device: torch.device | str = "cpu") -> Scene:
     return Scene(experiment, system.to(device).eval(), data, checkpoint)
 
 
-def render_views(scene: Scene, count: int, size: int, batch_size: int = 4) -> Views:
+def render_views(scene: Scene, count: int, size: int, batch_size: int = 4, shape_size: int | None = None) -> Views:
     """``count`` views equally spaced in azimuth, from the front on, at the elevation of the trial's own turntable.
 
-    Textureless views are lit from the camera.
+    Textureless views are lit from the camera; ``shape_size`` is theirs where it is not ``size``: normals are most of
+    the work.
     """
-    data = scene.data
-    cameras = evaluation_cameras(replace(data.cfg, eval_width=size, eval_height=size), data.views, count)
-    cameras = cameras.to(scene.system.device)
-    parts = [_render(scene, cameras[slice(i, i + batch_size)]) for i in range(0, count, batch_size)]
-    color, textureless, opacity = (torch.cat(images).float().cpu() for images in zip(*parts, strict=True))
+    cameras = _around(scene, count, size)
+    shading: ShadingMode = getattr(scene.system.cfg, "eval_shading", "albedo")
+    color, opacity = _rendered(scene, cameras, shading, batch_size)
+    textureless, _ = _rendered(scene, _around(scene, count, shape_size or size), "textureless", batch_size)
     words = view_words(cameras.elevation_deg, cameras.azimuth_deg, *_thresholds(scene))
     return Views(color, textureless, opacity, cameras.azimuth_deg.cpu(), words)
 
 
-def _render(scene: Scene, cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    renderer, light = scene.system.renderer, Light(cameras.position)
-    color = renderer.render(cameras, light, getattr(scene.system.cfg, "eval_shading", "albedo"), need_normal=False)
-    shape = renderer.render(cameras, light, "textureless", need_normal=False)
-    return color.rgb.clamp(0.0, 1.0), shape.rgb.clamp(0.0, 1.0), color.opacity
+def _around(scene: Scene, count: int, size: int) -> Cameras:
+    data = scene.data
+    cameras = evaluation_cameras(replace(data.cfg, eval_width=size, eval_height=size), data.views, count)
+    return cameras.to(scene.system.device)
+
+
+def _rendered(scene: Scene, cameras: Cameras, shading: ShadingMode, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Colours in [0, 1] and opacities, lit from the cameras."""
+    batches = [cameras[slice(i, i + batch_size)] for i in range(0, len(cameras), batch_size)]
+    render = scene.system.renderer.render
+    outputs = [render(batch, Light(batch.position), shading, need_normal=False) for batch in batches]
+    rgb = torch.cat([output.rgb for output in outputs]).float().clamp(0.0, 1.0)
+    return rgb.cpu(), torch.cat([output.opacity for output in outputs]).float().cpu()
 
 
 def _thresholds(scene: Scene) -> list[float]:

@@ -10,7 +10,8 @@ class EvaluateSettings:
     """``python launch.py --evaluate FOLDER views=8 size=128 judge=auto``."""
 
     views: int = 8  # equally spaced in azimuth
-    size: int = 128  # of the renders, in pixels
+    size: int = 128  # of the colour renders, in pixels
+    shape_size: int = 64  # of the textureless ones, which cost the most, at most ``size``; CLIP sees more at 224
     judge: str = "auto"  # or none, embedded, a folder, a CLIP of the Hub, open_clip:MODEL:WEIGHTS
     samples: int = 4  # of the embedded prior, for each prompt: what saturation and sharpness are compared with; 0: none
     batch_size: int = 4
@@ -19,6 +20,7 @@ class EvaluateSettings:
     resamples: int = 2000  # of the bootstrap
 
     def __post_init__(self) -> None:
-        for name, least in (("views", 1), ("size", 16), ("samples", 0), ("batch_size", 1), ("resamples", 100)):
+        sizes = (("size", 16), ("shape_size", 16))
+        for name, least in (*sizes, ("views", 1), ("samples", 0), ("batch_size", 1), ("resamples", 100)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
