@@ -56,7 +56,8 @@ class GpuTensor(Tensor):
         if func is torch.nn.functional.scaled_dot_product_attention:
             return _attention(*args, **(kwargs or {}))
         if func is Tensor.backward:  # a checkpoint computes forward passes inside, which must come by here too
-            return torch.autograd.backward(*args, **(kwargs or {}))
+            settings = dict(kwargs or {})
+            return torch.autograd.backward(args[0], settings.pop("gradient", None), **settings)
         if func is Tensor.new_tensor:
             return torch.tensor(args[1], dtype=(kwargs or {}).get("dtype") or args[0].dtype, device=GPU)
         if func in (Tensor.__getitem__, Tensor.__setitem__):  # lists and numbers become tensors of the CPU, as they do
