@@ -25,6 +25,18 @@ class Claim:
         low, high = sorted((self.sign * self.found.low, self.sign * self.found.high))
         return "confirmed" if low > 0 else "contradicted" if high < 0 else "not confirmed"
 
+    def reading(self) -> str:
+        """The verdict as a sentence, with the numbers that it follows from."""
+        start = f"- {self.text} ({self.figure}): **{self.verdict}**"
+        if self.found is None:
+            return f"{start}; no pair has this figure."
+        mean, over = self.found.mean, f"{self.found.prompts} prompts, {self.found.pairs} pairs"
+        if self.found.low is None or self.found.high is None:
+            return f"{start}; {mean:+.3f} over {over}."
+        side = "on the claim's side of" if self.verdict == "confirmed" else "beyond"
+        zero = "around zero" if self.verdict == "not confirmed" else f"{side} zero"
+        return f"{start}: {mean:+.3f}, interval [{self.found.low:+.3f}, {self.found.high:+.3f}] {zero}; {over}."
+
     def row(self) -> str:
         if self.found is None or self.found.low is None:
             return f"| {self.text} | {self.figure} | | | {self.verdict} |"
