@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from edit_cells import EditCell
 from edit_sources import QUIET, Sources
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from distill3d.editing.changed_part import changed_part, put_back
@@ -130,8 +130,11 @@ class EditBench:
     def measured(self, cell: EditCell, key: str) -> Figures:
         """Figures of the pictures that were kept: those of the judge can be had later, without the edit."""
         source, edited = (read_strip(self.picture(key, name)) for name in ("source", "edited"))
-        outside = edit_figures(self.judge, put_back(edited, source, self.part(cell, source)), source)
-        found = edit_figures(self.judge, edited, source) | {f"{name}_outside": v for name, v in outside.items()}
+        part = self.part(cell, source)
+        found = edit_figures(self.judge, edited, source) | {"ssim_outside": ssim_outside(edited, source, part)}
+        if self.judge is not None:
+            kept = edit_figures(self.judge, put_back(edited, source, part), source)
+            found |= {"source_distance_outside": kept["source_distance"]}
         return found if self.judge is None else found | judged(self.judge, cell, source, edited)
 
     def part(self, cell: EditCell, source: Float[Tensor, "V 3 H W"]) -> Tensor:
@@ -169,6 +172,18 @@ def shown(run: Run, cell: EditCell) -> tuple[Tensor, Tensor, Figures]:
     source, edited = (r.render(cameras, need_normal=False).rgb for r in (system.original, system.renderer))
     own = system.figures()
     return source, edited, {name: own[name] for name in AGREEMENT if own.get(name) is not None}
+
+
+def ssim_outside(
+    edited: Float[Tensor, "V 3 H W"], source: Float[Tensor, "V 3 H W"], part: Bool[Tensor, "V 1 H W"]
+) -> float | None:
+    """The mean of SSIM's map (Wang et al., 2004) over the pixels outside of a part; None where there are none."""
+    from skimage.metrics import structural_similarity
+
+    settings = {"channel_axis": 0, "data_range": 1.0, "gaussian_weights": True, "use_sample_covariance": False}
+    pairs = zip(edited.numpy(), source.numpy(), strict=True)
+    maps = torch.stack([torch.from_numpy(structural_similarity(a, b, full=True, **settings)[1]) for a, b in pairs])
+    return None if bool(part.all()) else float(maps[~part.expand_as(maps)].mean())
 
 
 def judged(judge: ImageTextJudge, cell: EditCell, source: Tensor, edited: Tensor) -> Figures:

@@ -100,7 +100,7 @@ SVG_SIZE = 64  # at 32x32 a stroke of the shipped drawing is thinner than half a
 SCALES = {"pds": (5.0, 15.0, 45.0), "dds": (2.0, 6.5, 20.0), "sds": (5.0, 15.0, 45.0), "lmc-sds": (2.0, 5.0, 15.0)}
 EDITOR_SCALES = (1.0, 3.0, 9.0)  # of the SDEdit that updates pictures
 # each view is redrawn about twice: at the config's rate most views would still be the source's at the end
-UPDATES = ("system.interval=2", "system.editor.strength_range=[0.5,0.9]")
+UPDATES = ("system.interval=2", "system.editor.strength_range=[0.5,0.9]", "system.editor.steps=12")
 STRENGTHS = (0.4, 0.6, 0.8)  # of one SDEdit alone
 PSI_SCALES = (2.0, 5.0, 15.0, 45.0)
 # of all rules: under the cosine schedule of the embedded prior psi is 30 at t = 5 and .8 at t = 100, and rare steps of

@@ -39,8 +39,9 @@ ABOUT = (
 MEANINGS = (
     "Score: cosine of views and target prompt under the judge; gained: over the source; direction: cosine of the "
     "change of the views and that of the texts; distance: 1 - cosine to the source in the judge's features; "
-    "outside: with the source put back into the part that the edit is about (where the prior's predictions for the "
-    "two prompts differ: DiffEdit's mask, the same for all methods); consistency: cosine of neighbouring views; "
+    "outside: of SSIM's map over the pixels outside the part that the edit is about, and of pictures with the source "
+    "put back into it (where the prior's predictions for the two prompts differ: DiffEdit's mask, the same for all "
+    "methods); consistency: cosine of neighbouring views; "
     "inconsistency: difference of colours where neighbouring views show one point."
 )
 CHOICE = (

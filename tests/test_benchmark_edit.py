@@ -19,7 +19,7 @@ import edit_choice
 import edit_claims
 import edit_curve
 import edit_toy
-from edit_cells import SUITES, Edit, EditCell, Method
+from edit_cells import SCALES, SUITES, Edit, EditCell, Method, at_scale
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +148,13 @@ def test_each_method_is_compared_at_the_setting_where_gain_times_identity_is_lar
 
 
 def test_refinement_and_rest_are_compared_at_the_same_scale():
-    figures = {"w = 10": 0.9, "w = 30": 0.5, "w = 90": 0.4}
+    middle, figures = (
+        at_scale(SCALES["pds"][1]),
+        {at_scale(w): s for w, s in zip(SCALES["pds"], (0.9, 0.5, 0.4), strict=True)},
+    )
     lines = [line_of("pds", e, at, ssim=s, score=s, score_gain=s) for at, s in figures.items() for e in "abc"]
-    lines += [line_of("pds, refined", e, "w = 30", ssim=0.6, score=0.7, score_gain=0.7) for e in "abc"]
-    lines += [line_of("pds, longer", e, "w = 30", ssim=0.45) for e in "abc"]
+    lines += [line_of("pds, refined", e, middle, ssim=0.6, score=0.7, score_gain=0.7) for e in "abc"]
+    lines += [line_of("pds, longer", e, middle, ssim=0.45) for e in "abc"]
     lines += [line_of("dds", e, "w = 6.5", ssim=0.8) for e in "abc"]
     lines += [line_of("dds, longer", e, "w = 6.5", ssim=0.5) for e in "abc"]
     found = {c.text: c for c in edit_claims.claims_of("nerf", lines, no_picture)}
