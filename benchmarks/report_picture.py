@@ -27,7 +27,7 @@ FLAGS = (
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="a trial or a sweep that was evaluated")
     parser.add_argument("out", type=Path, help="JPEG")
     parser.add_argument("look", nargs="?", default="")
