@@ -8,6 +8,7 @@ from tiny_assets import make_assets
 
 from distill3d.data.captions import SceneCaption, Thing
 from distill3d.evaluate.judge import Judge, JudgeConfig, load_judge, save_judge, split_words
+from distill3d.evaluate.judge_report import Confusion, confusions, report_judge
 from distill3d.system.judge_training import soft_targets
 
 CONFIG = JudgeConfig(("a", "an", "apple", "fox", "blue"), ("apple", "fox"), ("fox",), (16, 16), 32, 1, 16)
@@ -62,6 +63,26 @@ def test_a_saved_judge_is_the_same_judge(tmp_path):
     assert not any(p.requires_grad for p in again.parameters())
     with pytest.raises(FileNotFoundError, match=r"judge\.yaml"):
         load_judge(tmp_path / "nowhere")
+
+
+def test_confusions_are_shares_of_a_nouns_views_and_rare_ones_are_left_out():
+    nouns = ["van"] * 4 + ["suv"] * 10
+    found = ["suv", "suv", "van", "bus", *["suv"] * 9, "van"]
+    assert confusions(nouns, found) == [Confusion("van", "suv", 0.5), Confusion("van", "bus", 0.25)]
+
+
+def test_the_report_counts_what_the_judge_finds():
+    torch.manual_seed(0)
+    judge = Judge(CONFIG).eval()
+    images = torch.rand(6, 3, 32, 32)
+    found = [row[0] for row in judge.top_nouns(images)]
+    words = judge.view_words(images)
+    right = report_judge(judge, images, found, words)
+    assert (right.top1, right.top5, right.confusions) == (1.0, 1.0, [])
+    assert right.view_words == (1.0 if "fox" in found else None)
+    other = ["apple" if noun == "fox" else "fox" for noun in found]
+    wrong = report_judge(judge, images, other, words)
+    assert (wrong.top1, wrong.top5) == (0.0, 1.0) and wrong.confusions[0].share == 1.0
 
 
 def test_a_short_training_tells_the_objects_apart(tmp_path):

@@ -91,6 +91,11 @@ class MeshViewDataModule(pl.LightningDataModule):
         cfg = self.cfg
         return open_cache(self.assets, Path(cfg.cache_dir), cfg.views_per_mesh, cfg.pair_views, cfg.view_seed)
 
+    def held_out_views(self, nouns: list[str], count: int, mix: ShadingMix | None = None) -> ViewBatch:
+        """``count`` views of single objects at 64x64, by cameras that nothing was trained on."""
+        fresh = open_cache(self.assets, Path(self.cfg.cache_dir), 4, 0, seed=self.cfg.view_seed + 100)
+        return ViewSampler(fresh, nouns, seed=2, pair_share=0.0, override_share=0.0, mix=mix).batch(0, count, 64)
+
     def train_dataloader(self) -> DataLoader:
         return DataLoader(_Batches(self), batch_size=None)
 

@@ -104,9 +104,10 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def top_nouns(self, images: Float[Tensor, "B 3 H W"], count: int = 5) -> list[list[str]]:
-        """The best nouns for each image, best first."""
+        """The best nouns for each image, best first; at most as many as there are."""
         similarity = self.embed_images(images) @ self.embed_texts(self._noun_captions).T
-        return [[self.config.nouns[i] for i in row] for row in similarity.topk(count, dim=1).indices.tolist()]
+        best = similarity.topk(min(count, len(self.config.nouns)), dim=1).indices.tolist()
+        return [[self.config.nouns[i] for i in row] for row in best]
 
     @torch.no_grad()
     def similarity(self, images: Float[Tensor, "B 3 H W"], text: str) -> Float[Tensor, "B"]:

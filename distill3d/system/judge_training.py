@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +15,16 @@ from torch import Tensor
 
 from distill3d.camera import VIEW_WORDS
 from distill3d.data.captions import SceneCaption, vocabulary, with_article
-from distill3d.data.mesh_views import ViewBatch, all_nouns
+from distill3d.data.mesh_views import ShadingMix, ViewBatch, all_nouns
 from distill3d.evaluate.judge import Judge, JudgeConfig, load_judge, save_judge
+from distill3d.evaluate.judge_report import report_judge
 from distill3d.registry import register
 from distill3d.schedule import Scheduled, check_schedule
 from distill3d.system.model_training import ModelTraining, muon_groups
+from distill3d.trial import write_text
 
 log = logging.getLogger(__name__)
+VIEWS_PER_NOUN = 8  # of the report, on average
 
 
 def soft_targets(
@@ -111,3 +115,15 @@ class JudgeSystem(ModelTraining):
     def save(self) -> None:
         save_judge(self.average, self.out_dir / "judge")
         log.info("step %d: the judge is %s", self.global_step, self.out_dir / "judge")
+
+    def report(self, data: Any) -> None:
+        """Measure the shipped judge, or ``initial_folder``, on views by other cameras: judge.json in save/."""
+        judge = load_judge(Path(self.cfg.initial_folder)) if self.cfg.initial_folder else load_judge()
+        views = data.held_out_views(
+            list(judge.config.nouns), VIEWS_PER_NOUN * len(judge.config.nouns), ShadingMix(0.4, 0.6, 0.0)
+        )
+        nouns = [scene.first.noun for scene in views.scenes]
+        report = report_judge(judge, 0.5 + 0.5 * views.images, nouns, views.views)
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        write_text(self.out_dir / "judge.json", json.dumps(asdict(report), indent=1))
+        log.info("top-1 %.1f %%, top-5 %.1f %% over %d nouns", 100 * report.top1, 100 * report.top5, report.nouns)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from distill3d.data.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns, open_cache
+from distill3d.data.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns
 from distill3d.registry import register
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled, check_schedule
@@ -237,9 +237,7 @@ def taught_nouns(folder: Path | None) -> list[str]:
 
 def comparison_views(data: Any, nouns: list[str], count: int = 2000) -> tuple[Tensor, tuple[Tensor, list[str]]]:
     """Training views, and views of other cameras with their captions; in [0, 1], plain nouns alone."""
-    cfg = data.cfg
     known = ViewSampler(data.cache(), nouns, seed=1, pair_share=0.0, override_share=0.0)
-    fresh = open_cache(data.assets, Path(cfg.cache_dir), 4, 0, seed=cfg.view_seed + 100)
-    held_out = ViewSampler(fresh, nouns, seed=2, pair_share=0.0, override_share=0.0).batch(0, 300, 64)
+    fresh = data.held_out_views(nouns, 300)
     views = [0.5 + 0.5 * known.batch(step, 100, 64).images for step in range(count // 100)]
-    return torch.cat(views), (0.5 + 0.5 * held_out.images, held_out.captions)
+    return torch.cat(views), (0.5 + 0.5 * fresh.images, fresh.captions)
