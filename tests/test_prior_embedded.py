@@ -12,7 +12,7 @@ from tiny_assets import make_assets
 
 from distill3d.prior.embedded.folder import camera_record, make_scheduler, save_folder
 from distill3d.prior.embedded.network import Layout, PixelUNet2DConditionModel, sinusoidal
-from distill3d.prior.embedded.text import POSITIONS, make_text_encoder, make_tokenizer
+from distill3d.prior.embedded.text import POSITIONS, byte_pairs, make_text_encoder, make_tokenizer
 from distill3d.prior.loader import load_prior, load_prompt_encoder, words_not_taught
 from distill3d.prior.settings import PriorConfig
 from distill3d.system.prior_training import draw_timesteps, loss_weight, min_snr_weight, v_target
@@ -101,6 +101,28 @@ def test_any_text_has_tokens_and_none_is_unknown(tmp_path, text):
     if text == "a blue fox":
         assert len(ids) == 5  # a word that was counted is one token
         assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+
+
+def test_byte_pairs_break_ties_by_the_alphabet_whatever_the_order_of_the_words():
+    words = {"fox": 2, "cow": 2, "cob": 2}
+    merges = byte_pairs(words, 3)
+    assert merges == [("c", "o"), ("co", "b</w>"), ("co", "w</w>")]  # co is in four words, all others tie
+    assert byte_pairs(dict(reversed(words.items())), 3) == merges
+    assert byte_pairs(words, 99)[3:] == [("f", "o"), ("fo", "x</w>")]  # every word is one token: nothing left to merge
+
+
+def test_a_training_that_goes_on_keeps_the_tokenizer_of_its_text_encoder(trained):
+    from transformers import CLIPTokenizer
+
+    from distill3d.system.prior_training import EmbeddedPriorSystem
+
+    folder = trained / "save/prior"
+    tokenizer = json.loads((folder / "tokenizer/tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    assert EmbeddedPriorSystem(EmbeddedPriorSystem.Config(), seed=0)._initial_tokenizer() is None
+    system = EmbeddedPriorSystem(EmbeddedPriorSystem.Config(initial_folder=str(folder)), seed=0)
+    found = system._initial_tokenizer()
+    assert isinstance(found, CLIPTokenizer) and found.get_vocab() == vocabulary
 
 
 def test_the_schedule_ends_in_noise_and_the_target_inverts():

@@ -8,7 +8,7 @@ import logging
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,9 @@ from distill3d.registry import register
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled, check_schedule
 from distill3d.system.model_training import ModelTraining, muon_groups
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ class EmbeddedPriorSystem(ModelTraining):
         from distill3d.prior.embedded.text import make_text_encoder, make_tokenizer
 
         # every noun of the folder has its tokens, whichever are trained on, so that training can go on with more
-        self.tokenizer = make_tokenizer(all_nouns(data.assets), self.out_dir / "tokenizer")
+        self.tokenizer = self._initial_tokenizer() or make_tokenizer(all_nouns(data.assets), self.out_dir / "tokenizer")
         self.nouns = list(data.nouns)
         self.scheduler = make_scheduler()
         self.unet = PixelUNet2DConditionModel(**self.cfg.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -120,6 +123,13 @@ class EmbeddedPriorSystem(ModelTraining):
         self.text_encoder.requires_grad_(self.cfg.text_rate_factor > 0)
         self.ema_text_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval()
         self.register_buffer("alphas_cumprod", self.scheduler.alphas_cumprod.float(), persistent=False)
+
+    def _initial_tokenizer(self) -> CLIPTokenizer | None:
+        """The text encoder's own: with another it would read some words as others."""
+        from transformers import CLIPTokenizer
+
+        folder = self.cfg.initial_folder
+        return CLIPTokenizer.from_pretrained(Path(folder) / "tokenizer") if folder else None
 
     def _load_initial(self, folder: Path) -> None:
         from transformers import CLIPTextModel

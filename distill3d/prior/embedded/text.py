@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import random
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 POSITIONS = 32
 START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
 
 
 def caption_corpus(nouns: list[str], seed: int = 0) -> list[str]:
@@ -30,31 +33,24 @@ def caption_corpus(nouns: list[str], seed: int = 0) -> list[str]:
 
 def make_tokenizer(nouns: list[str], folder: Path, vocabulary_size: int = 2048) -> CLIPTokenizer:
     """Train byte pairs, write a CLIPTokenizer folder, load it. Any text is accepted: all 256 bytes are tokens."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Regex, normalizers, pre_tokenizers
     from transformers import CLIPTokenizer
 
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    normal = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     pattern = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+    split = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(pattern, behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    bpe.decoder = decoders.ByteLevel()
+    corpus = map(normal.normalize_str, caption_corpus(nouns))
+    words = Counter(word for text in corpus for word, _ in split.pre_tokenize_str(text))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size - 2,
-        initial_alphabet=alphabet,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    bpe.train_from_iterator(caption_corpus(nouns), trainer)
-    model = json.loads(bpe.to_str())["model"]
-    vocabulary = _with_word_ends(model["vocab"], alphabet)
-    vocabulary |= {START: len(vocabulary), END: len(vocabulary) + 1}
-    merges: Any = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
+    tokens = [*alphabet, *(byte + WORD_END for byte in alphabet)]  # the last of a word is a token of its own
+    merges: Any = byte_pairs(words, vocabulary_size - len(tokens) - 2)
+    tokens += dict.fromkeys(map("".join, merges))  # two merges may give one token
+    vocabulary = {token: index for index, token in enumerate([*tokens, START, END])}
     tokenizer = CLIPTokenizer(
         vocab=vocabulary, merges=merges, bos_token=START, eos_token=END, unk_token=END, pad_token=END
     )
@@ -63,11 +59,36 @@ def make_tokenizer(nouns: list[str], folder: Path, vocabulary_size: int = 2048) 
     return CLIPTokenizer.from_pretrained(folder)
 
 
-def _with_word_ends(vocabulary: dict[str, int], alphabet: list[str]) -> dict[str, int]:
-    """Every byte also as the last of a word, so that no text needs the unknown token; indices renumbered."""
-    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-    missing = [f"{byte}</w>" for byte in alphabet if f"{byte}</w>" not in vocabulary]
-    return {token: index for index, token in enumerate(tokens + missing)}
+def byte_pairs(words: Mapping[str, int], count: int) -> list[tuple[str, str]]:
+    """The first ``count`` merges of byte-pair encoding (arXiv 1508.07909) of words with their frequencies.
+
+    Our own, since the library's trainer breaks ties by the order of a hash map, another in every process: weights that
+    were trained on with such a tokenizer read some words as others. Here ties are broken by the alphabet.
+    """
+    parts = {word: [*word[:-1], word[-1] + WORD_END] for word in words}
+    merges: list[tuple[str, str]] = []
+    while len(merges) < count:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, pieces in parts.items():
+            for pair in itertools.pairwise(pieces):
+                pairs[pair] += words[word]
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        parts = {word: _merged(pieces, best) for word, pieces in parts.items()}
+    return merges
+
+
+def _merged(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    """``pieces`` with every occurrence of ``pair`` joined, from the left."""
+    result: list[str] = []
+    for piece in pieces:
+        if result and (result[-1], piece) == pair:
+            result[-1] += piece
+        else:
+            result.append(piece)
+    return result
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer, width: int = 256, layers: int = 4) -> CLIPTextModel:
