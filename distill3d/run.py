@@ -98,6 +98,8 @@ def test(run: Run) -> None:
         run.system.report(run.data)
         log.info("done: %s", run.trial.save)
         return
+    if not _draws_tests(run.system):
+        raise ConfigError(f"--test: a {run.experiment.system_type} draws no test pictures", "system_type")
     run.trainer.test(run.system, datamodule=run.data, ckpt_path=run.checkpoint, verbose=False, weights_only=True)
     log.info("done: %s", run.trial.save)
 

@@ -9,6 +9,7 @@ from distill3d.render.sampler import (
     intersect_volume,
     kept_cpu,
     kept_reference,
+    nerfacc_can_march,
     occupied_at,
     sample_rays,
     sample_rays_nerfacc,
@@ -147,3 +148,23 @@ def test_nerfaccs_sampler_keeps_the_same_intervals(sphere, monkeypatch):
     number = lambda s: set((s.ray_index * 1000 + ((s.t_start - 0.2) / 0.04).long()).tolist())  # noqa: E731
     different = number(ours) ^ number(theirs)  # a midpoint on a face of a cell may round either way
     assert len(different) <= 0.005 * len(ours)
+
+
+@pytest.mark.parametrize("broken", [OSError("CUDA_HOME is not set"), RuntimeError("Ninja is required")])
+def test_kernels_that_do_not_compile_leave_the_rays_to_torch(broken, monkeypatch, caplog):
+    """nerfacc compiles its kernels where it is imported, and raises whatever the toolchain does."""
+    import builtins
+
+    original = builtins.__import__
+
+    def refuse(name: str, *args: object, **kwargs: object) -> object:
+        if name == "nerfacc.cuda":
+            raise broken
+        return original(name, *args, **kwargs)  # type: ignore[arg-type]
+
+    nerfacc_can_march.cache_clear()
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with caplog.at_level("INFO"):
+        assert not nerfacc_can_march()
+    assert str(broken) in caplog.text
+    nerfacc_can_march.cache_clear()

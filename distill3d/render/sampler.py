@@ -119,8 +119,11 @@ def sample_rays_nerfacc(
 @functools.cache
 def nerfacc_can_march() -> bool:
     """Whether nerfacc's CUDA kernels are there; they are compiled on first use, and need nvcc for that."""
-    from nerfacc.cuda import _backend
-
+    try:
+        from nerfacc.cuda import _backend
+    except (ImportError, OSError, RuntimeError) as error:  # an nvcc without its toolkit, ninja or a C++ compiler
+        logger.info("ray sampler: torch, as nerfacc's CUDA kernels cannot be compiled: %s", error)
+        return False
     if _backend._C is None:
         logger.info("ray sampler: torch, as nerfacc found no nvcc to compile its CUDA kernels with")
     return _backend._C is not None

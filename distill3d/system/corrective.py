@@ -172,10 +172,10 @@ class CorrectiveSystem(ModelTraining):
 
     def on_train_end(self) -> None:
         super().on_train_end()
-        self.report()
+        self.draw_validation()
 
     @torch.no_grad()
-    def report(self) -> None:
+    def draw_validation(self) -> None:
         """save/corrective.png and save/validation.json: spectra, and the loss by t beside that of other correctives."""
         x, text = self._validation
         generator = rng("noise", self.seed, step=-1)
