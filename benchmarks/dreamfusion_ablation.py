@@ -48,8 +48,8 @@ from distill3d.yaml_text import dump_yaml
 PROJECT = Path(__file__).resolve().parent.parent
 BASE = PROJECT / "configs" / "dreamfusion-quick.yaml"
 # what the prior knows, then three with a front, without which view words have nothing to say
-PROMPTS = ("a hamburger", "a pineapple", "a snowman", "a red car", "a fox", "a penguin")
-STEPS = 250  # the profile's schedules are nearly through by then
+PROMPTS = ("a hamburger", "a red car", "a fox", "a cow")
+STEPS = 200  # outline and colours stand by then; the profile lowers t after that
 PROMPT = "system.prompt_processor.prompt"
 WORDS = "system.prompt_processor.view_dependent_prompting"
 DIFFUSE, TEXTURELESS = "system.material.diffuse_prob", "system.material.textureless_prob"
