@@ -150,3 +150,16 @@ def test_the_same_seed_trains_to_the_same_bits(trial, trained):
     )
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_system_without_test_pictures_says_so():
+    from types import SimpleNamespace
+
+    import pytorch_lightning as pl
+
+    from distill3d import run
+    from distill3d.config import ConfigError
+
+    training = SimpleNamespace(system=pl.LightningModule(), experiment=SimpleNamespace(system_type="corrective-system"))
+    with pytest.raises(ConfigError, match="a corrective-system draws no test pictures"):
+        run.test(training)  # type: ignore[arg-type]

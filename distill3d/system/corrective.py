@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,6 +32,7 @@ from distill3d.rng import rng
 from distill3d.schedule import Scheduled, check_schedule
 from distill3d.system.model_training import ModelTraining, muon_groups
 from distill3d.system.prior_samples import draw_samples
+from distill3d.trial import write_text
 from distill3d.types import PromptEmbedding
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class CorrectiveSystem(ModelTraining):
     perturbation: deviation, at most, of white noise that is added to three images in four. Clean images lack high
         frequencies; b_psi then removes a checkerboard more strongly than the prior does, and LMC-SDS lets it grow.
     replay: earlier images with their x_hat that each batch learns again, for each new one: most of a step's time is the
-        prior's.
+        prior's. They are not in checkpoints: a resumed training equals an uninterrupted one only with replay: 0.
     """
 
     @dataclass
@@ -186,8 +186,6 @@ class CorrectiveSystem(ModelTraining):
         self.out_dir.mkdir(parents=True, exist_ok=True)
         lines = spectra(self.ema_network, self.prior, x, text, generator)
         draw_report(self.out_dir / "corrective.png", lines, loss_lines(losses))
-        partial = self.out_dir / "validation.json.partial"
-        partial.write_text(json.dumps({"loss_by_time": losses}, indent=2), encoding="utf-8")
-        os.replace(partial, self.out_dir / "validation.json")
+        write_text(self.out_dir / "validation.json", json.dumps({"loss_by_time": losses}, indent=2))
         means = ", ".join(f"{name} {sum(values) / len(values):.4f}" for name, values in losses.items())
         log.info("mean loss: %s; pictures in %s", means, self.out_dir)
