@@ -44,3 +44,19 @@ def test_schooling_is_a_function_of_the_seed(tmp_path):
         teach_reading(encoder, tokenizer, NOUNS, steps=3, seed=0, batch_size=4)
         states.append(encoder.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_views_words_move_the_pooled_output_about_as_far_as_a_noun(tmp_path):
+    tokenizer = make_tokenizer(NOUNS, tmp_path)
+    torch.manual_seed(0)
+    encoder = make_text_encoder(tokenizer, width=64, layers=1)
+    teach_reading(encoder, tokenizer, NOUNS, steps=120, seed=1, batch_size=32)
+
+    def distance(one: str, other: str) -> float:
+        ids = tokenizer([one, other], padding="max_length", max_length=32, return_tensors="pt").input_ids
+        with torch.no_grad():
+            pooled = encoder(ids).pooler_output
+        return float((pooled[0] - pooled[1]).norm())
+
+    views = distance("a fox, front view", "a fox, side view")
+    assert views > 0.4 * distance("a fox, front view", "an apple, front view")

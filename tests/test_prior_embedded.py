@@ -11,7 +11,7 @@ import torch
 from tiny_assets import make_assets
 
 from distill3d.prior.embedded.folder import camera_record, make_scheduler, save_folder
-from distill3d.prior.embedded.network import Layout, PixelUNet2DConditionModel, sinusoidal
+from distill3d.prior.embedded.network import Layout, PixelUNet2DConditionModel, Scene, sinusoidal
 from distill3d.prior.embedded.text import POSITIONS, byte_pairs, make_text_encoder, make_tokenizer
 from distill3d.prior.loader import load_prior, load_prompt_encoder, words_not_taught
 from distill3d.prior.settings import PriorConfig
@@ -27,6 +27,7 @@ TINY = {
     "attention_head_dim": 16,
     "time_channels": 32,
     "layout_channels": 8,
+    "scene_channels": 16,
 }
 
 
@@ -202,6 +203,18 @@ def test_a_share_of_the_timesteps_is_drawn_from_the_noisiest(share):
     t = draw_timesteps(20_000, 1000, share, torch.Generator().manual_seed(0), torch.device("cpu"))
     assert t.min() < 20 and t.max() > 980 and t.max() < 1000
     assert float((t >= 850).float().mean()) == pytest.approx(share + (1.0 - share) * 0.15, abs=0.01)
+
+
+def test_the_scene_hears_words_together_and_starts_silent():
+    torch.manual_seed(0)
+    scene = Scene(8, 32, 4).requires_grad_(False)
+    fox, cow, side, front = torch.randn(4, 8)
+    assert not scene(fox + side).any()
+    torch.nn.init.normal_(scene[2].weight)
+    # what "side" adds to a fox is not what it adds to a cow: no sum of single words says that
+    assert (
+        float(((scene(fox + side) - scene(fox + front)) - (scene(cow + side) - scene(cow + front))).abs().max()) > 0.1
+    )
 
 
 def test_the_layout_sees_the_whole_image_and_owes_the_noise_little():

@@ -87,9 +87,10 @@ class MeshViewDataModule(pl.LightningDataModule):
         return self._sampler
 
     def cache(self) -> ViewCache:
-        """The rasterised views, made on first use."""
-        cfg = self.cfg
-        return open_cache(self.assets, Path(cfg.cache_dir), cfg.views_per_mesh, cfg.pair_views, cfg.view_seed)
+        """The rasterised views of the nouns that are trained on, alone and in pairs; made on first use."""
+        cfg, trained = self.cfg, set(self.nouns)
+        assets = [asset for asset in self.assets if asset.noun in trained]
+        return open_cache(assets, Path(cfg.cache_dir), cfg.views_per_mesh, cfg.pair_views, cfg.view_seed)
 
     def held_out_views(self, nouns: list[str], count: int, mix: ShadingMix | None = None) -> ViewBatch:
         """``count`` views of single objects at 64x64, by cameras that nothing was trained on."""

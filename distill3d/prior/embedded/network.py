@@ -39,6 +39,7 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         attention_head_dim: int = 32,
         time_channels: int = 256,
         layout_channels: int = 0,
+        scene_channels: int = 0,
     ):
         super().__init__()
         low, deep = block_out_channels
@@ -47,6 +48,7 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         self.time = nn.Sequential(nn.Linear(low, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels))
         self.text = zero_initialised(nn.Linear(pooled_dim, time_channels))
         self.words = AttentionPool(cross_attention_dim, time_channels)
+        self.scene = Scene(pooled_dim, scene_channels, time_channels) if scene_channels else None
         self.size = nn.Embedding(len(sample_sizes), time_channels)
         # the outer level, for the larger size alone
         self.outer_in = nn.Conv2d(patch * in_channels, outer_channels, 3, padding=1)
@@ -88,7 +90,10 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         if not added_cond_kwargs or "text_embeds" not in added_cond_kwargs:
             raise ValueError('added_cond_kwargs["text_embeds"] (the pooled text) is missing')
         index = sizes.index(sample.shape[-1])
-        pooled = self.text(added_cond_kwargs["text_embeds"]) + self.words(encoder_hidden_states)
+        text_embeds = added_cond_kwargs["text_embeds"]
+        pooled = self.text(text_embeds) + self.words(encoder_hidden_states)
+        if self.scene is not None:
+            pooled = pooled + self.scene(text_embeds)
         embedding = F.silu(self._time(timestep, pooled) + pooled + self.size.weight[index])
         layout = self.layout(sample, embedding) if self.layout is not None else (0.0, 0.0)
         x = F.pixel_unshuffle(sample, UNSHUFFLE)
@@ -135,6 +140,13 @@ class ResnetBlock(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.embedding(embedding)[:, :, None, None].chunk(2, dim=1)
         return self.skip(x) + self.conv2(F.silu(self.norm2(h) * (1.0 + scale) + shift))
+
+
+class Scene(nn.Sequential):
+    """What words mean together: a fox from the side is neither any fox plus the side of anything."""
+
+    def __init__(self, pooled_dim: int, hidden: int, out_channels: int):
+        super().__init__(nn.Linear(pooled_dim, hidden), nn.SiLU(), zero_initialised(nn.Linear(hidden, out_channels)))
 
 
 class Layout(nn.Module):
