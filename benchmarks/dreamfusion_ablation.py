@@ -38,7 +38,6 @@ from distill3d.evaluate.samples import ReferenceSamples, read_strip
 from distill3d.evaluate.scene import load_scene
 from distill3d.evaluate.settings import EvaluateSettings
 from distill3d.logs import set_up_logging
-from distill3d.prior.loader import PriorConfig, model_identity
 from distill3d.sweep.local import LocalEngine, cores
 from distill3d.sweep.loop import Sweep
 from distill3d.sweep.plan import make_plan
@@ -121,7 +120,7 @@ def about(given: argparse.Namespace) -> str:
 
 def sweep(given: argparse.Namespace) -> Path:
     """Train all cases for all prompts and seeds; returns the sweep's folder."""
-    out = given.out / model_identity(PriorConfig())[:8]
+    out = given.out
     out.mkdir(parents=True, exist_ok=True)
     config = out / "ablation.yaml"
     block = {"cases": list(ablation().values()), "grid": {PROMPT: given.prompts, "seed": list(range(given.seeds))}}

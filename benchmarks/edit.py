@@ -5,9 +5,10 @@ PDS (also refined), DDS, SDS, LMC-SDS, iterative dataset update by SDEdit, each 
 svg, and psi (what psi buys: identity against change). --assets is a folder of meshes with index.csv; without it text to
 3D makes the scenes. All suites are meant to take about 15 minutes on two idle cores with --jobs 2.
 
-A finished cell is a line of the ledger and is never run again under the same prior, so the command can be stopped and
-started at any time; a judge that came later judges the pictures that were kept. --report runs nothing and writes table
-and picture. Settings at the end hold for all cells: system.prior.pretrained_model_name_or_path=FOLDER.
+A finished cell is a line of the ledger and is never run again under the same prior and b_psi, so the command can be
+stopped and started at any time; a judge that came later, or has other weights, judges the pictures that were kept.
+--report runs nothing and writes table and picture. Settings at the end hold for all cells:
+system.prior.pretrained_model_name_or_path=FOLDER.
 """
 
 # ruff: noqa: T201  a benchmark prints
@@ -28,7 +29,6 @@ from edit_pool import run_cells
 from edit_report import write_report
 from ledger import is_done, read_ledger
 
-from distill3d.prior.loader import model_identity
 from distill3d.sweep.local import cores
 
 ROOT = Path(__file__).resolve().parent
@@ -51,9 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     begun = time.monotonic()
     bench = EditBench(args.work.absolute(), args.assets, args.size, args.judge, tuple(args.settings))
-    conditions = "/".join((model_identity(bench.prior), "meshes" if args.assets else "text", *args.settings))
     cells = [cell for name in args.suite or SUITES for cell in list(SUITES[name](args.size))[: args.cells]]
-    work = [(cell, cell.key(conditions)) for cell in cells]
+    work = [(cell, cell.key(bench.conditions(cell))) for cell in cells]
     ledger = args.results / "edit.jsonl"
     if not args.report:
         run_cells(bench, work, ledger, begun + 60.0 * args.minutes, args.jobs, lambda text: print(text, flush=True))

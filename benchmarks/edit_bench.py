@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from conditions import prior_of, weights_of
 from edit_cells import EditCell
 from edit_sources import QUIET, Sources
 from jaxtyping import Bool, Float
@@ -20,7 +21,7 @@ from torch import Tensor
 from distill3d.editing.changed_part import changed_part, put_back
 from distill3d.editing.sdedit import sdedit
 from distill3d.evaluate.figures import view_consistency
-from distill3d.evaluate.judges import ImageTextJudge, choose_judge
+from distill3d.evaluate.judges import ImageTextJudge, choose_judge, judge_identity
 from distill3d.evaluate.samples import read_strip, write_strip
 from distill3d.evaluate.scene_report import Figures, edit_figures
 from distill3d.prior.base import DiffusionPrior
@@ -34,7 +35,6 @@ from distill3d.verbs import Request
 VIEWS = 8  # around a scene
 DRAWN_SIZE = 64  # of a drawing when it is measured, in pixels
 SDEDIT = {"guidance_scale": 3.0, "steps": 40}
-PRIOR_SETTING = "system.prior.pretrained_model_name_or_path="
 # of the system's own figures: how badly views agree when one is warped into the next
 AGREEMENT = ("inconsistency_of_renders", "inconsistency_of_pictures", "inconsistency_of_source")
 
@@ -65,8 +65,15 @@ class EditBench:
 
     @property
     def prior(self) -> PriorConfig:
-        names = [setting.removeprefix(PRIOR_SETTING) for setting in self.settings if setting.startswith(PRIOR_SETTING)]
-        return PriorConfig(names[-1] if names else "embedded")
+        return prior_of(self.settings)
+
+    @cached_property
+    def _weights(self) -> dict[bool, str]:
+        return {corrected: weights_of(self.settings, corrected) for corrected in (False, True)}
+
+    def conditions(self, cell: EditCell) -> str:
+        """All that an edit depends on beside its own settings; its judge can be had later."""
+        return "/".join((self._weights[cell.corrected], "meshes" if self.assets else "text", *self.settings))
 
     @cached_property
     def model(self) -> tuple[DiffusionPrior, Any]:
@@ -144,11 +151,13 @@ class EditBench:
         return changed_part(prior, source, *texts, rng("noise", cell.seed, -1))
 
     def judged_by(self) -> dict[str, str]:
-        return {} if self.judge is None else {"judge": self.judge.name}
+        judge = self.judge
+        return {} if judge is None else {"judge": judge.name, "judge_identity": str(judge_identity(judge))}
 
     def judge_again(self, cell: EditCell, line: dict[str, Any]) -> dict[str, Any] | None:
         """The line of a cell that was run without this judge, with its figures; None where nothing is new."""
-        if self.judge is None or line.get("judge") == self.judge.name or not self.has_pictures(line["key"]):
+        own = line.get("judge_identity")
+        if self.judge is None or own == judge_identity(self.judge) or not self.has_pictures(line["key"]):
             return None
         return {**line, "figures": {**line["figures"], **self.measured(cell, line["key"])}, **self.judged_by()}
 

@@ -64,8 +64,13 @@ class EditCell:
             *self.method.settings,
         )
 
+    @property
+    def corrected(self) -> bool:
+        """Whether b_psi takes part."""
+        return "system.guidance_type=lmc-sds" in self.method.settings
+
     def key(self, conditions: str) -> str:
-        """A name that no other cell, and none under another prior or from other sources, shares."""
+        """A name that no other cell, and none under other weights or from other sources, shares."""
         text = "/".join((self.suite, self.method.full_name, str(self.method.config), str(self.size), conditions))
         return hashlib.blake2b("/".join((text, *self.overrides)).encode(), digest_size=8).hexdigest()
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from conditions import weights_of
+
 from distill3d.data.assets import load_mesh, read_index
 from distill3d.data.captions import with_article
 from distill3d.data.write_posed_images import RenderedViews, write_posed_images
@@ -45,12 +47,14 @@ class Source:
 class Sources:
     """Below a folder. With ``assets``, a folder of meshes with index.csv, scenes are meshes; else text to 3D.
 
-    ``settings`` hold for text to 3D; of them only the trainer's for reconstructions.
+    ``settings`` hold for text to 3D; of them only the trainer's for reconstructions. Scenes that a prior made are made
+    anew under other weights.
     """
 
     def __init__(self, folder: Path, assets: Path | None, size: int, settings: Sequence[str] = ()) -> None:
         self.assets, self.size, self.settings = assets, size, tuple(settings)
-        about = f"{size}/{'meshes' if assets else 'text'}/{'/'.join(settings)}"
+        made_by = "meshes" if assets else f"text/{weights_of(self.settings, corrected=False)}"
+        about = f"{size}/{made_by}/{'/'.join(settings)}"
         self.folder = folder / hashlib.blake2b(about.encode(), digest_size=4).hexdigest()
 
     def scene(self, prompt: str) -> Source:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from conditions import weights_of
 from lmc_cells import MORE_PROMPTS, PROMPTS, Cell
 from torch import Tensor
 
 from distill3d.evaluate import figures
-from distill3d.evaluate.judges import ImageTextJudge, choose_judge
+from distill3d.evaluate.judges import ImageTextJudge, choose_judge, judge_identity
 from distill3d.evaluate.prior_report import SampleSettings, make_sampler
 from distill3d.evaluate.samples import read_strip, write_strip
 from distill3d.evaluate.scene import Scene, render_views
@@ -46,10 +47,20 @@ class Bench:
     judge_name: str = "embedded"
     settings: tuple[str, ...] = ()
     _samplers: dict[int, Any] = field(default_factory=dict)
+    _weights: dict[bool, str] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[type[Bench], tuple[Any, ...]]:
+        return type(self), (self.folder, self.judge_name, self.settings)  # what was loaded is not sent along
 
     @cached_property
     def judge(self) -> ImageTextJudge | None:
         return choose_judge(self.judge_name, "embedded")
+
+    def conditions(self, cell: Cell) -> str:
+        """All that a cell's figures depend on beside its own settings."""
+        if cell.corrected not in self._weights:
+            self._weights[cell.corrected] = weights_of(self.settings, cell.corrected)
+        return "/".join((self._weights[cell.corrected], str(judge_identity(self.judge)), *self.settings))
 
     def overrides(self, cell: Cell) -> tuple[str, ...]:
         return (*cell.overrides, *QUIET, f"exp_root_dir={self.folder / 'trials'}", *self.settings)

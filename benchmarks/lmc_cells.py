@@ -45,9 +45,14 @@ class Cell:
             *self.extra,
         )
 
-    def key(self, prior: str) -> str:
-        """The name of a training under a prior; suites that ask for the same training share it."""
-        text = "/".join((self.config, prior, *self.overrides))
+    @property
+    def corrected(self) -> bool:
+        """Whether b_psi takes part."""
+        return self.rule == "lmc-sds"
+
+    def key(self, conditions: str) -> str:
+        """The name of a training under some weights; suites that ask for the same training share it."""
+        text = "/".join((self.config, conditions, *self.overrides))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

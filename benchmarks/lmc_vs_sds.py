@@ -1,10 +1,10 @@
 """SDS, LMC-SDS and L_cond alone, by guidance scale: python benchmarks/lmc_vs_sds.py --first [--jobs 2].
 
 Each cell is one training as launch.py makes it, in a process of one thread. A finished cell is a line of the ledger and
-is never run again under the same prior, so the command can be stopped and started at any time. Suites: 3d (the 32x32
-profile), 2d, 64 (a comparison at 64x64), noise (fixed against fresh eps), translation; ``--first`` is the first part of
-each, without it they are widened after. ``--report`` runs nothing and writes the table and the pictures. Settings at
-the end hold for all cells: trainer.max_steps=50.
+is never run again under the same prior, b_psi and judge, so the command can be stopped and started at any time. Suites:
+3d (the 32x32 profile), 2d, 64 (a comparison at 64x64), noise (fixed against fresh eps), translation; ``--first`` is the
+first part of each, without it they are widened after. ``--report`` runs nothing and writes the table and the pictures.
+Settings at the end hold for all cells: trainer.max_steps=50.
 """
 
 # ruff: noqa: T201  a benchmark prints
@@ -30,8 +30,6 @@ from lmc_report import write_report
 from pool import at_once
 
 from distill3d.config_check import ConfigError
-from distill3d.prior.loader import model_identity
-from distill3d.prior.settings import PriorConfig
 from distill3d.sweep.local import cores
 
 Work = tuple[Cell, str]
@@ -89,12 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("settings", nargs="*", help="key=value for every cell")
     args = parser.parse_args(arguments)
     begun = time.monotonic()
-    settings = tuple(args.settings)
-    prior = model_identity(PriorConfig(_prior_name(settings)))
+    bench = Bench(args.work, args.judge, tuple(args.settings))
     cells = [cell for name in args.suite or SUITES for cell in list(SUITES[name]())[: args.cells]]
-    work = [(cell, cell.key("/".join((prior, *settings)))) for cell in cells if not (args.first and cell.stage)]
+    work = [(cell, cell.key(bench.conditions(cell))) for cell in cells if not (args.first and cell.stage)]
     ledger = args.results / "lmc_vs_sds.jsonl"
-    bench = Bench(args.work, args.judge, settings)
     if not args.report:
         run_cells(bench, work, ledger, begun + 60.0 * args.minutes, args.jobs)
     lines = read_ledger(ledger)
@@ -107,11 +103,6 @@ def command(args: argparse.Namespace) -> str:
     suites = [f"--suite {name}" for name in args.suite or ()]
     parts = ["python benchmarks/lmc_vs_sds.py", *suites, *(["--first"] if args.first else []), f"--jobs {args.jobs}"]
     return " ".join([*parts, *args.settings])
-
-
-def _prior_name(settings: Sequence[str]) -> str:
-    name = "system.prior.pretrained_model_name_or_path="
-    return next((s.removeprefix(name) for s in settings if s.startswith(name)), "embedded")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from tiny_pipelines import embedded_own
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import edit
+import edit_bench
+import edit_cells
 import edit_choice
 import edit_claims
 import edit_curve
@@ -109,6 +111,38 @@ def test_no_two_cells_share_a_key():
     cells = [cell for suite in SUITES.values() for cell in suite(32)]
     assert len({cell.key("prior/meshes") for cell in cells}) == len(cells)
     assert cells[0].key("prior/meshes") != cells[0].key("prior/text")
+
+
+def test_other_weights_of_the_prior_or_b_psi_are_other_cells_and_other_scenes_of_the_prior(tmp_path, monkeypatch):
+    found = {"prior": "p", "b_psi": "b"}
+    monkeypatch.setattr("conditions.prior_weights", lambda cfg: {"prior": found["prior"]})
+    monkeypatch.setattr("conditions.corrective_weights", lambda setting, prior: {"b_psi": found["b_psi"]})
+    cells = {c.method.name: c for c in SUITES["image"](16) if c.edit == edit_cells.IMAGE_EDITS[0]}
+
+    def seen(assets: Path | None = None) -> dict[str, object]:
+        bench = edit_bench.EditBench(tmp_path, assets, 16, "none")
+        return {name: c.key(bench.conditions(c)) for name, c in cells.items()} | {"scenes": bench.sources.folder}
+
+    first, of_meshes = seen(), seen(tmp_path)
+    found["b_psi"] = "another"
+    assert {name for name, value in seen().items() if value != first[name]} == {"lmc-sds"}
+    found["prior"] = "another"
+    assert {name for name, value in seen().items() if value != first[name]} == {*cells, "scenes"}
+    assert {name for name, value in seen(tmp_path).items() if value != of_meshes[name]} == set(cells)
+
+
+def test_a_judge_of_other_weights_judges_again(tmp_path, monkeypatch):
+    judge = ColourJudge()
+    bench = edit_bench.EditBench(tmp_path, None, 16)
+    monkeypatch.setattr("edit_bench.choose_judge", lambda *_: judge)
+    monkeypatch.setattr(edit_bench.EditBench, "has_pictures", lambda *_: True)
+    monkeypatch.setattr(edit_bench.EditBench, "measured", lambda *_: {"score": 0.5})
+    cell, line = line_of("pds", "a blue apple", ssim=0.5)
+    judged = bench.judge_again(cell, line)
+    assert judged is not None and judged["figures"] == {"ssim": 0.5, "score": 0.5}
+    assert bench.judge_again(cell, judged) is None
+    monkeypatch.setattr(judge, "identity", "other weights under the same name", raising=False)
+    assert bench.judge_again(cell, judged) is not None
 
 
 def line_of(method: str, target: str, at: str = "", **figures: float):

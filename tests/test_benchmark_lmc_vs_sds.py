@@ -7,12 +7,15 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny_pipelines import embedded_own
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import conditions
+import lmc_bench
 import lmc_claims
 import lmc_report
 import lmc_vs_sds
@@ -75,6 +78,44 @@ def test_only_equal_trainings_share_a_key():
     cells = [cell for suite in SUITES.values() for cell in suite()]
     assert len({cell.key("prior") for cell in cells}) == len({(cell.config, cell.overrides) for cell in cells})
     assert cells[0].key("prior") != cells[0].key("another prior")
+
+
+def test_other_weights_of_the_prior_b_psi_or_the_judge_are_other_cells(tmp_path, monkeypatch):
+    found = {"prior": "p", "b_psi": "b"}
+    judge = SimpleNamespace(name="embedded judge", identity="j")
+    monkeypatch.setattr("conditions.prior_weights", lambda cfg: {"prior": found["prior"]})
+    monkeypatch.setattr("conditions.corrective_weights", lambda setting, prior: {"b_psi": found["b_psi"]})
+    monkeypatch.setattr("lmc_bench.choose_judge", lambda *_: judge)
+    cells = {rule: line_of(rule, "a fox", 0, 0.0)[0] for rule in RULES}
+
+    def keys() -> dict[str, str]:
+        bench = lmc_bench.Bench(tmp_path)
+        return {rule: cell.key(bench.conditions(cell)) for rule, cell in cells.items()}
+
+    def changed(before: dict[str, str]) -> set[str]:
+        return {rule for rule, key in keys().items() if key != before[rule]}
+
+    first = keys()
+    assert changed(first) == set()
+    found["b_psi"] = "another"
+    assert changed(first) == {"lmc-sds"}
+    found["prior"] = "another"
+    assert changed(first) == set(RULES)
+    second = keys()
+    judge.identity = "another"
+    assert changed(second) == set(RULES)
+
+
+def test_settings_name_the_prior_and_the_corrective_whose_weights_count(monkeypatch):
+    asked = []
+    monkeypatch.setattr("conditions.prior_weights", lambda cfg: {"prior": cfg.pretrained_model_name_or_path})
+    monkeypatch.setattr("conditions.corrective_weights", lambda *given: asked.append(given) or {})
+    settings = [f"{conditions.PRIOR}=a", f"{conditions.PRIOR}=b", f"{conditions.CORRECTIVE}=mine.safetensors"]
+    assert "embedded" in conditions.weights_of([], corrected=False)
+    assert conditions.weights_of(settings, corrected=False) == '{"prior": "b"}' and not asked
+    conditions.weights_of(settings, corrected=True)
+    conditions.weights_of([], corrected=True)
+    assert asked == [("mine.safetensors", "b"), ("auto", "embedded")]
 
 
 def test_fresh_noise_in_3d_is_the_grids_own_cell():

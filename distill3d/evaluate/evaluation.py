@@ -16,7 +16,7 @@ from distill3d.config_files import merge, parse_override
 from distill3d.device import choose_accelerator
 from distill3d.evaluate.collect import Entry, collect
 from distill3d.evaluate.final_pictures import FinalPictures, final_figures, final_pictures
-from distill3d.evaluate.judges import ImageTextJudge, choose_judge
+from distill3d.evaluate.judges import ImageTextJudge, choose_judge, judge_identity
 from distill3d.evaluate.report import Report, Run, write_report
 from distill3d.evaluate.samples import ReferenceSamples, write_strip
 from distill3d.evaluate.scene import Scene, load_scene, render_views
@@ -108,8 +108,7 @@ class Evaluator:
     def _key(self, scene: Scene, judge: ImageTextJudge | None) -> str:
         """A hash of all that the figures depend on: the scene, the weights that judge it, and how it is looked at."""
         stat, own = scene.checkpoint.stat(), self.settings
-        identity = getattr(judge, "identity", None) or (judge.name if judge else None)
-        content = [stat.st_size, stat.st_mtime_ns, identity, self.samples.identity(scene), self.captions]
+        content = [stat.st_size, stat.st_mtime_ns, judge_identity(judge), self.samples.identity(scene), self.captions]
         content += [own.views, own.size, own.shape_size, own.samples]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
 

@@ -152,6 +152,11 @@ def choose_judge(setting: str, prior: str) -> ImageTextJudge | None:
         ) from error
 
 
+def judge_identity(judge: ImageTextJudge | None) -> str | None:
+    """What figures depend on: the weights of an embedded judge, the name of another, None without one."""
+    return getattr(judge, "identity", None) or (judge.name if judge else None)
+
+
 def _named(setting: str) -> ImageTextJudge:
     if setting == "embedded":
         return EmbeddedJudge(load_judge(FOLDER))

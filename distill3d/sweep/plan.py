@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from distill3d.names import safe_name
 from distill3d.sweep.cases import Case, read_axes
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.ledger import Ledger
+from distill3d.sweep.weights import frozen_weights
 from distill3d.trial import parsed_settings, write_text
 from distill3d.yaml_text import dump_yaml
 
@@ -27,7 +28,7 @@ _PLACE = ("name", "description", "tag", "timestamp", "use_timestamp", "exp_root_
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run: the hash of its whole configuration, and what it has of its own."""
+    """A run: the hash of its whole configuration and of the weights it reads, and what it has of its own."""
 
     id: str
     case: Case
@@ -83,16 +84,17 @@ def make_plan(config: str | Path, overrides: Sequence[str], name: str | None = N
 def write_plan(plan: Plan) -> None:
     """Put the plan into the sweep's folder; runs that an earlier call has planned are not planned twice.
 
-    Raises ConfigError if a sweep of this name has another configuration.
+    Raises ConfigError if a sweep of this name has another configuration, or was done under other weights.
     """
     folder, ledger = plan.folder, Ledger(plan.folder.ledger)
     if folder.config.is_file() and folder.config.read_text(encoding="utf-8") != plan.config_text:
         raise ConfigError(
             f"--sweep-name {plan.name}: {folder.root} was begun with another configuration; choose another name"
         )
+    known = {record["run"]: record["case"] for record in ledger.records() if record.get("event") == "planned"}
+    _refuse_other_weights(plan, known)
     folder.root.mkdir(parents=True, exist_ok=True)
     write_text(folder.config, plan.config_text)
-    known = {record["run"] for record in ledger.records() if record.get("event") == "planned"}
     if ledger.torn:
         log.warning("%s: %d torn line(s) passed over; what runs have done is read from them", ledger.path, ledger.torn)
     new = [run for run in plan.runs if run.id not in known]
@@ -100,9 +102,21 @@ def write_plan(plan: Plan) -> None:
 
 
 def run_id(experiment: Experiment) -> str:
-    """A hash of the resolved configuration, without where and when it runs."""
+    """A hash of the resolved configuration, without where and when it runs, and of the frozen weights it reads."""
     settings = {key: value for key, value in parsed_settings(experiment).items() if key not in _PLACE}
-    return _digest(settings, 6)
+    weights = frozen_weights(experiment)
+    return _digest({**settings, "weights": weights} if weights else settings, 6)
+
+
+def _refuse_other_weights(plan: Plan, known: Mapping[str, Case]) -> None:
+    """Of two runs of one case under one configuration, the weights differ: a report would take their mean."""
+    cases = {_digest(case, 8): run for run, case in known.items()}
+    for run in plan.runs:
+        if cases.get(_digest(run.case, 8), run.id) != run.id:
+            raise ConfigError(
+                f"--sweep-name {plan.name}: {plan.folder.root} was begun with other weights of the prior or its "
+                "corrective; choose another name"
+            )
 
 
 def _name(runs: Sequence[PlannedRun]) -> str:
