@@ -14,7 +14,7 @@ import torch
 from tiny_pipelines import TinyFolders, embedded
 
 from distill3d.camera import make_cameras
-from distill3d.prior import prompt_processor
+from distill3d.prior import text_table
 from distill3d.prior.loader import PriorConfig, load_prompt_encoder
 from distill3d.prior.prompt_processor import PromptProcessor
 from distill3d.registry import find
@@ -41,7 +41,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
         encoders.append(weakref.ref(encoder))
         return encoder
 
-    monkeypatch.setattr(prompt_processor, "load_prompt_encoder", load)
+    monkeypatch.setattr(text_table, "load_prompt_encoder", load)
     return encoders
 
 

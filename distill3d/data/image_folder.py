@@ -43,6 +43,10 @@ class ImageFolderDataModule(ImageBatches):
             raise ValueError("data.root is not set; give the folder of images: data.root=PATH")
         return image_paths(Path(self.cfg.root), "data.root")
 
+    def captions(self) -> list[str]:
+        """What the images are called, in their order."""
+        return [caption_of(path) for path in self.paths]
+
     def batch(self, step: int) -> ImageBatch:
         """Random images, each in a random crop."""
         generator = rng("data", self.seed, step)

@@ -9,6 +9,11 @@ import os
 import tempfile
 from pathlib import Path
 
+import torch
+
+from distill3d.prior.loader import text_identity
+from distill3d.prior.prompt import encoder_dtype
+from distill3d.prior.settings import PriorConfig
 from distill3d.types import PromptEmbedding
 
 log = logging.getLogger(__name__)
@@ -38,6 +43,10 @@ class EmbeddingCache:
             return None
         return PromptEmbedding(tensors["tokens"], tensors.get("mask"), tensors.get("pooled"))
 
+    def holds(self, text: str) -> bool:
+        """Whether there is a file for a text."""
+        return self._path(text).is_file()
+
     def save(self, text: str, embedding: PromptEmbedding) -> None:
         """Write atomically: several processes may encode the same text at once."""
         from safetensors.torch import save
@@ -50,8 +59,8 @@ class EmbeddingCache:
         except OSError as error:
             self._writable = False
             log.warning(
-                "prompt embeddings cannot be cached in %s (%s); set system.prompt_processor.cache_dir to a folder that "
-                "can be written, or system.prompt_processor.use_cache=false",
+                "prompt embeddings cannot be cached in %s (%s); set DISTILL3D_CACHE (or, for the prompt alone, "
+                "system.prompt_processor.cache_dir) to a folder that can be written",
                 self.folder,
                 error.strerror or error,
             )
@@ -60,6 +69,12 @@ class EmbeddingCache:
         # a hash, since a prompt may hold any character and be longer than a file name may be
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         return self.folder / f"{digest[:40]}.safetensors"
+
+
+def embedding_cache(prior: PriorConfig, device: torch.device | str, root: Path | None = None) -> EmbeddingCache:
+    """The embeddings that a model's text encoders make in the precision that they have on a device."""
+    precision = str(encoder_dtype(prior, device)).removeprefix("torch.")
+    return EmbeddingCache(root or default_cache_dir(), f"{text_identity(prior)}-{precision}")
 
 
 def default_cache_dir() -> Path:

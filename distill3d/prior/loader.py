@@ -28,6 +28,7 @@ __all__ = [
     "model_identity",
     "prior_folder",
     "text_identity",
+    "text_parameters",
     "words_not_taught",
 ]
 
@@ -72,6 +73,12 @@ def load_prompt_encoder(cfg: PriorConfig, device: torch.device | str = "cpu") ->
 def text_identity(cfg: PriorConfig) -> str:
     """A hash of the text encoders and tokenizers: the key of the embedding cache."""
     return text_identity_of(_open(cfg, "text"), cfg)
+
+
+def text_parameters(cfg: PriorConfig) -> int:
+    """How many parameters the text encoders have, without loading them."""
+    folder = _open(cfg, "text")
+    return sum(folder.count_parameters(encoder) for _, encoder in folder.kind.towers)
 
 
 def model_identity(cfg: PriorConfig) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from distill3d.prior.hub import SETTING, PriorError, check_weights, find_folder, read_json
+from distill3d.prior.hub import SETTING, PriorError, check_weights, component_patterns, find_folder, read_json
 from distill3d.prior.kinds import KINDS, PriorKind, kind_of
 
 
@@ -48,6 +49,20 @@ class ModelFolder:
             raise self._broken(component, error) from error
         self._check_complete(component, sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"]))
         return module.eval().requires_grad_(False).to(device)
+
+    def count_parameters(self, component: str) -> int:
+        """Numbers in the component's weights, by the headers of its files; 0 for one that was left out."""
+        from safetensors import SafetensorError, safe_open
+
+        patterns = [p for p in component_patterns(component, self.variant) if p.endswith(".safetensors")]
+        count = 0
+        for path in sorted({path for pattern in patterns for path in self.path.glob(pattern)}):
+            try:
+                with safe_open(str(path), framework="pt") as file:
+                    count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+            except (OSError, SafetensorError) as error:
+                raise self._broken(component, error) from error
+        return count
 
     def load_plain(self, component: str) -> Any:
         """A tokenizer or scheduler of the folder."""

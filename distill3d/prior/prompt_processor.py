@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from distill3d.camera import VIEW_WORDS, ViewWord, view_words
-from distill3d.prior.embedding_cache import EmbeddingCache, default_cache_dir
-from distill3d.prior.loader import load_prompt_encoder, text_identity, words_not_taught
-from distill3d.prior.prompt import encoder_dtype
+from distill3d.prior.embedding_cache import embedding_cache
+from distill3d.prior.loader import words_not_taught
 from distill3d.prior.settings import PriorConfig
+from distill3d.prior.text_table import encoded
 from distill3d.registry import register
 from distill3d.types import Cameras, Prompt, PromptEmbedding, ShadingMode, TextRequest
 
@@ -140,24 +140,6 @@ class PromptProcessor:
         return [self._text(request, view, mode) for view in (None, *VIEW_WORDS) for mode in shadings]
 
     def _embed(self, texts: list[str], prior: PriorConfig, device: torch.device | str) -> list[PromptEmbedding]:
-        cache = self._cache(prior, device)
-        rows = {text: cache.load(text) if cache else None for text in texts}
-        missing = [text for text, row in rows.items() if row is None]
-        if missing:
-            encoder = load_prompt_encoder(prior, device)
-            for text in missing:  # one by one: an embedding must not depend on its neighbours
-                row = encoder([text])
-                rows[text] = row
-                if cache:
-                    cache.save(text, row)
-            del encoder
-            if torch.device(device).type == "cuda":
-                torch.cuda.empty_cache()
-        return [row for row in rows.values() if row is not None]
-
-    def _cache(self, prior: PriorConfig, device: torch.device | str) -> EmbeddingCache | None:
-        if not self.cfg.use_cache:
-            return None
-        root = Path(self.cfg.cache_dir).expanduser() if self.cfg.cache_dir else default_cache_dir()
-        precision = str(encoder_dtype(prior, device)).removeprefix("torch.")
-        return EmbeddingCache(root, f"{text_identity(prior)}-{precision}")
+        root = Path(self.cfg.cache_dir).expanduser() if self.cfg.cache_dir else None
+        cache = embedding_cache(prior, device, root) if self.cfg.use_cache else None
+        return [row for _, row in encoded(texts, prior, device, cache)]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill3d.config_check import build
+from distill3d.config_check import ConfigError, build
 from distill3d.guidance.corrective import CorrectiveNetwork, fit_spectral, save_corrective
 from distill3d.guidance.corrective.picture import draw_report, loss_lines, spectra
 from distill3d.guidance.corrective.training import (
@@ -25,8 +25,11 @@ from distill3d.guidance.corrective.training import (
     perturbed,
     validation_floor,
 )
-from distill3d.prior.base import DiffusionPrior, PromptEncoder
-from distill3d.prior.loader import load_prompt_encoder
+from distill3d.prior.base import DiffusionPrior
+from distill3d.prior.embedding_cache import embedding_cache
+from distill3d.prior.loader import text_parameters
+from distill3d.prior.settings import PriorConfig
+from distill3d.prior.text_table import TextTable
 from distill3d.registry import find, register
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled, check_schedule
@@ -39,6 +42,7 @@ log = logging.getLogger(__name__)
 VALIDATION_IMAGES = 64
 FIT_IMAGES = 128  # of the spectral b_psi that the network starts from
 MEMORY_BATCHES = 64
+MOST_TEXT_PARAMETERS = 1_000_000_000  # of text encoders that may stay beside the network
 
 
 @register("system", "corrective-system")
@@ -47,7 +51,10 @@ class CorrectiveSystem(ModelTraining):
 
     The network starts from the spectral b_psi, fitted to the first images, and learns what a filter cannot do.
 
-    use_captions: x_hat is denoised with each image's caption, instead of the empty prompt.
+    use_captions: x_hat is denoised with each image's caption, instead of the empty prompt. The captions of an image
+        folder or of samples are embedded before the network is loaded, and the text encoders freed. Mesh views make
+        captions without end: there the encoders stay beside the network, and may have at most 1 billion parameters
+        (CLIP has fewer, T5-XXL has 4.8).
     width, patch: of the network; 32 and 2 give 300 k parameters. patch: 1 sees single pixels, at four times the cost.
     perturbation: deviation, at most, of white noise that is added to three images in four. Clean images lack high
         frequencies; b_psi then removes a checkerboard more strongly than the prior does, and LMC-SDS lets it grow.
@@ -79,7 +86,7 @@ class CorrectiveSystem(ModelTraining):
 
     def build(self, data: Any) -> None:
         """Load the prior, have it sampled where the data asks for it, and make the networks."""
-        self._load_prior()
+        self._load_prior(data)
         if hasattr(data, "fill"):
             data.fill(draw_samples(self.prior, self.embed, data, self.seed))
         first = next(iter(data.train_dataloader()))
@@ -88,10 +95,8 @@ class CorrectiveSystem(ModelTraining):
         self.network = self._make_network(x, sigma_data)
         self._memory = Memory(MEMORY_BATCHES)
         self.ema_network = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self._validation = (x[:VALIDATION_IMAGES], self.text(first.captions)[: len(x[:VALIDATION_IMAGES])])
+        self._validation = (x[:VALIDATION_IMAGES], first.captions[:VALIDATION_IMAGES])
         self.image_size = self._native_size(first, data)
-        if not self.cfg.use_captions:
-            del self._frozen["encoder"]  # the empty text is embedded by now
         count = sum(p.numel() for p in self.network.parameters())
         log.info("b_psi: %d parameters, sigma_data %.3f, images of %d pixels", count, sigma_data, self.image_size)
 
@@ -108,13 +113,24 @@ class CorrectiveSystem(ModelTraining):
 
     # -- the prior -----------------------------------------------------------------------------------------------
 
-    def _load_prior(self) -> None:
+    def _load_prior(self, data: Any) -> None:
+        """Embed the texts and free the text encoders, then load the prior."""
         device = self.trainer.strategy.root_device
         cls = find("prior", self.cfg.prior_type, "system.prior_type")
         model = cls(build(cls.Config, self.cfg.prior, "system.prior"))  # type: ignore[attr-defined]
-        # a dictionary hides them from Lightning: no parameter, no state
-        self._frozen: dict[str, Any] = {"prior": model.load(device), "encoder": load_prompt_encoder(model.cfg, device)}
-        self._embedded: dict[str, PromptEmbedding] = {}
+        self.embed = self._text_table(data, model.cfg, device)
+        # a dictionary hides it from Lightning: no parameter, no state
+        self._frozen: dict[str, DiffusionPrior] = {"prior": model.load(device)}
+
+    def _text_table(self, data: Any, prior: PriorConfig, device: torch.device) -> TextTable:
+        """Every text of the run; for captions without end it keeps the text encoders, if they are small."""
+        sampled, listed = hasattr(data, "fill"), hasattr(data, "captions")
+        endless = self.cfg.use_captions and not listed
+        if endless:
+            check_small_encoders(prior)
+        texts = ["", *data.captions()] if listed and (sampled or self.cfg.use_captions) else [""]
+        cache = None if endless else embedding_cache(prior, device)  # or it would gather thousands of files
+        return TextTable(texts, prior, device, cache, keep_encoder=endless)
 
     @property
     def prior(self) -> DiffusionPrior:
@@ -123,13 +139,6 @@ class CorrectiveSystem(ModelTraining):
     def text(self, captions: list[str]) -> PromptEmbedding:
         """What the prior is told about images: their captions, or nothing."""
         return self.embed(captions if self.cfg.use_captions else [""] * len(captions))
-
-    def embed(self, texts: list[str]) -> PromptEmbedding:
-        for text in texts:
-            if text not in self._embedded:
-                encoder: PromptEncoder = self._frozen["encoder"]
-                self._embedded[text] = encoder([text]).to(self.prior.device)
-        return PromptEmbedding.cat([self._embedded[text] for text in texts])
 
     def images(self, batch: Any) -> Float[Tensor, "B C h w"]:
         """A batch in the prior's space."""
@@ -177,7 +186,7 @@ class CorrectiveSystem(ModelTraining):
     @torch.no_grad()
     def draw_validation(self) -> None:
         """save/corrective.png and save/validation.json: spectra, and the loss by t beside that of other correctives."""
-        x, text = self._validation
+        x, text = self._validation[0], self.text(self._validation[1])
         generator = rng("noise", self.seed, step=-1)
         spectral = fit_spectral(self.prior, x, text[:1], generator).to(x.device)
         rivals = {"b_psi": self.ema_network, "spectral": spectral, "none (SDS)": identity}
@@ -189,3 +198,17 @@ class CorrectiveSystem(ModelTraining):
         write_text(self.out_dir / "validation.json", json.dumps({"loss_by_time": losses}, indent=2))
         means = ", ".join(f"{name} {sum(values) / len(values):.4f}" for name, values in losses.items())
         log.info("mean loss: %s; pictures in %s", means, self.out_dir)
+
+
+def check_small_encoders(prior: PriorConfig) -> None:
+    """Raise ConfigError if the text encoders are too large to stay in memory beside the network."""
+    count = text_parameters(prior)
+    if count > MOST_TEXT_PARAMETERS:
+        raise ConfigError(
+            f"system.use_captions=true needs the text encoders all the time, since these data make captions without "
+            f"end, and those of {prior.pretrained_model_name_or_path} have {count / 1e9:.1f} billion parameters; at "
+            f"most {MOST_TEXT_PARAMETERS / 1e9:.0f} billion may stay beside the network. Set "
+            "system.use_captions=false, or give images with their captions in text files beside them: "
+            "data_type=image-folder-datamodule data.root=PATH",
+            "system.use_captions",
+        )
