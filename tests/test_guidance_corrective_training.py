@@ -8,6 +8,7 @@ from closed_form import GaussianPrior
 from distill3d.guidance.corrective import CorrectiveNetwork, fit_spectral
 from distill3d.guidance.corrective.picture import draw_report, loss_lines, radial_power, spectra
 from distill3d.guidance.corrective.training import (
+    Denoised,
     Memory,
     bin_timesteps,
     corrective_losses,
@@ -100,6 +101,37 @@ def test_memory_gives_whole_pairs_back():
     for x, t, x_hat in zip(*again, strict=True):  # of the last two batches, each with its own time and answer
         batch, row = next((b, list(b.t).index(t)) for b in known[1:] if t in b.t)
         assert torch.equal(x, batch.x[row]) and torch.equal(x_hat, batch.x_hat[row])
+
+
+def batch_of(value, rows=4):
+    return Denoised(torch.full((rows, 1, 8, 8), value), torch.arange(rows), torch.full((rows, 1, 8, 8), -value))
+
+
+def test_memory_is_bounded_in_batches_and_in_bytes():
+    one = sum(part.nbytes for part in batch_of(0.0))
+    for memory, kept in ((Memory(2), 2), (Memory(9, most_bytes=3 * one), 3), (Memory(9, most_bytes=1), 1)):
+        for value in range(5):
+            memory.keep(batch_of(float(value)))
+        assert len(memory) == kept and memory.nbytes == kept * one
+        assert [float(batch["x"][0, 0, 0, 0]) for batch in memory.state()] == list(range(5))[-kept:]
+    memory = Memory(0)
+    memory.keep(batch_of(0.0))
+    assert len(memory) == 0 and memory.draw(8, torch.Generator()) == []
+
+
+def test_memory_survives_a_checkpoint(tmp_path):
+    """What is drawn after it has been written, read and restored is what would have been drawn anyway."""
+    memory, again = Memory(3), Memory(3)
+    for value in range(4):
+        memory.keep(batch_of(float(value)))
+    torch.save({"replay": memory.state()}, tmp_path / "some.ckpt")
+    again.keep(batch_of(99.0))  # it makes way
+    again.restore(torch.load(tmp_path / "some.ckpt", weights_only=True)["replay"], "cpu")
+    for each in (memory, again):
+        each.keep(batch_of(4.0))
+    drawn = [joined(each.draw(20, torch.Generator().manual_seed(0))) for each in (memory, again)]
+    assert all(torch.equal(*parts) for parts in zip(*drawn, strict=True))
+    assert set(drawn[0].x.unique().tolist()) == {2.0, 3.0, 4.0}
 
 
 def test_radial_power_of_a_wave_is_in_its_ring():

@@ -167,3 +167,16 @@ def test_prior_is_in_no_checkpoint(folder, tmp_path):
     run, _ = trained(folder, tmp_path, "data.count=4", "data.sampling_steps=2", "data.image_size=16")
     state = torch.load(run.trial.ckpts / "last.ckpt", weights_only=True)["state_dict"]
     assert {name.split(".")[0] for name in state} == {"network", "ema_network"}
+
+
+def test_resumed_equals_uninterrupted(folder, tmp_path):
+    """Bit for bit, with what is replayed among what goes on."""
+    settings = ("data.count=6", "data.sampling_steps=2", "data.image_size=16", "system.replay=2")
+    whole, _ = trained(folder, tmp_path / "whole", *settings, "trainer.max_steps=4")
+    part, _ = trained(folder, tmp_path / "part", *settings, "trainer.max_steps=2")
+    last = part.trial.ckpts / "last.ckpt"
+    assert len(torch.load(last, weights_only=True)["replay"]) == 2
+    again, _ = trained(folder, tmp_path / "part", *settings, "trainer.max_steps=4", f"resume={last}")
+    assert len(again.system._memory) == 4
+    for name, value in whole.system.state_dict().items():
+        assert torch.equal(again.system.state_dict()[name], value), name

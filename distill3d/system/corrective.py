@@ -59,7 +59,7 @@ class CorrectiveSystem(ModelTraining):
     perturbation: deviation, at most, of white noise that is added to three images in four. Clean images lack high
         frequencies; b_psi then removes a checkerboard more strongly than the prior does, and LMC-SDS lets it grow.
     replay: earlier images with their x_hat that each batch learns again, for each new one: most of a step's time is the
-        prior's. They are not in checkpoints: a resumed training equals an uninterrupted one only with replay: 0.
+        prior's. They come from the last 64 batches (fewer where these exceed 256 MB) and are in checkpoints.
     """
 
     @dataclass
@@ -93,7 +93,7 @@ class CorrectiveSystem(ModelTraining):
         x = self.images(first)
         sigma_data = round(float((x - x.mean((2, 3), keepdim=True)).square().mean().sqrt()), 4)
         self.network = self._make_network(x, sigma_data)
-        self._memory = Memory(MEMORY_BATCHES)
+        self._memory = Memory(MEMORY_BATCHES if self.cfg.replay else 0)
         self.ema_network = copy.deepcopy(self.network).requires_grad_(False).eval()
         self._validation = (x[:VALIDATION_IMAGES], first.captions[:VALIDATION_IMAGES])
         self.image_size = self._native_size(first, data)
@@ -172,6 +172,15 @@ class CorrectiveSystem(ModelTraining):
 
     def trained(self) -> list[tuple[nn.Module, nn.Module]]:
         return [(self.ema_network, self.network)]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["replay"] = self._memory.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self.built:
+            self._memory.restore(checkpoint.get("replay", []), self.prior.device)  # earlier versions kept none
 
     def save(self) -> None:
         """The averaged network."""

@@ -134,13 +134,20 @@ class ModelTraining(pl.LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
         self.log("gradient_norm", norm, prog_bar=True)
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step, and at once its part in the average: checkpoints are written before `on_train_batch_end`."""
+        super().optimizer_step(*args, **kwargs)
+        self._average(self.global_step + 1)  # this step is not counted yet
+
+    def _average(self, steps: int) -> None:
         # a young average follows closely, or it would remember the initial weights
-        decay = min(self.cfg.ema_decay, (1.0 + self.global_step) / (10.0 + self.global_step))
+        decay = min(self.cfg.ema_decay, (1.0 + steps) / (10.0 + steps))
         with torch.no_grad():
             for average, model in self.trained():
                 for mean, value in zip(average.parameters(), model.parameters(), strict=True):
                     mean.lerp_(value, 1.0 - decay)
+
+    def on_train_batch_end(self, *_: Any) -> None:
         if self.global_step % self.cfg.save_every == 0:
             self.save()
 

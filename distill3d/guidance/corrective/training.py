@@ -14,6 +14,7 @@ from distill3d.prior.base import DiffusionPrior, add_noise
 from distill3d.types import Pass, PromptEmbedding
 
 MAX_WEIGHT = 20.0
+MEMORY_BYTES = 256 << 20  # of replayed images: 83 batches of 32 images of 64 pixels
 
 Predictor = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -63,13 +64,35 @@ def corrective_losses(corrective: Predictor, prior: DiffusionPrior, images: Deno
 
 
 class Memory:
-    """Denoised images of the last batches, to be learned from again."""
+    """Denoised images of the last batches, to be learned from again.
 
-    def __init__(self, batches: int) -> None:
+    It keeps so many batches, or as many of the last as ``most_bytes`` hold, but the last one in any case.
+    """
+
+    def __init__(self, batches: int, most_bytes: int = MEMORY_BYTES) -> None:
         self._batches: deque[Denoised] = deque(maxlen=batches)
+        self.most_bytes = most_bytes
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for batch in self._batches for part in batch)
 
     def keep(self, images: Denoised) -> None:
         self._batches.append(images)
+        while len(self._batches) > 1 and self.nbytes > self.most_bytes:
+            self._batches.popleft()
+
+    def state(self) -> list[dict[str, Tensor]]:
+        """The batches, oldest first, in main memory: plain containers, which a checkpoint can hold."""
+        return [{name: part.cpu() for name, part in batch._asdict().items()} for batch in self._batches]
+
+    def restore(self, state: list[dict[str, Tensor]], device: torch.device | str) -> None:
+        """The inverse of `state`."""
+        self._batches.clear()
+        self._batches.extend(Denoised(**{name: part.to(device) for name, part in batch.items()}) for batch in state)
 
     def draw(self, count: int, generator: torch.Generator) -> list[Denoised]:
         """About as many rows, as whole halves of batches that were drawn with replacement; none at first."""
