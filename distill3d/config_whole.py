@@ -40,6 +40,7 @@ def check_experiment(experiment: Experiment) -> None:
     check_keys(getattr(system, "loggers", None) or {}, _LOGGERS, "system.loggers")
     _check_prompt(experiment, system)
     _check_optimizer(system)
+    _check_scheduler(system)
 
 
 def check_arguments(function: Callable, given: Mapping[str, Any], where: str, owner: str) -> None:
@@ -69,6 +70,15 @@ def _check_prompt(experiment: Experiment, system: Any) -> None:
     setting = "system.prompt_processor.prompt"
     if getattr(system, "prompt_processor_type", None) is not None and not experiment.prompt.strip():
         raise ConfigError(f'{setting} is empty: give the prompt, {setting}="a hamburger"', setting)
+
+
+def _check_scheduler(system: Any) -> None:
+    """Names of learning-rate schedules and of their arguments."""
+    from distill3d.optim.schedulers import SchedulerSettings, check_scheduler
+
+    settings = getattr(system, "scheduler", None)
+    if isinstance(settings, SchedulerSettings):
+        check_scheduler(settings)
 
 
 def _check_optimizer(system: Any) -> None:

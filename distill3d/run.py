@@ -58,6 +58,8 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
     data = _make("data", experiment)
     if request.verb != "export" and hasattr(data, "check"):
         data.check()  # reads what the run will need
+    if request.verb == "train" and hasattr(system, "check"):
+        system.check()
     if experiment.resume is not None:
         system.on_load_checkpoint(read_checkpoint(experiment.resume))  # says what is wrong with it
     trainer_settings = _trainer_settings(experiment)

@@ -42,6 +42,11 @@ def scheduled(spec: Scheduled, step: int, epoch: int = 0) -> float:
     return float(values[-1])
 
 
+def knots(spec: Scheduled) -> list[float | int]:
+    """Where ``spec`` bends: steps, or epochs where the last is a float; empty for a number. It is linear between."""
+    return _knots(spec)[0] if isinstance(spec, Sequence) else []
+
+
 def largest(spec: Scheduled) -> float:
     """The largest value that ``spec`` ever takes."""
     return float(max(_knots(spec)[1])) if isinstance(spec, Sequence) else float(spec)

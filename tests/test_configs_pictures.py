@@ -78,6 +78,31 @@ def test_edits_run_under_a_latent_model_too(name, tmp_path, monkeypatch):
     assert {f"save/{file}" for file in LEFT[name]} <= set(json.loads(record.read_text())["files"])
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("image-edit", ["data.image=gone.png"], "data.image='gone.png' is no file"),
+        ("image-edit", ["data.image=text.png"], "data.image='text.png': text.png cannot be read as an image"),
+        ("image-synthesis", ["system.guidance_type=dds"], "system.guidance_type=dds edits an original"),
+        ("svg-edit", ["data.svg=gone.svg"], "data.svg='gone.svg' is no file"),
+        ("svg-edit", ["data.svg=empty.svg"], "data.svg='empty.svg' has nothing to draw"),
+        ("translation", ["data.image_size=0"], "data.image_size=0 must be positive, or null"),
+    ],
+)
+def test_mistakes_are_told_before_the_prior_is_loaded_and_leave_no_trial(
+    name, arguments, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("distill3d.prior.loader.load_prior", lambda *_: pytest.fail("loaded"))
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["--config", f"{name}.yaml", "--train", "trainer.accelerator=cpu", *arguments]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors and "Traceback" not in errors
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def _rule(name: str) -> str:
     return load(f"{name}.yaml", check=False).experiment.system["guidance_type"]
 

@@ -129,6 +129,21 @@ def test_randomness_comes_from_the_generator_alone(prior, ready, name):
     assert not torch.equal(rule(prior, inputs_for(rule, prior, generator=rng("noise", 9))).grad, first)
 
 
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"ism", "sdi"}))  # these two draw no noise to be rid of
+def test_the_noise_leaves_no_bias(prior, ready, name):
+    """The Gaussian's denoiser is affine: the mean over eps is the gradient without noise, and +-eps have that mean.
+
+    What a rule subtracts (eps, another prediction) is of mean zero, or cancels the noise of what it is subtracted from.
+    """
+    rule = ready(name, guidance_scale=2.0)
+    inputs = inputs_for(rule, prior, step=20)
+    draw = draw_at(prior, inputs.x, [300, 700])
+    grads = [
+        rule.gradient(prior, inputs, make_draw(prior, inputs.x, draw.t, sign * draw.eps))[0] for sign in (1, -1, 0)
+    ]
+    torch.testing.assert_close((grads[0] + grads[1]) / 2, grads[2], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", sorted(set(RULES) - {"ism", "sdi"}))
 def test_one_call_of_the_prior(prior, ready, name):
     rule = ready(name)
@@ -180,6 +195,23 @@ def test_bounds_are_inclusive_and_inside_the_schedule():
     assert timestep_bounds(0.0, 1.0, 1000) == (0, 999)
     with pytest.raises(ValueError, match=r"min_step_percent=0.9 and max_step_percent=0.5"):
         timestep_bounds(0.9, 0.5, 1000)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.02, 0.98), ([0.5, 0.02, 100], [0.98, 0.5, 100]), (0.02, [200, 0.98, 0.5, 200]), (None, 0.5)]
+)
+def test_bounds_that_never_cross_are_accepted(low, high):
+    build(find("guidance", "sds").Config, {"min_step_percent": low, "max_step_percent": high})  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0.9, 0.5), (0.02, 98), (-0.1, 0.5), (0.6, [0, 0.98, 0.5, 100]), ([0.02, 0.9, 50], [0.98, 0.5, 100])],
+)
+def test_bounds_that_cross_in_some_step_are_refused_before_the_run(low, high):
+    settings = {"min_step_percent": low, "max_step_percent": high}
+    with pytest.raises(ValueError, match=r"system.guidance.min_step_percent=.* set 0 <= min_step_percent <= max"):
+        build(find("guidance", "sds").Config, settings, "system.guidance")  # type: ignore[attr-defined]
 
 
 def test_uniform_times_cover_their_range_evenly():

@@ -121,6 +121,21 @@ def test_a_verb_without_its_checkpoint_says_where_it_is(trial, capsys):
         (["trainer.devices=-3"], "trainer: "),
         (["trainer.accelerator=tpu"], "trainer: "),
         (["system.exporter.fmt=stl"], "system.exporter.fmt='stl'"),
+        (["system.scheduler.name=LinearLRR"], "system.scheduler.name='LinearLRR' is not a learning-rate schedule"),
+        (["system.scheduler={name: LinearLR, args: {totl_iters: 3}}"], "did you mean 'total_iters'?"),
+        (["system.guidance.min_step_percent=0.9", "system.guidance.max_step_percent=0.5"], "set 0 <= min_step_percent"),
+        (["system.guidance_type=pds"], "system.guidance_type=pds edits an original, and a TextTo3D has none"),
+        (
+            ["system.guidance_type=lmc-sds", "system.guidance.corrective=gone.safetensors"],
+            "system.guidance.corrective='gone.safetensors' is no file",
+        ),
+        (
+            [
+                "system.prior_type=pretrained-diffusion-model",
+                "system.prior={pretrained_model_name_or_path: ./gone}",
+            ],
+            "system.prior.pretrained_model_name_or_path='./gone' is no folder here",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing_behind(arguments, message, trial, capsys):

@@ -49,7 +49,14 @@ class ImageDataModule(pl.LightningDataModule):
             return None
         if not Path(self.cfg.image).is_file():
             raise ValueError(f"data.image={self.cfg.image!r} is no file; give a picture")
-        return 0.5 * read_image(Path(self.cfg.image)) + 0.5
+        try:
+            return 0.5 * read_image(Path(self.cfg.image)) + 0.5
+        except ValueError as error:
+            raise ValueError(f"data.image={self.cfg.image!r}: {error}; give a picture") from error
+
+    def check(self) -> None:
+        """Read the file, so that a mistake is told before the run begins. Raises ValueError."""
+        self.picture()
 
     def resized(self, picture: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 h w"]:
         """A picture in the size that is asked for."""

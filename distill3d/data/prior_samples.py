@@ -32,6 +32,8 @@ class PriorSamplesDataModule(ImageBatches):
             for name in ("count", "sampling_steps", "batch_size"):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)} must be positive")
+            if self.image_size is not None and self.image_size < 1:
+                raise ValueError(f"image_size={self.image_size} must be positive, or null for the prior's largest")
 
     def __init__(self, cfg: Config, seed: int = 0) -> None:
         super().__init__(cfg, seed)

@@ -51,6 +51,10 @@ class SvgDataModule(ImageDataModule):
             raise SvgError(f"{setting} is not UTF-8 text; save the SVG in UTF-8, and not compressed (.svgz)") from error
         return parse_svg(text, setting)
 
+    def check(self) -> None:
+        """Read the drawing, so that a mistake is told before the run begins. Raises SvgError."""
+        self.document()
+
     def drawn_size(self, document: SvgDocument, shorter: int) -> tuple[int, int]:
         """Height and width in pixels; where the settings leave them open, ``shorter`` is the shorter side."""
         across, down = document.size

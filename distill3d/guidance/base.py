@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from distill3d.guidance.perp_neg import Decay, ViewDecays, perp_neg, view_requests, view_texts
-from distill3d.guidance.timesteps import TimestepSampling, draw_timesteps, timestep_bounds
+from distill3d.guidance.timesteps import TimestepSampling, check_step_percents, draw_timesteps, timestep_bounds
 from distill3d.guidance.weighting import WeightingStrategy, time_weight
 from distill3d.prior.base import DiffusionPrior
 from distill3d.rng import rng
@@ -93,6 +93,7 @@ class DistillationConfig:
         for name in SCHEDULED:
             if getattr(self, name) is not None:
                 check_schedule(getattr(self, name), name)
+        check_step_percents(self.min_step_percent, self.max_step_percent)
 
     @property
     def perp_neg_decays(self) -> ViewDecays:
@@ -142,6 +143,7 @@ class ScoreDistillation:
 
     Config: ClassVar[type[DistillationConfig]] = DistillationConfig
     roles: ClassVar[tuple[str, ...]] = ("conditional", "negative")
+    edits: ClassVar[bool] = False  # whether ``GuidanceInput.source`` must be there
 
     def __init__(self, cfg: Any) -> None:
         self.cfg = cfg
@@ -239,7 +241,10 @@ def progress(inputs: GuidanceInput) -> float:
 def request_text(role: str, prompt: Prompt) -> TextRequest:
     """The text that a prompt has for one of the common roles."""
     if role == "source" and prompt.source is None:
-        raise ValueError("source_prompt is not set; this guidance edits, so say what the original shows")
+        raise ValueError(
+            "system.prompt_processor.source_prompt is not set; this guidance edits, so say what the original shows: "
+            'system.prompt_processor.source_prompt="a cat"'
+        )
     texts = {"conditional": prompt.text, "unconditional": "", "negative": prompt.negative, "source": prompt.source}
     return TextRequest(texts[role] or "", per_view=role in ("conditional", "source"))
 

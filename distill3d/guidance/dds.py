@@ -33,6 +33,7 @@ class DeltaDistillation(ScoreDistillation):
     """Base of the rules that compare an image with its original at one t and one eps."""
 
     roles = ("conditional", "negative", "source")
+    edits = True
 
     def noise_difference(
         self, prior: DiffusionPrior, inputs: GuidanceInput, draw: Draw, source: Float[Tensor, "B C h w"]

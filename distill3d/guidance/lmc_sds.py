@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -78,6 +79,12 @@ class LMCSDS(ScoreDistillation):
     def __init__(self, cfg: Any) -> None:
         super().__init__(cfg)
         self._correctives: dict[int, Corrective] = {}
+
+    def check(self) -> None:
+        """Raises ValueError where the corrective that is named is no file."""
+        name = self.cfg.corrective
+        if name not in ("auto", "spectral", "none") and not Path(name).is_file():
+            raise ValueError(f"system.guidance.corrective={name!r} is no file; give one, or auto, spectral or none")
 
     def texts(self, prompt: Prompt) -> dict[str, TextRequest]:
         """Also the empty text: for the unconditional x_hat, and what a spectral fit samples the prior with."""

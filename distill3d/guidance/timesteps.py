@@ -8,18 +8,37 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distill3d.schedule import Scheduled, knots, scheduled
+
 TimestepSampling = Literal["uniform", "hifa-sqrt", "dreamtime", "linear", "fixed"]
+
+
+def check_step_percents(low: Scheduled | None, high: Scheduled | None) -> None:
+    """Raise ValueError unless 0 <= low <= high <= 1 in every step of both schedules; None is nothing to check."""
+    known = [spec for spec in (low, high) if spec is not None]
+    bends = [bend for spec in known for bend in knots(spec)]
+    if len({isinstance(knots(spec)[-1], float) for spec in known if knots(spec)}) > 1:
+        return  # one counts steps and the other epochs: only the run knows how they meet
+    for bend in bends or [0]:
+        for when in (int(bend), int(bend) + 1):  # a jump has two values
+            values = [scheduled(spec, when, when) for spec in known]
+            if values != sorted(values) or not all(0.0 <= value <= 1.0 for value in values):
+                raise ValueError(_bounds_message(low, high))
 
 
 def timestep_bounds(min_step_percent: float, max_step_percent: float, num_train_timesteps: int) -> tuple[int, int]:
     """The smallest and the largest t, both included. Raises ValueError unless 0 <= min <= max <= 1."""
     if not 0.0 <= min_step_percent <= max_step_percent <= 1.0:
-        raise ValueError(
-            f"min_step_percent={min_step_percent} and max_step_percent={max_step_percent} are fractions of the "
-            "diffusion time; set 0 <= min_step_percent <= max_step_percent <= 1"
-        )
+        raise ValueError(_bounds_message(min_step_percent, max_step_percent))
     last = num_train_timesteps - 1
     return tuple(min(round(share * num_train_timesteps), last) for share in (min_step_percent, max_step_percent))  # type: ignore[return-value]
+
+
+def _bounds_message(low: object, high: object) -> str:
+    return (
+        f"min_step_percent={low} and max_step_percent={high} are fractions of the diffusion time; set 0 <= "
+        "min_step_percent <= max_step_percent <= 1"
+    )
 
 
 def draw_timesteps(

@@ -11,6 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from distill3d.config_check import ConfigError, build, check_keys, nearest
 
+_COMPOSED = ("SequentialLR", "ChainedScheduler")
+
 
 @dataclass
 class SchedulerSettings:
@@ -39,12 +41,22 @@ def make_scheduler(
     return _named(optimizer, settings, where)
 
 
-def _named(optimizer: torch.optim.Optimizer, settings: SchedulerSettings, where: str) -> LRScheduler:
+def check_scheduler(settings: SchedulerSettings, where: str = "system.scheduler") -> None:
+    """Names of schedules and of their arguments, without an optimiser. Raises ConfigError."""
     cls = _scheduler_class(settings.name, f"{where}.name")
-    if settings.name in ("SequentialLR", "ChainedScheduler"):
+    for index, part in enumerate(settings.schedulers):
+        name = f"{where}.schedulers[{index}]"
+        check_scheduler(build(SchedulerSettings, part, name), name)
+    if settings.name not in _COMPOSED:
+        valid = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "optimizer")]
+        check_keys(settings.args, valid, f"{where}.args", settings.name)
+
+
+def _named(optimizer: torch.optim.Optimizer, settings: SchedulerSettings, where: str) -> LRScheduler:
+    check_scheduler(settings, where)
+    if settings.name in _COMPOSED:
         return _composed(optimizer, settings, where)
-    valid = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "optimizer")]
-    check_keys(settings.args, valid, f"{where}.args", settings.name)
+    cls = _scheduler_class(settings.name, f"{where}.name")
     args = {"factor": 1.0, **settings.args} if settings.name == "ConstantLR" else settings.args
     try:
         return cls(optimizer, **args)

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from distill3d import __version__
 from distill3d.checkpoint import check_same_experiment
-from distill3d.config_check import build
+from distill3d.config_check import ConfigError, build
 from distill3d.data.random_cameras import draw_rank
 from distill3d.optim import OptimizerSettings, SchedulerSettings, make_optimizer, make_scheduler
 from distill3d.pictures import write_png
 from distill3d.prior.base import DiffusionPrior
+from distill3d.prior.loader import PriorConfig, prior_folder
 from distill3d.registry import Kind, find
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled, scheduled
@@ -60,6 +61,7 @@ class ScoreDistillationSystem(pl.LightningModule):
     """A LightningModule with a guidance and, while it trains, a frozen prior."""
 
     Config: ClassVar[type] = SystemSettings
+    has_original: ClassVar[bool] = True  # whether the guidance is given what an edit starts from
     cfg: Any
 
     def __init__(self, cfg: Any, seed: int = 0) -> None:
@@ -112,6 +114,25 @@ class ScoreDistillationSystem(pl.LightningModule):
         self._frozen["prior"] = model.load(device)
         if hasattr(self.guidance, "prepare"):
             self.guidance.prepare(self.prior, self.prompt_processor.texts(None, 1))
+
+    def check(self) -> None:
+        """What training needs and the configuration alone does not tell, before anything is loaded or written.
+
+        Raises ConfigError, or the ValueError of the part that is at fault.
+        """
+        rule = self.cfg.guidance_type
+        if getattr(self.guidance, "edits", False) and not self.has_original:
+            raise ConfigError(
+                f"system.guidance_type={rule} edits an original, and a {type(self).__name__} has none; choose another "
+                "rule, such as sds or lmc-sds, or an edit: image-edit.yaml, nerf-edit.yaml, svg-edit.yaml",
+                "system.guidance_type",
+            )
+        self.text_requests()
+        if hasattr(self.guidance, "check"):
+            self.guidance.check()
+        prior = self.make("prior").cfg
+        if isinstance(prior, PriorConfig):
+            prior_folder(prior)
 
     def text_requests(self) -> dict[str, TextRequest]:
         """The texts to embed, by role: those of the guidance, and what a system adds for itself."""

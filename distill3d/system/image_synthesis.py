@@ -16,6 +16,7 @@ class ImageSynthesis(ImageSystem):
     """Pictures from a prompt, from 50 % grey, in any size (as in LMC-SDS, arXiv 2401.05293)."""
 
     Config = ImageSettings
+    has_original = False
 
     def first_picture(self, data: ImageDataModule) -> Float[Tensor, "3 H W"]:
         """Grey, in the size that is asked for, else in the prior's."""

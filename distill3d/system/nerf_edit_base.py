@@ -91,6 +91,7 @@ class NeRFEditSystem(TextTo3D):
     """
 
     Config = NeRFEditSettings
+    has_original = True
     cfg: NeRFEditSettings
 
     def configure(self) -> None:
@@ -109,10 +110,7 @@ class NeRFEditSystem(TextTo3D):
         try:
             self.text_requests()
         except ValueError as error:
-            raise ConfigError(
-                f"system.prompt_processor.{error}: system.prompt_processor.source_prompt=...",
-                "system.prompt_processor.source_prompt",
-            ) from error
+            raise ConfigError(str(error), "system.prompt_processor.source_prompt") from error
 
     @property
     def original(self) -> Any:
@@ -191,7 +189,10 @@ class NeRFEditSystem(TextTo3D):
         if settings.name != "ddpm-inversion":
             return texts
         if prompt.source is None:
-            raise ValueError("source_prompt is not set; ddpm-inversion edits, so say what the original shows")
+            raise ValueError(
+                "system.prompt_processor.source_prompt is not set; ddpm-inversion edits, so say what the original "
+                'shows: system.prompt_processor.source_prompt="a cat"'
+            )
         return {**texts, "source": TextRequest(prompt.source, per_view=True)}
 
     def editor(self, settings: EditorSettings) -> Editor:

@@ -74,6 +74,9 @@ class NeRFReconstruction(TextTo3D):
             return super().make(kind, *parts)
         return _NoPrompt() if kind == "prompt_processor" else None
 
+    def check(self) -> None:
+        """There is no prompt, no prior and no guidance that could lack anything."""
+
     def setup(self, stage: str) -> None:
         self.record.describe(self.trainer)
 

@@ -26,6 +26,8 @@ from distill3d.types import Cameras, RenderOutput, ShadingMode
 class TextTo3D(ScoreDistillationSystem):
     """A NeRF from a prompt, by any guidance under any prior."""
 
+    has_original = False
+
     @dataclass
     class Config(SystemSettings):
         geometry_type: str = "implicit-volume"
