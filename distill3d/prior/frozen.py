@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distill3d.prior.adapter import LoraAdapter
+from distill3d.prior.compiled import compiled
 from distill3d.prior.hub import SETTING, PriorError
 from distill3d.prior.identity import file_identity, folder_identity
 from distill3d.prior.lora import fuse_lora, lora_file
@@ -39,7 +40,7 @@ class FrozenPrior:
         self.identity = prior_identity(folder, cfg)
         self.offloaded = cfg.cpu_offload and self.device.type != "cpu"
         self.network = self._load_network()
-        self._fast_network: Any = torch.compile(self.network) if cfg.compile else self.network
+        self._fast_network = compiled(self.network, "the network", cfg)
         self.load_rest()
         self.image_sizes = self._image_sizes()
         self._read_schedule()

@@ -30,7 +30,8 @@ class PriorConfig:
     distilled_guidance: float = 3.5  # FLUX.1-dev's own input, learned by distillation; not the guidance scale
     text_tokens: int | None = None  # length of a T5 prompt; None: 77 for DeepFloyd IF, 256 for SD3, 512 for FLUX
     channels_last: bool = True
-    compile: bool = False  # torch.compile of the network; needs a compiler
+    compile: bool = False  # torch.compile of the network and of the VAE's encoder; where it fails they run without
+    compile_backend: str = "inductor"  # torch.compile's: inductor needs a C++ compiler (CPU) or Triton (GPU)
     cpu_offload: bool = False  # the network's layers wait in main memory and visit the GPU one after the other
     vae_checkpointing: bool = False  # recompute the VAE encoder in backward: a tenth of its memory, 1.4 x its time
     vae_slicing: bool = False  # images of a batch one after the other
