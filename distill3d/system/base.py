@@ -28,6 +28,7 @@ from distill3d.prior.loader import PriorConfig, prior_folder
 from distill3d.registry import Kind, find
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled, scheduled
+from distill3d.system.guidance_pictures import ask_looking, guidance_sheet
 from distill3d.system.health import GradientHealth, gradient_norm
 from distill3d.system.losses import distillation_loss_value
 from distill3d.system.record import RunRecord
@@ -51,8 +52,12 @@ class SystemSettings:
     loggers: dict[str, Any] = field(default_factory=dict)
     gradient_norm_limit: Scheduled | None = None  # gradients of larger norm are scaled down to it
     max_nonfinite_steps: int = 25  # in a row, before training stops
+    # steps between pictures of what the guidance sees: save/it{N}-guidance.png; 0: none
+    guidance_pictures_every: int = 0
 
     def __post_init__(self) -> None:
+        if self.guidance_pictures_every < 0:
+            raise ValueError(f"guidance_pictures_every={self.guidance_pictures_every} must be 0 (none) or positive")
         if self.max_nonfinite_steps < 1:
             raise ValueError(f"max_nonfinite_steps={self.max_nonfinite_steps} must be at least 1")
 
@@ -159,8 +164,13 @@ class ScoreDistillationSystem(pl.LightningModule):
             source=source,
             seed=self.seed,
         )
+        every = self.cfg.guidance_pictures_every
+        looking = bool(every) and self.global_step % every == 0
         with self.full_precision():
-            guided = self.guidance(self.prior, inputs)
+            guided = ask_looking(self.guidance, self.prior, inputs) if looking else self.guidance(self.prior, inputs)
+            sheet = guidance_sheet(self.prior, inputs.x, guided) if looking else None
+        if sheet is not None:
+            self.save_png(sheet, f"it{self.global_step}-guidance.png")
         self.log_numbers(guided.diagnostics | {"loss_sds": distillation_loss_value(guided.grad)})
         return guided
 
