@@ -171,7 +171,7 @@ class ScoreDistillationSystem(pl.LightningModule):
             sheet = guidance_sheet(self.prior, inputs.x, guided) if looking else None
         if sheet is not None:
             self.save_png(sheet, f"it{self.global_step}-guidance.png")
-        self.log_numbers(guided.diagnostics | {"loss_sds": distillation_loss_value(guided.grad)})
+        self.log_numbers({**guided.diagnostics, "loss_sds": distillation_loss_value(guided.grad)})
         return guided
 
     def full_precision(self) -> torch.autocast:

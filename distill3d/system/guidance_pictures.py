@@ -29,7 +29,8 @@ def guidance_sheet(
     prior: DiffusionPrior, x: Float[Tensor, "B C h w"], guided: GuidanceOutput
 ) -> UInt8[Tensor, "3 H W"] | None:
     """A row of the views, and one for each picture among the diagnostics; None for a rule that has none."""
-    pictures = {name: value for name, value in guided.diagnostics.items() if getattr(value, "ndim", 0) == 4}
+    answers = guided.diagnostics.items()
+    pictures = {name: value for name, value in answers if isinstance(value, Tensor) and value.ndim == 4}
     if not pictures:
         return None
     names = sorted(pictures, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
