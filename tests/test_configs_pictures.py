@@ -35,11 +35,11 @@ def prior(tmp_path_factory):
 
 @pytest.mark.parametrize("name", sorted(IN_LITTLE))
 def test_it_runs_and_leaves_pictures_a_video_and_a_record(name, prior, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "environ", dict(os.environ))  # a trial tells its children where it is
+    # a copy: a trial tells its children where it is
+    monkeypatch.setattr(os, "environ", {**os.environ, "DISTILL3D_CACHE": str(prior.parent / "cache")})
     settings = (
         f"exp_root_dir={tmp_path}",
         f"system.prior.pretrained_model_name_or_path={prior}",
-        f"system.prompt_processor.cache_dir={prior.parent / 'cache'}",
         f"system.guidance.corrective_cache_dir={prior.parent / 'cache'}",
         "trainer.max_steps=2",
         "trainer.enable_progress_bar=false",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from models_in_memory import InMemory
 from picture_doubles import make_data
 from tiny_pipelines import embedded_own, flux
 
@@ -17,7 +17,6 @@ from distill3d.data.image_batch import ImageBatch, ImageBatches
 from distill3d.guidance.corrective import CorrectiveNetwork, load_corrective
 from distill3d.guidance.corrective.files import read_corrective
 from distill3d.prior.loader import PriorConfig, load_prior, load_prompt_encoder
-from distill3d.prior.model_folder import ModelFolder
 from distill3d.run import prepare, train
 from distill3d.system import corrective
 from distill3d.system.corrective import CorrectiveSystem
@@ -92,26 +91,6 @@ def test_image_folder_with_captions(folder, tmp_path, captioned):
     assert_told(run.system, folder, ["a red wall", "a green wall"])
 
 
-class Alive:
-    """Which text encoders and networks of a prior are in memory, whenever one more is loaded."""
-
-    def __init__(self, monkeypatch):
-        self.models, self.moments = weakref.WeakSet(), []
-        load = ModelFolder.load_module
-
-        def counted(folder, component, *args):
-            model = load(folder, component, *args)
-            model.counted_as = component
-            self.models.add(model)
-            self.moments.append(self.names())
-            return model
-
-        monkeypatch.setattr(ModelFolder, "load_module", counted)
-
-    def names(self):
-        return sorted(model.counted_as for model in self.models)
-
-
 def built(folder, data, **settings):
     """The system as it is when training begins."""
     prior = {"pretrained_model_name_or_path": str(folder), "image_size": 16}
@@ -124,7 +103,7 @@ def built(folder, data, **settings):
 
 def test_text_encoders_are_gone_before_the_network_comes(tmp_path, monkeypatch, captioned):
     """FLUX has two of them; neither may be beside the transformer, whatever the images are."""
-    model, alive = flux(tmp_path / "flux"), Alive(monkeypatch)
+    model, alive = flux(tmp_path / "flux"), InMemory(monkeypatch)
     encoders = [["text_encoder"], ["text_encoder", "text_encoder_2"]]
     networks = [["transformer"], ["transformer", "vae"]]
     images = make_data("image-folder-datamodule", root=str(captioned), image_size=16, batch_size=2)
@@ -145,7 +124,7 @@ class EndlessCaptions(ImageBatches):
 
 
 def test_small_encoders_stay_for_captions_without_end(folder, monkeypatch):
-    alive, data = Alive(monkeypatch), EndlessCaptions(SimpleNamespace())
+    alive, data = InMemory(monkeypatch), EndlessCaptions(SimpleNamespace())
     system = built(folder, data, use_captions=True)
     assert alive.names() == ["text_encoder", "unet"]
     assert_told(system, folder, ["view 7", "view 8"])
@@ -156,7 +135,7 @@ def test_small_encoders_stay_for_captions_without_end(folder, monkeypatch):
 
 
 def test_large_encoders_are_refused_for_captions_without_end(folder, monkeypatch):
-    alive = Alive(monkeypatch)
+    alive = InMemory(monkeypatch)
     monkeypatch.setattr(corrective, "MOST_TEXT_PARAMETERS", 1000)
     with pytest.raises(ConfigError, match=r"system\.use_captions=true.*use_captions=false.*image-folder-datamodule"):
         built(folder, EndlessCaptions(SimpleNamespace()), use_captions=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from models_in_memory import InMemory
 from picture_doubles import fit, make_data, make_system, picture_file
 from PIL import Image
+from tiny_pipelines import flux
 
 from distill3d.data.image_folder import read_image
 from distill3d.scene.translator import load_translator
@@ -58,6 +60,21 @@ def test_other_rules_train_it(rule, folder, tmp_path):
     system = fit(NAME, tmp_path, 3, images(folder), **(CATS_TO_FOXES | {"guidance_type": rule}))
     assert not torch.equal(system.network(system.probes), system.probes)
     assert all(p.isfinite().all() for p in system.network.parameters())
+
+
+def test_text_encoders_are_gone_before_the_prior_that_draws_the_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTILL3D_CACHE", str(tmp_path / "cache"))
+    prior = {"pretrained_model_name_or_path": str(flux(tmp_path / "flux")), "image_size": 16}
+    parts = {"prior_type": "pretrained-diffusion-model", "prompt_processor_type": "prompt-processor", "prior": prior}
+    samples = {"prompts": ["a cat", "a kitten"], "count": 2, "sampling_steps": 1, "batch_size": 2}
+    for count in (1, 2):  # the second time every text comes from the cache
+        alive = InMemory(monkeypatch)
+        data = make_data("prior-samples-datamodule", **samples)
+        system = fit(NAME, tmp_path / str(count), 1, data, **(CATS_TO_FOXES | parts))
+        assert system.probes.shape == (2, 3, 16, 16) and system.sample_texts is None
+        encoders = [names for names in alive.moments if "transformer" not in names]
+        assert alive.moments[len(encoders) :] == [["transformer"], ["transformer", "vae"]]
+        assert bool(encoders) == (count == 1)
 
 
 def test_a_checkpoint_is_applied_to_a_folder_in_one_pass_without_the_prior(folder, tmp_path):

@@ -13,7 +13,8 @@ from torch import Tensor
 from distill3d.data.image_batch import ImageBatch
 from distill3d.data.image_folder import image_paths, read_image
 from distill3d.pictures import contact_sheet, to_uint8, write_png
-from distill3d.prior.loader import load_prompt_encoder
+from distill3d.prior.embedding_cache import embedding_cache
+from distill3d.prior.text_table import TextTable
 from distill3d.registry import register
 from distill3d.scene.translator import Translator, save_translator
 from distill3d.system.picture_base import PictureSettings, PictureSystem, Views
@@ -44,13 +45,22 @@ class Translation(PictureSystem):
     def configure(self) -> None:
         self.network = Translator(self.cfg.width)
         self.probes: Tensor | None = None
+        self.sample_texts: TextTable | None = None
+
+    def setup(self, stage: str) -> None:
+        """Also embed what the data's samples are asked for, before the prior is in memory."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit" and hasattr(data, "fill"):
+            prior, device = self.make("prior").cfg, self.trainer.strategy.root_device
+            self.sample_texts = TextTable(["", *data.captions()], prior, device, embedding_cache(prior, device))
+        super().setup(stage)
 
     def begin(self) -> None:
         """Have the data sampled, if it is the prior's own, and take the first images for the pictures."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if hasattr(data, "fill"):
-            encoder = load_prompt_encoder(self.make("prior").cfg, self.prior.device)
-            data.fill(draw_samples(self.prior, encoder, data, self.seed))
+        if self.sample_texts is not None:
+            data.fill(draw_samples(self.prior, self.sample_texts, data, self.seed))
+            self.sample_texts = None
         first = next(iter(data.train_dataloader()))
         self.probes = self.colours(replace(first, images=first.images[:PROBES].to(self.prior.device)))
 
