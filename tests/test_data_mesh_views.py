@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_assets import make_assets
 
+from distill3d.config_check import build
 from distill3d.data import relight
 from distill3d.data.assets import read_index
 from distill3d.data.captions import COLORS
@@ -140,8 +141,59 @@ def test_the_datamodule_needs_a_folder_and_alternates_sizes(tmp_path):
     )
     loader = iter(MeshViewDataModule(cfg).train_dataloader())
     assert [next(loader).images.shape[-1] for _ in range(3)] == [64, 32, 64]
-    with pytest.raises(ValueError, match="nouns="):
-        dataclasses.replace(cfg, nouns="some")
-    with pytest.raises(ValueError, match="noun_count=0"):
-        dataclasses.replace(cfg, noun_count=0)
     assert MeshViewDataModule(dataclasses.replace(cfg, noun_count=2)).nouns == ["apple", "fox"]
+
+
+def module(folder, **settings):
+    """The datamodule as a config makes it, on four tiny meshes."""
+    few = {"assets": str(folder), "cache_dir": str(folder / "cache"), "views_per_mesh": 2, "pair_views": 4}
+    return MeshViewDataModule(build(MeshViewDataModule.Config, few | settings, "data"))
+
+
+def test_nouns_are_all_the_core_or_those_that_are_listed(tmp_path):
+    folder = make_assets(tmp_path)
+    every = ["apple", "fox", "crown", "van"]
+    for choice, expected in (("all", every), ("core", every[:3]), (["van", "fox", "van"], ["van", "fox"])):
+        assert module(folder, nouns=choice).nouns == expected
+    one = module(folder, nouns=["fox"], override_share=0.3, batch_size=64, image_sizes=[8])
+    one.check()
+    scenes = [scene for step in range(6) for scene in one.sampler.batch(step, 64, 8).scenes]
+    assert {(scene.first.noun, scene.second) for scene in scenes} == {("fox", None)}  # and none to pair it with
+    recoloured = [bool(scene.first.color or scene.first.material) for scene in scenes]
+    assert sum(recoloured) / len(recoloured) == pytest.approx(0.3, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"assets": None}, "data.assets is not set"),
+        (
+            {"nouns": ["fox", "crwn"]},
+            "data.nouns: 'crwn' has no mesh in data.assets; the nearest that has one is 'crown'",
+        ),
+        ({"nouns": "fox"}, r"data.nouns='fox': choose all, core or a list such as data.nouns=\[cat, dog\]"),
+        ({"nouns": []}, r"data.nouns=\[\] is empty"),
+        ({"noun_count": 0}, "data.noun_count=0 must be at least 1"),
+        ({"pair_views": -1}, "data.pair_views=-1 must be at least 0"),
+        ({"image_sizes": []}, r"data.image_sizes=\[\] must be a list of sizes from 1 to 64"),
+        ({"image_sizes": [32, 0]}, r"data.image_sizes=\[32, 0\] must"),
+        ({"image_sizes": [65]}, r"data.image_sizes=\[65\] must"),
+        ({"pair_share": -0.1}, "data.pair_share=-0.1 is a share of the images; give 0 to 1"),
+        ({"override_share": 1.5}, "data.override_share=1.5 is a share"),
+        ({"override_share": 0.6, "pair_share": 0.5}, "data.override_share=0.6 and pair_share=0.5 .*1 at most"),
+        ({"mix": {"albedo": -1}}, "data.mix.albedo=-1.0 is a share"),
+        ({"mix": {"textureless": 2}}, "data.mix.textureless=2.0 is a share"),
+        ({"mix": {"albedo": 0, "lambertian": 0, "textureless": 0}}, "data.mix.albedo, lambertian and .* all 0"),
+        ({"mix": {"ambient_range": [0.5, 0.1]}}, r"data.mix.ambient_range=\[0.5, 0.1\] must be two rising"),
+    ],
+)
+def test_each_mistake_is_told_with_its_setting(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        module(make_assets(tmp_path), **settings).check()
+
+
+@pytest.mark.parametrize("settings", [{"pair_share": 0, "override_share": 1}, {"mix": {"albedo": 0, "textureless": 0}}])
+def test_no_share_and_the_whole_are_shares(settings, tmp_path):
+    batch = module(make_assets(tmp_path), image_sizes=[8], **settings).sampler.batch(0, 16, 8)
+    for scene, textureless in zip(batch.scenes, batch.textureless, strict=True):
+        assert not textureless if "mix" in settings else bool(scene.first.color or scene.first.material)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from distill3d.config_check import ConfigError
 from distill3d.data.assets import Asset, read_index
 from distill3d.data.mesh_views import (
+    VIEW_SIZE,
     ShadingMix,
     ViewBatch,
     ViewCache,
@@ -29,10 +32,10 @@ class MeshViewDataModule(pl.LightningDataModule):
 
     @dataclass
     class Config:
-        assets: str | None = None  # a folder with index.csv; needed unless only a finished model is tested
+        assets: str | None = None  # a folder with index.csv; there is no other
         cache_dir: str = "outputs/cache"
-        nouns: str = "all"  # all | core
-        noun_count: int | None = None  # only the first so many by rank, core nouns first
+        nouns: str | list[str] = "all"  # all | core | [cat, dog]
+        noun_count: int | None = None  # only the first so many; all and core are by rank, core nouns first
         batch_size: int = 64
         image_sizes: list[int] = field(default_factory=lambda: [64, 32])  # one a step, in turn
         views_per_mesh: int = 120
@@ -44,17 +47,35 @@ class MeshViewDataModule(pl.LightningDataModule):
         mix: ShadingMix = field(default_factory=ShadingMix)
 
         def __post_init__(self) -> None:
-            if self.nouns not in ("all", "core"):
-                raise ValueError(f"nouns={self.nouns!r} is unknown; choose all or core")
-            for name in ("batch_size", "views_per_mesh", "noun_count"):
-                if getattr(self, name) is not None and getattr(self, name) < 1:
-                    raise ValueError(f"{name}={getattr(self, name)} must be positive")
+            if isinstance(self.nouns, str) and self.nouns not in ("all", "core"):
+                raise ValueError(f"nouns={self.nouns!r}: choose all, core or a list such as data.nouns=[cat, dog]")
+            if not self.nouns:
+                raise ValueError("nouns=[] is empty; choose all, core or a list such as data.nouns=[cat, dog]")
+            for name, least in (("batch_size", 1), ("views_per_mesh", 1), ("pair_views", 0), ("noun_count", 1)):
+                if getattr(self, name) is not None and getattr(self, name) < least:
+                    raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+            if not self.image_sizes or not all(1 <= size <= VIEW_SIZE for size in self.image_sizes):
+                raise ValueError(
+                    f"image_sizes={self.image_sizes} must be a list of sizes from 1 to {VIEW_SIZE}, that of the views"
+                )
+            for name in ("pair_share", "override_share"):
+                if not 0.0 <= getattr(self, name) <= 1.0:
+                    raise ValueError(f"{name}={getattr(self, name)} is a share of the images; give 0 to 1")
+            if self.pair_share + self.override_share > 1.0:
+                raise ValueError(
+                    f"override_share={self.override_share} and pair_share={self.pair_share} are of different images; "
+                    "together they may be 1 at most"
+                )
 
     def __init__(self, cfg: Config, seed: int = 0) -> None:
         super().__init__()
         self.cfg, self.seed = cfg, seed
         self._assets: list[Asset] | None = None
         self._sampler: ViewSampler | None = None
+
+    def check(self) -> None:
+        """Read the index and find the nouns in it. Raises ValueError or FileNotFoundError, naming the setting."""
+        self.nouns  # noqa: B018, it is found or raises
 
     @property
     def assets(self) -> list[Asset]:
@@ -68,8 +89,7 @@ class MeshViewDataModule(pl.LightningDataModule):
     @property
     def nouns(self) -> list[str]:
         """The nouns that are trained on."""
-        nouns = all_nouns(self.assets) if self.cfg.nouns == "all" else core_nouns(self.assets)
-        return nouns[: self.cfg.noun_count]
+        return chosen_nouns(self.cfg.nouns, self.assets)[: self.cfg.noun_count]
 
     @property
     def sampler(self) -> ViewSampler:
@@ -90,7 +110,8 @@ class MeshViewDataModule(pl.LightningDataModule):
         """The rasterised views of the nouns that are trained on, alone and in pairs; made on first use."""
         cfg, trained = self.cfg, set(self.nouns)
         assets = [asset for asset in self.assets if asset.noun in trained]
-        return open_cache(assets, Path(cfg.cache_dir), cfg.views_per_mesh, cfg.pair_views, cfg.view_seed)
+        pair_views = cfg.pair_views if len(trained) > 1 and cfg.pair_share else 0
+        return open_cache(assets, Path(cfg.cache_dir), cfg.views_per_mesh, pair_views, cfg.view_seed)
 
     def held_out_views(self, nouns: list[str], count: int, mix: ShadingMix | None = None) -> ViewBatch:
         """``count`` views of single objects at 64x64, by cameras that nothing was trained on."""
@@ -105,6 +126,21 @@ class MeshViewDataModule(pl.LightningDataModule):
 
     def image_size(self, step: int) -> int:
         return self.cfg.image_sizes[step % len(self.cfg.image_sizes)]
+
+
+def chosen_nouns(choice: str | list[str], assets: list[Asset]) -> list[str]:
+    """All nouns, the core ones, or those that are listed. Raises ConfigError for one that has no mesh."""
+    if choice == "core":
+        return core_nouns(assets)
+    known = all_nouns(assets)
+    if isinstance(choice, str):
+        return known
+    for noun in choice:
+        if noun not in known:
+            near = difflib.get_close_matches(noun, known, n=1, cutoff=0.0)
+            hint = f"the nearest that has one is {near[0]!r}" if near else "its index.csv is empty"
+            raise ConfigError(f"data.nouns: {noun!r} has no mesh in data.assets; {hint}", "data.nouns")
+    return list(dict.fromkeys(choice))
 
 
 class _Batches(IterableDataset):

@@ -29,6 +29,7 @@ from distill3d.rng import rng
 
 log = logging.getLogger(__name__)
 VERSION = 1  # of the cache's layout
+VIEW_SIZE = 64  # pixels that views are rasterised at
 # the cameras that the embedded prior is taught, and that its folder therefore records
 CAMERA_RANGES = CameraRanges((-10.0, 80.0), (-180.0, 180.0), (1.4, 1.8), (35.0, 50.0), 0.05, 0.05, 0.02)
 
@@ -56,12 +57,23 @@ class ViewBatch:
 
 @dataclass(frozen=True)
 class ShadingMix:
-    """Shares of the training images, and the range of the ambient light."""
+    """Shares of the training images, relative to their sum, and the range of the ambient light."""
 
     albedo: float = 0.3
     lambertian: float = 0.5
     textureless: float = 0.2
     ambient_range: tuple[float, float] = (0.1, 0.5)
+
+    def __post_init__(self) -> None:
+        shares = {name: getattr(self, name) for name in ("albedo", "lambertian", "textureless")}
+        for name, share in shares.items():
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name}={share} is a share of the images; give 0 to 1")
+        if not any(shares.values()):
+            raise ValueError("albedo, lambertian and textureless are all 0; give at least one of them a share")
+        low, high = self.ambient_range
+        if not 0.0 <= low <= high <= 1.0:
+            raise ValueError(f"ambient_range={[low, high]} must be two rising numbers from 0 to 1")
 
 
 class ViewCache:
@@ -108,7 +120,7 @@ def view_specs(assets: list[Asset], views_per_mesh: int, pair_views: int, seed: 
 
 
 def open_cache(
-    assets: list[Asset], cache_dir: Path, views_per_mesh: int, pair_views: int, seed: int, size: int = 64
+    assets: list[Asset], cache_dir: Path, views_per_mesh: int, pair_views: int, seed: int, size: int = VIEW_SIZE
 ) -> ViewCache:
     """Open the cache of these views, rasterising it first when it is not there."""
     specs = view_specs(assets, views_per_mesh, pair_views, seed)
@@ -176,12 +188,13 @@ class ViewSampler:
         strong: bool = False,
     ):
         self.cache, self.nouns, self.seed = cache, nouns, seed
-        self.pair_share, self.override_share = pair_share, override_share
+        self.override_share = override_share
         self.mix = mix or ShadingMix()
         self.strong = strong
         self.held_out = read_held_out()
         allowed = set(nouns)
         self.pairs = [i for i in cache.pairs if {t.noun for t in cache.caption(i).things} <= allowed]
+        self.pair_share = pair_share if self.pairs else 0.0
 
     def batch(self, step: int, size: int, image_size: int) -> ViewBatch:
         """``size`` images of ``image_size`` pixels with their captions."""
