@@ -52,6 +52,11 @@ def largest(spec: Scheduled) -> float:
     return float(max(_knots(spec)[1])) if isinstance(spec, Sequence) else float(spec)
 
 
+def smallest(spec: Scheduled) -> float:
+    """The smallest value that ``spec`` ever takes."""
+    return float(min(_knots(spec)[1])) if isinstance(spec, Sequence) else float(spec)
+
+
 def cosine(step: int, total: int, start: float = 1.0, end: float = 0.0) -> float:
     """Half a cosine from ``start`` to ``end`` over ``total`` steps."""
     progress = min(max(step / max(total, 1), 0.0), 1.0)

@@ -87,6 +87,18 @@ def test_edits_run_under_a_latent_model_too(name, tmp_path, monkeypatch):
         ("svg-edit", ["data.svg=gone.svg"], "data.svg='gone.svg' is no file"),
         ("svg-edit", ["data.svg=empty.svg"], "data.svg='empty.svg' has nothing to draw"),
         ("translation", ["data.image_size=0"], "data.image_size=0 must be positive, or null"),
+        ("translation", ["data_type=mesh-view-datamodule"], "data.assets is not set; give the folder of meshes"),
+        ("image-edit", ["system.optimizer.args.lr=-0.1"], "system.optimizer.args.lr=-0.1 must be positive"),
+        ("svg-edit", ["system.optimizer.params={scene.points: {lr: 0}}"], "params.scene.points.lr=0 must be positive"),
+        ("svg-edit", ["system.optimizer.params={scen: {lr: 1}}"], "params.scen is not a module of the system; did you"),
+        ("image-synthesis", ["system.guidance_type=rfds"], "system.guidance_type=rfds needs a flow prior (SD3, FLUX)"),
+        (
+            "lmc/corrective",
+            ["system.prior.pretrained_model_name_or_path=./gone"],
+            "system.prior.pretrained_model_name_or_path='./gone' is no folder here",
+        ),
+        ("lmc/corrective", ["system.learning_rate=0"], "system.learning_rate=0 must be positive"),
+        ("lmc/corrective", ["system.learning_rate=[0, 0.1, -0.1, 9]"], "system.learning_rate=[0, 0.1, -0.1, 9] must"),
     ],
 )
 def test_mistakes_are_told_before_the_prior_is_loaded_and_leave_no_trial(

@@ -9,6 +9,7 @@ from guidance_inputs import PROMPT, draw_at, inputs_for, make, rule_texts
 
 from distill3d.guidance.asd import later_timesteps
 from distill3d.guidance.nfsd import NEGATIVE_PROMPT
+from distill3d.prior.kinds import kind_of
 from distill3d.types import Pass, Prompt
 
 
@@ -114,6 +115,17 @@ def test_rfds_is_the_flow_velocity():
     y, negative = noise(prior, inputs, draw, "conditional", "negative")
     expected = (6 * y - 5 * negative - draw.eps) / draw.alpha
     torch.testing.assert_close(rule.gradient(prior, inputs, draw)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_kinds_of_prior_that_a_rule_does_not_run_on_are_told_before_one_is_loaded():
+    flow, diffusion = kind_of("FluxPipeline"), kind_of("StableDiffusionPipeline")
+    make("rfds").check_kind(flow)
+    make("pds").check_kind(diffusion)
+    make("pds", coefficients="explicit").check_kind(flow)
+    with pytest.raises(ValueError, match=r"system.guidance_type=rfds needs a flow .* this is Stable Diffusion 1.x"):
+        make("rfds").check_kind(diffusion)
+    with pytest.raises(ValueError, match=r"system.guidance.coefficients=released .* set it to explicit"):
+        make("pds").check_kind(flow)
 
 
 def test_rfds_needs_a_flow(prior):

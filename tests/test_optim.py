@@ -11,7 +11,7 @@ from torch import nn
 
 from distill3d.config_check import ConfigError
 from distill3d.optim import Adan, Muon, OptimizerSettings, SchedulerSettings, Shampoo, make_optimizer, make_scheduler
-from distill3d.optim.groups import parameter_groups
+from distill3d.optim.groups import check_modules, parameter_groups
 from distill3d.optim.muon import orthogonalized
 from distill3d.optim.shampoo import from_blocks, matrix_power, to_blocks
 
@@ -234,12 +234,27 @@ def test_frozen_parameters_are_left_out():
         (OptimizerSettings("Adam", {"lr": 0.1}, {"geomtry": {"lr": 1.0}}), "params.geomtry.*did you mean 'geometry'"),
         (OptimizerSettings("Adam", {"learning_rate": 0.1}), "system.optimizer.args.learning_rate"),
         (OptimizerSettings("Adam", {"lr": 0.1}, {"geometry": {"rl": 1.0}}), "params.geometry.rl.*did you mean 'lr'"),
-        (OptimizerSettings("Adam", {"lr": -0.1}), "Adam refuses its settings"),
+        (OptimizerSettings("Adam", {"eps": -0.1}), "Adam refuses its settings"),
+        (OptimizerSettings("Adam", {"lr": -0.1}), "^system.optimizer.args.lr=-0.1 must be positive"),
+        (OptimizerSettings("Adam", {"lr": 0}), "^system.optimizer.args.lr=0 must be positive"),
+        (OptimizerSettings("Adam", {"lr": float("nan")}), "^system.optimizer.args.lr=nan must be positive"),
+        (OptimizerSettings("Adam", {}, {"geometry": {"lr": -1}}), "^system.optimizer.params.geometry.lr=-1 must be"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ConfigError, match=message):
         make_optimizer(Scene(), settings)
+
+
+def test_modules_are_looked_for_before_the_system_is_whole():
+    scene = Scene()
+    names = ["geometry.1", "material.adapter"]  # the material has no parts yet
+    check_modules(scene, names, complete=False)
+    with pytest.raises(ConfigError, match=r"system.optimizer.params.material.adapter is not a module"):
+        check_modules(scene, names)
+    for wrong in ("geometry.7", "geomtry", "geomtry.1", ""):
+        with pytest.raises(ConfigError, match=rf"^system.optimizer.params.{wrong} is not a module of the system"):
+            check_modules(scene, [wrong], complete=False)
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Adan", "Shampoo", "RMSprop"])

@@ -12,11 +12,15 @@ from torch import Tensor
 from distill3d.guidance.base import Diagnostics, DistillationConfig, Draw, mean_norm
 from distill3d.guidance.dds import DeltaDistillation, source_image
 from distill3d.prior.base import DiffusionPrior
+from distill3d.prior.kinds import PriorKind
 from distill3d.registry import register
 from distill3d.schedule import Scheduled, check_schedule
 from distill3d.types import GuidanceInput
 
 INFERENCE_STEPS = 500  # of the release: its previous step lies T / 500 training steps back
+_NO_FLOW = (
+    "system.guidance.coefficients=released needs a variance-preserving prior; for a flow (SD3, FLUX) set it to explicit"
+)
 
 
 class Coefficients(NamedTuple):
@@ -41,7 +45,7 @@ def released_coefficients(prior: DiffusionPrior, t: Int[Tensor, "B"]) -> Coeffic
     t = t.clamp_min(back)  # before it there is no previous step
     alpha, sigma = (value.double() for value in prior.alpha_sigma(t))
     if not torch.allclose(alpha**2 + sigma**2, torch.ones_like(alpha), atol=1e-3):
-        raise ValueError("coefficients=released needs a variance-preserving prior; set it to explicit for a flow")
+        raise ValueError(_NO_FLOW)
     abar, abar_before, abar_p = (prior.alpha_sigma(t - steps)[0].double() ** 2 for steps in (0, 1, back))
     a = abar / abar_before
     beta, kept = 1 - a, 1 - abar
@@ -74,6 +78,11 @@ class PDS(DeltaDistillation):
                 check_schedule(getattr(self, name), name)
 
     cfg: Config
+
+    def check_kind(self, kind: PriorKind) -> None:
+        """Raises ValueError for the released coefficients with a flow, before it is loaded."""
+        if kind.flow and self.cfg.coefficients == "released":
+            raise ValueError(_NO_FLOW)
 
     def gradient(self, prior: DiffusionPrior, inputs: GuidanceInput, draw: Draw) -> tuple[Tensor, Diagnostics]:
         source = source_image(inputs, "pds")

@@ -17,6 +17,7 @@ from distill3d.guidance.base import (
     mean_norm,
 )
 from distill3d.prior.base import DiffusionPrior
+from distill3d.prior.kinds import PriorKind
 from distill3d.registry import register
 from distill3d.types import GuidanceInput
 
@@ -34,11 +35,20 @@ class RFDS(ScoreDistillation):
 
     cfg: Config
 
+    def check_kind(self, kind: PriorKind) -> None:
+        """Raises ValueError for a model that is no flow, before it is loaded."""
+        if not kind.flow:
+            raise ValueError(_needs_flow(kind.title))
+
     def gradient(self, prior: DiffusionPrior, inputs: GuidanceInput, draw: Draw) -> tuple[Tensor, Diagnostics]:
         if not torch.allclose(draw.alpha + draw.sigma, torch.ones_like(draw.alpha), atol=1e-3):
-            raise ValueError("guidance_type=rfds needs a flow prior (SD3, FLUX); use sds for this one")
+            raise ValueError(_needs_flow(type(prior).__name__))
         answer = self.predict(prior, inputs, {role: draw.query(role) for role in self.roles})
         y, reference = (answer[role].noise - answer[role].x0 for role in self.roles)
         velocity = classifier_free(y, reference, self.at("guidance_scale", inputs))
         residual = velocity - (draw.eps - draw.x)
         return draw.weight * residual, {"norm_cond": mean_norm(y - reference), "norm_residual": mean_norm(residual)}
+
+
+def _needs_flow(prior: str) -> str:
+    return f"system.guidance_type=rfds needs a flow prior (SD3, FLUX), and this is {prior}; use sds for it"

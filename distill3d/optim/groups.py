@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,13 +52,7 @@ def parameter_groups(
     A parameter belongs to the longest name that holds it. Raises ConfigError for a name that is no module, or that has
     no parameters of its own.
     """
-    modules = dict(root.named_modules())
-    for name in settings:
-        if name not in modules or not name:
-            children = [child for child, _ in root.named_children()]
-            raise ConfigError(
-                f"{where}.{name} is not a module of the system; {nearest(name, children)}", f"{where}.{name}"
-            )
+    check_modules(root, settings, where)
     groups: dict[str, list[nn.Parameter]] = {}
     for path, parameter in root.named_parameters():
         if parameter.requires_grad:
@@ -67,6 +62,24 @@ def parameter_groups(
     for name in sorted(groups.keys() - settings.keys()):
         log.info("%s is not in %s: it trains with the settings of system.optimizer.args", name, where)
     return [{"params": members, "name": name, **_plain(settings.get(name))} for name, members in groups.items()]
+
+
+def check_modules(
+    root: nn.Module, names: Iterable[str], where: str = "system.optimizer.params", complete: bool = True
+) -> None:
+    """Raise ConfigError, with the nearest child, for a name that is no module below ``root``.
+
+    Before the system is ``complete``, a child without parameters may yet get parts; those are not looked for.
+    """
+    modules = dict(root.named_modules())
+    children = dict(root.named_children())
+    for name in names:
+        child = children.get(name.split(".")[0])
+        awaited = not complete and child is not None and next(child.parameters(), None) is None
+        if not name or (name not in modules and not awaited):
+            raise ConfigError(
+                f"{where}.{name} is not a module of the system; {nearest(name, children)}", f"{where}.{name}"
+            )
 
 
 def make_optimizer(
@@ -81,24 +94,27 @@ def make_optimizer(
         )
     valid = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "params")]
     check_keys(settings.args, valid, f"{where}.args", settings.name)
-    _check_rate(settings.args, f"{where}.args")
+    check_rate(settings.args, f"{where}.args")
     for name, options in settings.params.items():
         check_keys(_plain(options), valid, f"{where}.params.{name}", settings.name)
-        _check_rate(options, f"{where}.params.{name}")
+        check_rate(options, f"{where}.params.{name}")
     try:
         return cls(groups, **_plain(settings.args))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {settings.name} refuses its settings: {error}", where) from error
 
 
-def _check_rate(options: Any, where: str) -> None:
-    rate = (options or {}).get("lr", 0.0)
-    if not isinstance(rate, int | float):
+def check_rate(options: Any, where: str) -> None:
+    """Raise ConfigError unless the learning rate, where one is given, is a positive number."""
+    rate = (options or {}).get("lr", 1.0)
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
         raise ConfigError(
             f"{where}.lr={rate!r} must be a number; a rate that changes is system.scheduler's, as in "
             "{name: LinearLR, interval: step, args: {end_factor: 0.1, total_iters: 500}}",
             f"{where}.lr",
         )
+    if not rate > 0.0:
+        raise ConfigError(f"{where}.lr={rate} must be positive, or nothing learns; try 0.01", f"{where}.lr")
 
 
 def _owner(path: str, settings: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ class PriorKind:
     network: str
     towers: tuple[tuple[str, str], ...]
     vae: bool = False
+    flow: bool = False  # a rectified flow, z = (1 - s) x + s eps, instead of a diffusion
 
     @property
     def image_components(self) -> tuple[str, ...]:
@@ -51,8 +52,10 @@ KINDS: tuple[PriorKind, ...] = (
         vae=True,
     ),
     PriorKind("deepfloyd-if", "DeepFloyd IF, stage I", ("IFPipeline", "IFImg2ImgPipeline"), "unet", _ONE),
-    PriorKind("sd3", "Stable Diffusion 3 and 3.5", ("StableDiffusion3Pipeline",), "transformer", _THREE, vae=True),
-    PriorKind("flux", "FLUX.1", ("FluxPipeline",), "transformer", _TWO, vae=True),
+    PriorKind(
+        "sd3", "Stable Diffusion 3 and 3.5", ("StableDiffusion3Pipeline",), "transformer", _THREE, vae=True, flow=True
+    ),
+    PriorKind("flux", "FLUX.1", ("FluxPipeline",), "transformer", _TWO, vae=True, flow=True),
 )
 
 

@@ -10,7 +10,7 @@ from distill3d.prior.base import DiffusionPrior, PromptEncoder
 from distill3d.prior.flow import FlowPrior, FluxPrior
 from distill3d.prior.frozen import FrozenPrior, prior_identity
 from distill3d.prior.hub import PriorError, local_folder
-from distill3d.prior.kinds import KindName
+from distill3d.prior.kinds import KindName, PriorKind
 from distill3d.prior.latent import LatentPrior, SdxlPrior
 from distill3d.prior.model_folder import ModelFolder, open_folder
 from distill3d.prior.pixel import PixelPrior
@@ -27,6 +27,7 @@ __all__ = [
     "load_prompt_encoder",
     "model_identity",
     "prior_folder",
+    "prior_kind",
     "text_identity",
     "text_parameters",
     "words_not_taught",
@@ -89,6 +90,11 @@ def model_identity(cfg: PriorConfig) -> str:
 def prior_folder(cfg: PriorConfig) -> Path | None:
     """The model's local folder (where cameras.json may lie), or None if it is a model of the Hub."""
     return local_folder(cfg.pretrained_model_name_or_path)
+
+
+def prior_kind(cfg: PriorConfig) -> PriorKind:
+    """What kind of model it is, by its model_index.json alone. Raises as `load_prior`, but for missing weights."""
+    return _open(cfg, "index").kind
 
 
 def words_not_taught(cfg: PriorConfig, prompt: str) -> list[str]:

@@ -22,9 +22,10 @@ from distill3d.checkpoint import check_same_experiment
 from distill3d.config_check import ConfigError, build
 from distill3d.data.random_cameras import draw_rank
 from distill3d.optim import OptimizerSettings, SchedulerSettings, make_optimizer, make_scheduler
+from distill3d.optim.groups import check_modules
 from distill3d.pictures import write_png
 from distill3d.prior.base import DiffusionPrior
-from distill3d.prior.loader import PriorConfig, prior_folder
+from distill3d.prior.loader import PriorConfig, prior_kind
 from distill3d.registry import Kind, find
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled, scheduled
@@ -125,6 +126,7 @@ class ScoreDistillationSystem(pl.LightningModule):
 
         Raises ConfigError, or the ValueError of the part that is at fault.
         """
+        self.check_optimizer()
         rule = self.cfg.guidance_type
         if getattr(self.guidance, "edits", False) and not self.has_original:
             raise ConfigError(
@@ -137,7 +139,13 @@ class ScoreDistillationSystem(pl.LightningModule):
             self.guidance.check()
         prior = self.make("prior").cfg
         if isinstance(prior, PriorConfig):
-            prior_folder(prior)
+            kind = prior_kind(prior)
+            if hasattr(self.guidance, "check_kind"):
+                self.guidance.check_kind(kind)
+
+    def check_optimizer(self) -> None:
+        """Raise ConfigError where the optimiser's settings name a module that there is not."""
+        check_modules(nn.ModuleDict(self.trained_parts()), self.cfg.optimizer.params, complete=False)
 
     def text_requests(self) -> dict[str, TextRequest]:
         """The texts to embed, by role: those of the guidance, and what a system adds for itself."""

@@ -27,13 +27,13 @@ from distill3d.guidance.corrective.training import (
 )
 from distill3d.prior.base import DiffusionPrior
 from distill3d.prior.embedding_cache import embedding_cache
-from distill3d.prior.loader import text_parameters
+from distill3d.prior.loader import prior_kind, text_parameters
 from distill3d.prior.settings import PriorConfig
 from distill3d.prior.text_table import TextTable
 from distill3d.registry import find, register
 from distill3d.rng import rng
-from distill3d.schedule import Scheduled, check_schedule
-from distill3d.system.model_training import ModelTraining, muon_groups
+from distill3d.schedule import Scheduled
+from distill3d.system.model_training import ModelTraining, check_learning_rate, muon_groups
 from distill3d.system.prior_samples import draw_samples
 from distill3d.trial import write_text
 from distill3d.types import PromptEmbedding
@@ -79,10 +79,16 @@ class CorrectiveSystem(ModelTraining):
         loggers: dict[str, Any] = field(default_factory=dict)
 
         def __post_init__(self) -> None:
-            check_schedule(self.learning_rate, "learning_rate")
+            check_learning_rate(self.learning_rate)
             for name, least in (("width", 1), ("patch", 1), ("replay", 0), ("perturbation", 0)):
                 if getattr(self, name) < least:
                     raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+
+    def check(self) -> None:
+        """Raises PriorError, before anything is loaded or written, for a prior that is not there."""
+        settings = self._prior_model().cfg
+        if isinstance(settings, PriorConfig):
+            prior_kind(settings)
 
     def build(self, data: Any) -> None:
         """Load the prior, have it sampled where the data asks for it, and make the networks."""
@@ -115,12 +121,15 @@ class CorrectiveSystem(ModelTraining):
 
     def _load_prior(self, data: Any) -> None:
         """Embed the texts and free the text encoders, then load the prior."""
-        device = self.trainer.strategy.root_device
-        cls = find("prior", self.cfg.prior_type, "system.prior_type")
-        model = cls(build(cls.Config, self.cfg.prior, "system.prior"))  # type: ignore[attr-defined]
+        device, model = self.trainer.strategy.root_device, self._prior_model()
         self.embed = self._text_table(data, model.cfg, device)
         # a dictionary hides it from Lightning: no parameter, no state
         self._frozen: dict[str, DiffusionPrior] = {"prior": model.load(device)}
+
+    def _prior_model(self) -> Any:
+        """The prior's settings, and how it is loaded."""
+        cls: Any = find("prior", self.cfg.prior_type, "system.prior_type")
+        return cls(build(cls.Config, self.cfg.prior, "system.prior"))
 
     def _text_table(self, data: Any, prior: PriorConfig, device: torch.device) -> TextTable:
         """Every text of the run; for captions without end it keeps the text encoders, if they are small."""

@@ -19,8 +19,8 @@ from distill3d.data.mesh_views import ShadingMix, ViewBatch, all_nouns
 from distill3d.evaluate.judge import Judge, JudgeConfig, load_judge, save_judge
 from distill3d.evaluate.judge_report import report_judge
 from distill3d.registry import register
-from distill3d.schedule import Scheduled, check_schedule
-from distill3d.system.model_training import ModelTraining, muon_groups
+from distill3d.schedule import Scheduled
+from distill3d.system.model_training import ModelTraining, check_learning_rate, muon_groups
 from distill3d.trial import write_text
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class JudgeSystem(ModelTraining):
         loggers: dict[str, Any] = field(default_factory=dict)
 
         def __post_init__(self) -> None:
-            check_schedule(self.learning_rate, "system.learning_rate")
+            check_learning_rate(self.learning_rate)
 
     def build(self, data: Any) -> None:
         """Make the judge for the nouns of a mesh-view datamodule."""

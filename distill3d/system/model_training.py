@@ -17,7 +17,7 @@ from distill3d import __version__
 from distill3d.checkpoint import check_same_experiment
 from distill3d.optim import Muon
 from distill3d.rng import rng
-from distill3d.schedule import scheduled
+from distill3d.schedule import Scheduled, check_schedule, largest, scheduled, smallest
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,13 @@ def muon_groups(model: nn.Module, left_to_adam: tuple[str, ...] = ()) -> list[di
         {"params": [p for name, p in named.items() if name not in others], "rate_factor": 1.0, "orthogonal": True},
         {"params": [p for name, p in named.items() if name in others], "rate_factor": 1.0},
     ]
+
+
+def check_learning_rate(spec: Scheduled) -> None:
+    """Raise ValueError unless ``learning_rate`` is positive; a schedule may begin and end with 0."""
+    check_schedule(spec, "learning_rate")
+    if smallest(spec) < 0.0 or largest(spec) <= 0.0:
+        raise ValueError(f"learning_rate={spec} must be positive, or nothing learns; a schedule may begin or end at 0")
 
 
 class ModelTraining(pl.LightningModule):

@@ -76,6 +76,7 @@ class NeRFReconstruction(TextTo3D):
 
     def check(self) -> None:
         """There is no prompt, no prior and no guidance that could lack anything."""
+        self.check_optimizer()
 
     def setup(self, stage: str) -> None:
         self.record.describe(self.trainer)

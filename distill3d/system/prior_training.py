@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from distill3d.data.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns
 from distill3d.registry import register
 from distill3d.rng import rng
-from distill3d.schedule import Scheduled, check_schedule
-from distill3d.system.model_training import ModelTraining, muon_groups
+from distill3d.schedule import Scheduled
+from distill3d.system.model_training import ModelTraining, check_learning_rate, muon_groups
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -95,7 +95,7 @@ class EmbeddedPriorSystem(ModelTraining):
         loggers: dict[str, Any] = field(default_factory=dict)
 
         def __post_init__(self) -> None:
-            check_schedule(self.learning_rate, "system.learning_rate")
+            check_learning_rate(self.learning_rate)
             for name in ("caption_dropout", "high_noise_share"):
                 if not 0.0 <= (value := getattr(self, name)) < 1.0:
                     raise ValueError(f"system.{name}={value} must lie in [0, 1)")
