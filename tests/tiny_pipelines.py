@@ -165,13 +165,13 @@ def t5_tokenizer() -> Any:
     return T5Tokenizer(vocab=pieces + [(chr(i), -3.0) for i in range(33, 127)], extra_ids=0)
 
 
-def stable_diffusion(folder: Path, prediction_type: str = "epsilon", seed: int = 0) -> Path:
-    """SD 1.x (eps) and 2.x (v-prediction): latents of 4 channels at half the pixels."""
+def stable_diffusion(folder: Path, prediction_type: str = "epsilon", seed: int = 0, **network: Any) -> Path:
+    """SD 1.x (eps) and 2.x (v-prediction): latents of 4 channels at half the pixels. ``network``: the U-Net's own."""
     from diffusers import DDIMScheduler
 
     torch.manual_seed(seed)
     components = {
-        "unet": _unet(16, 4),
+        "unet": _unet(16, 4, **network),
         "vae": _vae(scaling_factor=0.18215),
         "scheduler": DDIMScheduler(
             beta_start=0.00085,

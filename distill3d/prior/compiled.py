@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ _REMEDY = (
 class Compiled:
     """A function through torch.compile, and as it is from the first failure of the compiler on.
 
-    Errors that the function itself raises pass through. Compilation is at the first call, and at new shapes.
+    Errors that the function itself raises pass through. Compilation is at the first call, and at new shapes: of the
+    backward pass too where a gradient is due. torch would compile that within ``backward()``, where a failure could
+    only end the run.
     """
 
     def __init__(self, function: Callable[..., Any], title: str, backend: str) -> None:
@@ -33,7 +36,8 @@ class Compiled:
 
         if self._compiled is not None:
             try:
-                return self._compiled(*args, **kwargs)
+                with _backward_at_once():
+                    return self._compiled(*args, **kwargs)
             except TorchDynamoException as error:
                 self._compiled = None
                 reason = _reason(error)
@@ -61,6 +65,14 @@ def _compile(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
         raise PriorError(
             f"system.prior.compile_backend={backend!r} is no backend of torch.compile here; choose one of {known}"
         ) from error
+
+
+def _backward_at_once() -> AbstractContextManager[Any]:
+    """Have AOTAutograd compile backward graphs along with forward ones; nothing where torch has no such setting."""
+    from torch._functorch import config
+
+    name = "force_non_lazy_backward_lowering"
+    return config.patch({name: True}) if hasattr(config, name) else nullcontext()  # type: ignore[attr-defined]
 
 
 def _reason(error: Exception) -> str:
