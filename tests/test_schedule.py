@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill3d.schedule import check_schedule, cosine, largest, scheduled
+from distill3d.schedule import check_schedule, cosine, largest, scheduled, smallest
 
 values = st.floats(-1e3, 1e3)
 
@@ -45,11 +45,12 @@ def test_a_float_end_counts_epochs():
 
 
 @given(piecewise(), st.integers(-10, 1100))
-def test_values_stay_between_the_knots_and_the_largest_is_reached(spec, step):
+def test_values_stay_between_the_knots_and_the_extremes_are_known(spec, step):
     check_schedule(spec)
     knots = [spec[1], *spec[2::2]]
     assert min(knots) - 1e-9 <= scheduled(spec, step) <= max(knots) + 1e-9
-    assert largest(spec) == max(knots)
+    assert (smallest(spec), largest(spec)) == (min(knots), max(knots))
+    assert smallest(3) == largest(3) == 3.0
 
 
 @pytest.mark.parametrize(
