@@ -95,4 +95,4 @@ def _check_optimizer(system: Any) -> None:
     for module, options in settings.params.items():
         where = f"system.optimizer.params.{module}"
         check_keys(coerce(options or {}, dict[str, Any], where), valid, where, settings.name)
-        check_rate(options, where)
+        check_rate(options, where, may_hold=True)

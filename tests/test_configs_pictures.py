@@ -89,7 +89,7 @@ def test_edits_run_under_a_latent_model_too(name, tmp_path, monkeypatch):
         ("translation", ["data.image_size=0"], "data.image_size=0 must be positive, or null"),
         ("translation", ["data_type=mesh-view-datamodule"], "data.assets is not set; give the folder of meshes"),
         ("image-edit", ["system.optimizer.args.lr=-0.1"], "system.optimizer.args.lr=-0.1 must be positive"),
-        ("svg-edit", ["system.optimizer.params={scene.points: {lr: 0}}"], "params.scene.points.lr=0 must be positive"),
+        ("svg-edit", ["system.optimizer.params={scene.points: {lr: -1}}"], "params.scene.points.lr=-1 must be"),
         ("svg-edit", ["system.optimizer.params={scen: {lr: 1}}"], "params.scen is not a module of the system; did you"),
         ("image-synthesis", ["system.guidance_type=rfds"], "system.guidance_type=rfds needs a flow prior (SD3, FLUX)"),
         (

@@ -24,7 +24,7 @@ _OURS: dict[str, type[torch.optim.Optimizer]] = {"Adan": Adan, "Shampoo": Shampo
 class OptimizerSettings:
     """An optimiser: a class of torch.optim, Adan or Shampoo; ``params`` maps modules to settings that differ.
 
-    Modules that have parameters and are not in ``params`` train with ``args``.
+    Modules that have parameters and are not in ``params`` train with ``args``; those with ``lr: 0`` are held still.
     """
 
     name: str = "Adam"
@@ -97,15 +97,15 @@ def make_optimizer(
     check_rate(settings.args, f"{where}.args")
     for name, options in settings.params.items():
         check_keys(_plain(options), valid, f"{where}.params.{name}", settings.name)
-        check_rate(options, f"{where}.params.{name}")
+        check_rate(options, f"{where}.params.{name}", may_hold=True)
     try:
         return cls(groups, **_plain(settings.args))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {settings.name} refuses its settings: {error}", where) from error
 
 
-def check_rate(options: Any, where: str) -> None:
-    """Raise ConfigError unless the learning rate, where one is given, is a positive number."""
+def check_rate(options: Any, where: str, may_hold: bool = False) -> None:
+    """Raise ConfigError unless the learning rate, where one is given, is positive; 0 is where it may hold a module."""
     rate = (options or {}).get("lr", 1.0)
     if isinstance(rate, bool) or not isinstance(rate, int | float):
         raise ConfigError(
@@ -113,8 +113,9 @@ def check_rate(options: Any, where: str) -> None:
             "{name: LinearLR, interval: step, args: {end_factor: 0.1, total_iters: 500}}",
             f"{where}.lr",
         )
-    if not rate > 0.0:
-        raise ConfigError(f"{where}.lr={rate} must be positive, or nothing learns; try 0.01", f"{where}.lr")
+    if not (rate > 0.0 or (may_hold and rate == 0.0)):
+        expected = "positive, or 0 to hold the module still" if may_hold else "positive, or nothing learns"
+        raise ConfigError(f"{where}.lr={rate} must be {expected}; try 0.01", f"{where}.lr")
 
 
 def _owner(path: str, settings: dict[str, Any]) -> str:
