@@ -105,7 +105,7 @@ def make_optimizer(
 
 
 def check_rate(options: Any, where: str, may_hold: bool = False) -> None:
-    """Raise ConfigError unless the learning rate, where one is given, is positive; 0 is where it may hold a module."""
+    """Raise ConfigError for a rate that is no positive number; 0 passes where it ``may_hold`` a module still."""
     rate = (options or {}).get("lr", 1.0)
     if isinstance(rate, bool) or not isinstance(rate, int | float):
         raise ConfigError(
