@@ -123,7 +123,7 @@ def _grade(
     losses, hits = [], []
     for name, head in heads.items():
         target = torch.tensor([index[name][reading.answers[name]] for reading in readings])
-        logits = F.linear(pooled, F.normalize(head.weight), head.bias)
+        logits = F.linear(pooled, F.normalize(head.get_parameter("weight")), head.get_parameter("bias"))
         losses.append(F.cross_entropy(logits, target))
         hits.append(float((logits.argmax(1) == target).float().mean()))
     return torch.stack(losses).sum(), sum(hits) / len(hits)
