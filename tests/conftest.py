@@ -1,6 +1,26 @@
-"""Settings of every test: properties are checked on the same examples each time, however busy the machine is."""
+"""What all tests share: the same examples of properties each time, and a fixture that counts text encoders."""
 
+import weakref
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("distill3d", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("distill3d")
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
+    """Every text encoder that is built for embeddings while the test runs."""
+    from distill3d.prior import text_table
+
+    encoders: list[weakref.ref] = []
+    build = text_table.load_prompt_encoder
+
+    def load(*args: object) -> object:
+        encoder = build(*args)  # type: ignore[arg-type]
+        encoders.append(weakref.ref(encoder))
+        return encoder
+
+    monkeypatch.setattr(text_table, "load_prompt_encoder", load)
+    return encoders

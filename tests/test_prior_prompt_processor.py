@@ -14,7 +14,6 @@ import torch
 from tiny_pipelines import TinyFolders, embedded
 
 from distill3d.camera import make_cameras
-from distill3d.prior import text_table
 from distill3d.prior.loader import PriorConfig, load_prompt_encoder
 from distill3d.prior.prompt_processor import PromptProcessor
 from distill3d.registry import find
@@ -29,20 +28,6 @@ REQUESTS: Mapping[str, TextRequest] = {
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> PriorConfig:
     return TinyFolders(tmp_path_factory.mktemp("tiny")).config("embedded")
-
-
-@pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
-    """Every text encoder that is built while the test runs."""
-    encoders: list[weakref.ref] = []
-
-    def load(*args: object) -> object:
-        encoder = load_prompt_encoder(*args)  # type: ignore[arg-type]
-        encoders.append(weakref.ref(encoder))
-        return encoder
-
-    monkeypatch.setattr(text_table, "load_prompt_encoder", load)
-    return encoders
 
 
 def make(tmp_path: Path, prompt: str = "a cat", **settings: object) -> PromptProcessor:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from tiny_pipelines import TinyFolders
 
-from distill3d.prior import text_table
 from distill3d.prior.embedding_cache import EmbeddingCache, embedding_cache
 from distill3d.prior.loader import PriorConfig, load_prompt_encoder, text_parameters
 from distill3d.prior.text_table import TextTable
@@ -25,20 +24,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> TinyFolders:
 @pytest.fixture(scope="module")
 def prior(folders: TinyFolders) -> PriorConfig:
     return folders.config("embedded")
-
-
-@pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
-    """Every text encoder that is built while the test runs."""
-    encoders: list[weakref.ref] = []
-
-    def load(*args: object) -> object:
-        encoder = load_prompt_encoder(*args)  # type: ignore[arg-type]
-        encoders.append(weakref.ref(encoder))
-        return encoder
-
-    monkeypatch.setattr(text_table, "load_prompt_encoder", load)
-    return encoders
 
 
 def assert_right(table: TextTable, prior: PriorConfig, texts: list[str]) -> None:

@@ -75,7 +75,7 @@ class MeshViewDataModule(pl.LightningDataModule):
 
     def check(self) -> None:
         """Read the index and find the nouns in it. Raises ValueError or FileNotFoundError, naming the setting."""
-        self.nouns  # noqa: B018, it is found or raises
+        chosen_nouns(self.cfg.nouns, self.assets)
 
     @property
     def assets(self) -> list[Asset]:
