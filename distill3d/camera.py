@@ -32,6 +32,23 @@ class CameraRanges:
     center_perturb: float = 0.2
     up_perturb: float = 0.02
 
+    def __post_init__(self) -> None:
+        for name in ("elevation_range", "azimuth_range", "camera_distance_range", "fovy_range"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}={[low, high]} must be [low, high]")
+        if self.camera_distance_range[0] <= 0:
+            raise ValueError(
+                f"camera_distance_range={list(self.camera_distance_range)} must be positive distances in world units"
+            )
+        if self.elevation_range[0] < -90 or self.elevation_range[1] > 90:
+            raise ValueError(f"elevation_range={list(self.elevation_range)} must lie in [-90, 90] degrees")
+        if self.fovy_range[0] <= 0 or self.fovy_range[1] >= 180:
+            raise ValueError(f"fovy_range={list(self.fovy_range)} must lie in (0, 180) degrees")
+        for name in ("camera_perturb", "center_perturb", "up_perturb"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+
 
 def spherical_position(elevation_deg: Tensor, azimuth_deg: Tensor, distance: Tensor) -> Float[Tensor, "B 3"]:
     """World positions on spheres around the origin: azimuth 0 on +x, 90 on +y, elevation 90 on +z."""

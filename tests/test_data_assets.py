@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_assets import make_assets
 
-from distill3d.data.assets import load_mesh, read_index, y_up_to_world
+from distill3d.data.assets import first_variants, load_mesh, read_index, y_up_to_world
 
 
 def test_the_index_is_read_in_order(tmp_path):
@@ -14,6 +16,13 @@ def test_the_index_is_read_in_order(tmp_path):
     assert [asset.noun for asset in assets] == ["apple", "fox", "crown", "van"]
     assert [asset.core for asset in assets] == [True, True, True, False]
     assert [asset.has_front for asset in assets] == [False, True, False, True]
+
+
+def test_the_first_variants_are_kept_of_every_noun(tmp_path):
+    apple, fox, *_ = read_index(make_assets(tmp_path))
+    several = [replace(apple, variant=3), fox, replace(apple, variant=1), replace(apple, variant=0)]
+    assert [asset.variant for asset in first_variants(several, 2)] == [0, 1, 0]
+    assert first_variants(several, None) == several
 
 
 def test_y_is_up_and_the_front_looks_along_x():

@@ -144,6 +144,19 @@ def test_the_datamodule_needs_a_folder_and_alternates_sizes(tmp_path):
     assert MeshViewDataModule(dataclasses.replace(cfg, noun_count=2)).nouns == ["apple", "fox"]
 
 
+def test_views_are_drawn_by_the_cameras_that_are_given_or_by_a_priors(tmp_path):
+    folder = make_assets(tmp_path)
+    near = {"elevation_range": [20, 30], "camera_distance_range": [1.5, 1.6], "camera_perturb": 0.0}
+    views = module(folder, cameras=near).cache()
+    assert len(views.elevation_deg) and views.elevation_deg.min() >= 20 and views.elevation_deg.max() <= 30
+    assert float(views.eye.norm(dim=1).min()) > 1.49 and float(views.eye.norm(dim=1).max()) < 1.61
+    (tmp_path / "prior").mkdir()
+    (tmp_path / "prior" / "cameras.json").write_text('{"elevation_range": [50, 60]}')
+    like = module(folder, cameras_like=str(tmp_path / "prior"))
+    assert like.cache().elevation_deg.min() >= 50
+    assert like.held_out_views(["fox"], 4).images.shape == (4, 3, 64, 64)
+
+
 def module(folder, **settings):
     """The datamodule as a config makes it, on four tiny meshes."""
     few = {"assets": str(folder), "cache_dir": str(folder / "cache"), "views_per_mesh": 2, "pair_views": 4}
@@ -174,6 +187,9 @@ def test_nouns_are_all_the_core_or_those_that_are_listed(tmp_path):
         ({"nouns": "fox"}, r"data.nouns='fox': choose all, core or a list such as data.nouns=\[cat, dog\]"),
         ({"nouns": []}, r"data.nouns=\[\] is empty"),
         ({"noun_count": 0}, "data.noun_count=0 must be at least 1"),
+        ({"variants_per_noun": 0}, "data.variants_per_noun=0 must be at least 1"),
+        ({"cameras": {"fovy_range": [40, 38]}}, r"data.cameras.fovy_range=\[40.0, 38.0\] must be \[low, high\]"),
+        ({"cameras_like": "elsewhere"}, "data.cameras_like='elsewhere' is no folder with a cameras.json"),
         ({"pair_views": -1}, "data.pair_views=-1 must be at least 0"),
         ({"image_sizes": []}, r"data.image_sizes=\[\] must be a list of sizes from 1 to 64"),
         ({"image_sizes": [32, 0]}, r"data.image_sizes=\[32, 0\] must"),

@@ -60,6 +60,14 @@ def read_index(folder: Path | str) -> list[Asset]:
         return [_asset(folder, row, number) for number, row in enumerate(csv.DictReader(file), start=2)]
 
 
+def first_variants(assets: list[Asset], count: int | None) -> list[Asset]:
+    """Of each noun the ``count`` meshes of the lowest variant; None: all."""
+    variants: dict[str, list[int]] = {}
+    for asset in assets:
+        variants.setdefault(asset.noun, []).append(asset.variant)
+    return [asset for asset in assets if asset.variant in sorted(variants[asset.noun])[:count]]
+
+
 def _asset(folder: Path, row: dict[str, str], line: int) -> Asset:
     path = folder / row["file"]
     if not path.is_file():

@@ -28,20 +28,14 @@ class ViewDistribution:
     light_distance_range: tuple[float, float] = (0.8, 1.5)
 
     def __post_init__(self) -> None:
-        for name in ("elevation_range", "azimuth_range", "camera_distance_range", "fovy_range", "light_distance_range"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name}={[low, high]} must be [low, high]")
-        for name in ("camera_distance_range", "light_distance_range"):
-            if getattr(self, name)[0] <= 0:
-                raise ValueError(f"{name}={list(getattr(self, name))} must be positive distances in world units")
-        if self.elevation_range[0] < -90 or self.elevation_range[1] > 90:
-            raise ValueError(f"elevation_range={list(self.elevation_range)} must lie in [-90, 90] degrees")
-        if self.fovy_range[0] <= 0 or self.fovy_range[1] >= 180:
-            raise ValueError(f"fovy_range={list(self.fovy_range)} must lie in (0, 180) degrees")
-        for name in ("camera_perturb", "center_perturb", "up_perturb", "light_position_perturb"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        _ = self.camera_ranges  # which checks its own
+        low, high = self.light_distance_range
+        if low > high:
+            raise ValueError(f"light_distance_range={[low, high]} must be [low, high]")
+        if low <= 0:
+            raise ValueError(f"light_distance_range={[low, high]} must be positive distances in world units")
+        if self.light_position_perturb < 0:
+            raise ValueError(f"light_position_perturb={self.light_position_perturb} must not be negative")
 
     @property
     def camera_ranges(self) -> CameraRanges:

@@ -11,9 +11,12 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from distill3d.camera import CameraRanges
 from distill3d.config_check import ConfigError
-from distill3d.data.assets import Asset, read_index
+from distill3d.data.assets import Asset, first_variants, read_index
+from distill3d.data.camera_settings import cameras_folder, read_cameras_json, view_distribution
 from distill3d.data.mesh_views import (
+    CAMERA_RANGES,
     VIEW_SIZE,
     ShadingMix,
     ViewBatch,
@@ -24,6 +27,8 @@ from distill3d.data.mesh_views import (
     open_cache,
 )
 from distill3d.registry import register
+
+_AT_LEAST_ONE = (("batch_size", 1), ("views_per_mesh", 1), ("noun_count", 1), ("variants_per_noun", 1))
 
 
 @register("data", "mesh-view-datamodule")
@@ -36,6 +41,9 @@ class MeshViewDataModule(pl.LightningDataModule):
         cache_dir: str = "outputs/cache"
         nouns: str | list[str] = "all"  # all | core | [cat, dog]
         noun_count: int | None = None  # only the first so many; all and core are by rank, core nouns first
+        variants_per_noun: int | None = None  # only so many meshes of each noun
+        cameras: CameraRanges = CAMERA_RANGES
+        cameras_like: str | None = None  # a prior (embedded, or a folder) whose cameras are drawn instead
         batch_size: int = 64
         image_sizes: list[int] = field(default_factory=lambda: [64, 32])  # one a step, in turn
         views_per_mesh: int = 120
@@ -51,7 +59,7 @@ class MeshViewDataModule(pl.LightningDataModule):
                 raise ValueError(f"nouns={self.nouns!r}: choose all, core or a list such as data.nouns=[cat, dog]")
             if not self.nouns:
                 raise ValueError("nouns=[] is empty; choose all, core or a list such as data.nouns=[cat, dog]")
-            for name, least in (("batch_size", 1), ("views_per_mesh", 1), ("pair_views", 0), ("noun_count", 1)):
+            for name, least in (("pair_views", 0), *_AT_LEAST_ONE):
                 if getattr(self, name) is not None and getattr(self, name) < least:
                     raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
             if not self.image_sizes or not all(1 <= size <= VIEW_SIZE for size in self.image_sizes):
@@ -74,8 +82,9 @@ class MeshViewDataModule(pl.LightningDataModule):
         self._sampler: ViewSampler | None = None
 
     def check(self) -> None:
-        """Read the index and find the nouns in it. Raises ValueError or FileNotFoundError, naming the setting."""
+        """Read the index and the cameras, find the nouns. Raises ValueError or FileNotFoundError with the setting."""
         chosen_nouns(self.cfg.nouns, self.assets)
+        _ = self.cameras
 
     @property
     def assets(self) -> list[Asset]:
@@ -83,7 +92,7 @@ class MeshViewDataModule(pl.LightningDataModule):
         if self._assets is None:
             if self.cfg.assets is None:
                 raise ValueError("data.assets is not set; give the folder of meshes: data.assets=PATH (with index.csv)")
-            self._assets = read_index(self.cfg.assets)
+            self._assets = first_variants(read_index(self.cfg.assets), self.cfg.variants_per_noun)
         return self._assets
 
     @property
@@ -111,11 +120,28 @@ class MeshViewDataModule(pl.LightningDataModule):
         cfg, trained = self.cfg, set(self.nouns)
         assets = [asset for asset in self.assets if asset.noun in trained]
         pair_views = cfg.pair_views if len(trained) > 1 and cfg.pair_share else 0
-        return open_cache(assets, Path(cfg.cache_dir), cfg.views_per_mesh, pair_views, cfg.view_seed)
+        return open_cache(
+            assets, Path(cfg.cache_dir), cfg.views_per_mesh, pair_views, cfg.view_seed, cameras=self.cameras
+        )
+
+    @property
+    def cameras(self) -> CameraRanges:
+        """What the views are drawn from."""
+        if self.cfg.cameras_like is None:
+            return self.cfg.cameras
+        folder = cameras_folder(self.cfg.cameras_like)
+        if folder is None or not read_cameras_json(folder):
+            raise ConfigError(
+                f"data.cameras_like={self.cfg.cameras_like!r} is no folder with a cameras.json; name such a prior, or "
+                "give data.cameras",
+                "data.cameras_like",
+            )
+        return view_distribution({}, folder).camera_ranges
 
     def held_out_views(self, nouns: list[str], count: int, mix: ShadingMix | None = None) -> ViewBatch:
         """``count`` views of single objects at 64x64, by cameras that nothing was trained on."""
-        fresh = open_cache(self.assets, Path(self.cfg.cache_dir), 4, 0, seed=self.cfg.view_seed + 100)
+        folder, seed = Path(self.cfg.cache_dir), self.cfg.view_seed + 100
+        fresh = open_cache(self.assets, folder, 4, 0, seed, cameras=self.cameras)
         return ViewSampler(fresh, nouns, seed=2, pair_share=0.0, override_share=0.0, mix=mix).batch(0, count, 64)
 
     def train_dataloader(self) -> DataLoader:

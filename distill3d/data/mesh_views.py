@@ -30,7 +30,7 @@ from distill3d.rng import rng
 log = logging.getLogger(__name__)
 VERSION = 1  # of the cache's layout
 VIEW_SIZE = 64  # pixels that views are rasterised at
-# the cameras that the embedded prior is taught, and that its folder therefore records
+# wider than what a prior is taught: the judge is to know an object at any distance
 CAMERA_RANGES = CameraRanges((-10.0, 80.0), (-180.0, 180.0), (1.4, 1.8), (35.0, 50.0), 0.05, 0.05, 0.02)
 
 
@@ -120,20 +120,26 @@ def view_specs(assets: list[Asset], views_per_mesh: int, pair_views: int, seed: 
 
 
 def open_cache(
-    assets: list[Asset], cache_dir: Path, views_per_mesh: int, pair_views: int, seed: int, size: int = VIEW_SIZE
+    assets: list[Asset],
+    cache_dir: Path,
+    views_per_mesh: int,
+    pair_views: int,
+    seed: int,
+    size: int = VIEW_SIZE,
+    cameras: CameraRanges = CAMERA_RANGES,
 ) -> ViewCache:
     """Open the cache of these views, rasterising it first when it is not there."""
     specs = view_specs(assets, views_per_mesh, pair_views, seed)
     named = [(a.noun, a.variant, a.front, a.path.stat().st_size) for a in assets]
-    key = [VERSION, size, asdict(CAMERA_RANGES), named, [asdict(s) for s in specs]]
+    key = [VERSION, size, asdict(cameras), named, [asdict(s) for s in specs]]
     name = hashlib.blake2b(json.dumps(key).encode(), digest_size=8).hexdigest()
     folder = Path(cache_dir) / f"mesh-views-{name}"
     if not folder.is_dir():
-        _rasterize_all(assets, specs, folder, size)
+        _rasterize_all(assets, specs, folder, size, cameras)
     return ViewCache(folder, assets, specs, size)
 
 
-def _rasterize_all(assets: list[Asset], specs: list[ViewSpec], folder: Path, size: int) -> None:
+def _rasterize_all(assets: list[Asset], specs: list[ViewSpec], folder: Path, size: int, ranges: CameraRanges) -> None:
     """Write beside, then rename: a killed run leaves no half-written cache under the final name."""
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True, exist_ok=True)
@@ -144,7 +150,7 @@ def _rasterize_all(assets: list[Asset], specs: list[ViewSpec], folder: Path, siz
     start = time.monotonic()
 
     def render(row: int) -> None:
-        buffers[row], cameras[row] = _rasterize_one(meshes, specs[row], size)
+        buffers[row], cameras[row] = _rasterize_one(meshes, specs[row], size, ranges)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, _ in enumerate(pool.map(render, range(len(specs))), start=1):
@@ -158,11 +164,13 @@ def _rasterize_all(assets: list[Asset], specs: list[ViewSpec], folder: Path, siz
     os.replace(partial, folder)
 
 
-def _rasterize_one(meshes: list[Mesh], spec: ViewSpec, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _rasterize_one(
+    meshes: list[Mesh], spec: ViewSpec, size: int, ranges: CameraRanges
+) -> tuple[np.ndarray, np.ndarray]:
     mesh = _tagged(meshes[spec.first], 0.0)
     if spec.second is not None:
         mesh = compose(mesh, spec.relation or "", _tagged(meshes[spec.second], 1.0), random.Random(spec.seed))
-    camera = random_cameras(CAMERA_RANGES, 1, size, size, torch.Generator().manual_seed(spec.seed))
+    camera = random_cameras(ranges, 1, size, size, torch.Generator().manual_seed(spec.seed))
     packed = relight.pack(rasterize(mesh, camera, supersample=2))
     pose = torch.cat([camera.position[0], camera.elevation_deg, camera.azimuth_deg])
     return packed[0].numpy(), pose.numpy()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from distill3d.camera import CameraRanges
 from distill3d.data.captions import vocabulary
-from distill3d.data.mesh_views import CAMERA_RANGES
 
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -48,6 +48,7 @@ def save_folder(
     tokenizer: CLIPTokenizer,
     scheduler: DDPMScheduler,
     nouns: list[str],
+    cameras: CameraRanges,
 ) -> None:
     """Half-precision weights of at most 16 MB a file, written beside and renamed; other files there are kept."""
     partial = folder.with_name(f"{folder.name}.partial")
@@ -59,7 +60,7 @@ def save_folder(
     scheduler.save_pretrained(partial / "scheduler")
     _write_json(partial / "model_index.json", MODEL_INDEX)
     _write_json(partial / "words.json", {"words": vocabulary(nouns), "nouns": nouns})
-    _write_json(partial / "cameras.json", camera_record())
+    _write_json(partial / "cameras.json", camera_record(cameras))
     folder.mkdir(parents=True, exist_ok=True)
     for item in partial.iterdir():
         target = folder / item.name
@@ -69,9 +70,9 @@ def save_folder(
     partial.rmdir()
 
 
-def camera_record() -> dict[str, Any]:
+def camera_record(cameras: CameraRanges) -> dict[str, Any]:
     """The cameras and lights of the training views, under the keys of the random-camera datamodule."""
-    return asdict(CAMERA_RANGES) | {
+    return asdict(cameras) | {
         "light_sample_strategy": "dreamfusion",
         "light_position_perturb": 1.0,
         "light_distance_range": (0.8, 1.5),

@@ -39,6 +39,8 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         attention_head_dim: int = 32,
         time_channels: int = 256,
         layout_channels: int = 0,
+        layout_hidden: int = 512,
+        layout_thumbnail: int = 8,
         scene_channels: int = 0,
     ):
         super().__init__()
@@ -62,7 +64,11 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         self.inner_out = Head(low, patch * out_channels)
         # the trunk
         grid = sample_sizes[-1] // (2 * UNSHUFFLE)
-        self.layout = Layout(time_channels, layout_channels, grid // 2, (low, deep)) if layout_channels else None
+        self.layout = (
+            Layout(time_channels, layout_channels, grid // 2, (low, deep), layout_hidden, layout_thumbnail)
+            if layout_channels
+            else None
+        )
         self.down = ResnetBlock(low, low, time_channels)
         self.down_text = AttentionBlock(low, *context, self_attention=False)
         self.to_deep = nn.Conv2d(low, deep, 3, stride=2, padding=1)
@@ -156,10 +162,18 @@ class Layout(nn.Module):
     Convolutions, for which a place is its distance from the zero padding, had predicted worse than that mean picture.
     """
 
-    def __init__(self, embedding_channels: int, maps: int, grid: int, channels: tuple[int, int], hidden: int = 512):
+    def __init__(
+        self,
+        embedding_channels: int,
+        maps: int,
+        grid: int,
+        channels: tuple[int, int],
+        hidden: int = 512,
+        thumbnail: int = 8,
+    ):
         super().__init__()
-        self.grid = grid
-        self.thumbnail = nn.Linear(3 * grid**2, hidden)
+        self.grid, self.side = grid, thumbnail
+        self.thumbnail = nn.Linear(3 * thumbnail**2, hidden)
         self.embedding = nn.Linear(embedding_channels, hidden)
         self.hidden = nn.Linear(hidden, hidden)
         self.maps = nn.Linear(hidden, maps * grid**2)
@@ -169,7 +183,7 @@ class Layout(nn.Module):
 
     def forward(self, sample: Float[Tensor, "B 3 H W"], embedding: Float[Tensor, "B D"]) -> tuple[Tensor, Tensor]:
         """Maps for the trunk's levels, ``B C 2g 2g`` and ``B C g g``."""
-        cell = sample.shape[-1] // self.grid  # the mean of a cell has noise of 1 / cell
+        cell = sample.shape[-1] // self.side  # the mean of a cell has noise of 1 / cell
         small = cell * F.avg_pool2d(sample, cell).flatten(1)
         h = F.silu(self.thumbnail(small) + self.embedding(embedding))
         h = F.silu(self.hidden(h))
