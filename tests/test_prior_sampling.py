@@ -7,14 +7,15 @@ import torch
 from closed_form import GaussianMixturePrior, GaussianPrior
 
 from distill3d.prior.base import add_noise
-from distill3d.prior.sampling import ddim_denoise, ddim_sample, guided_prediction
+from distill3d.prior.sampling import ancestral_step, ddim_denoise, ddim_sample, ddim_step, guided_prediction
 
 
+@pytest.mark.parametrize(("eta", "steps"), [(0.0, 100), (1.0, 900)])  # new noise needs finer steps
 @pytest.mark.parametrize("schedule", ["sd", "flow"])
-def test_samples_have_the_priors_mean_and_spectrum(schedule):
+def test_samples_have_the_priors_mean_and_spectrum(schedule, eta, steps):
     prior = GaussianPrior((1, 8, 8), schedule=schedule)
     text = prior.embed(["a cat"] * 1000)
-    x = ddim_sample(prior, text, torch.Generator().manual_seed(0), steps=100)
+    x = ddim_sample(prior, text, torch.Generator().manual_seed(0), steps=steps, eta=eta)
     mean = prior.sample(4000, torch.Generator().manual_seed(1), "a cat").mean(0)
     assert (x.mean(0) - mean).abs().max() < 0.08
     variance = torch.fft.fft2(x - x.mean(0), norm="ortho").abs().square().mean((0, 1))
@@ -57,6 +58,15 @@ def test_one_step_from_a_noised_image_is_the_posterior_mean():
     back = ddim_denoise(prior, add_noise(prior, x, eps, t), 200, prior.embed(["a cat"] * 64), steps=1)
     variance = prior.spectrum * (1 - prior.wiener(prior.alpha[200], prior.sigma[200]))
     assert float((back - x).square().mean()) == pytest.approx(float(variance.mean()), rel=0.05)
+
+
+def test_an_ancestral_step_forgets_and_without_fresh_noise_is_ddims():
+    prior = GaussianPrior()
+    z, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([600, 600])
+    at = guided_prediction(prior, z, t, prior.embed(["a cat"] * 2), None, 0.0)
+    step = lambda eta, seed: ancestral_step(prior, at, t, t - 200, eta, torch.Generator().manual_seed(seed))  # noqa: E731
+    torch.testing.assert_close(step(0.0, 1), ddim_step(prior, at, t - 200))
+    assert not torch.allclose(step(1.0, 1), step(1.0, 2), atol=0.1)
 
 
 def test_clip_keeps_pixels_in_range():

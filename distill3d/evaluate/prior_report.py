@@ -32,6 +32,7 @@ class SampleSettings:
 
     guidance_scale: float = 4.0
     steps: int = 25
+    eta: float = 0.0  # 1: new noise in each step, as in DDPM
     per_noun: int = 4
     per_combination: int = 4
     batch_size: int = 40
@@ -87,9 +88,8 @@ def make_sampler(prior: DiffusionPrior, encoder: PromptEncoder, settings: Sample
             part = captions[start : start + settings.batch_size]
             text, empty = encoder(part), encoder([""] * len(part))
             generator = rng("noise", settings.seed, drawn)
-            x = ddim_sample(
-                prior, text, generator, settings.image_size, empty, settings.guidance_scale, settings.steps, clip=1.0
-            )
+            how = (settings.guidance_scale, settings.steps, 1.0, settings.eta)
+            x = ddim_sample(prior, text, generator, settings.image_size, empty, *how)
             images.append(prior.decode(x).cpu())
             drawn += len(part)
         return torch.cat(images)

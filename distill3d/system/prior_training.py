@@ -89,6 +89,8 @@ class EmbeddedPriorSystem(ModelTraining):
         save_every: int = 500
         evaluate: str = "embedded"  # the prior that --test measures: embedded, or a folder
         evaluate_guidance_scale: float = 4.0
+        evaluate_steps: int = 50
+        evaluate_eta: float = 1.0
         evaluate_image_size: int | None = None  # None: the largest
         evaluate_per_noun: int = 4
         initial_folder: str | None = None  # start from the weights of a prior's folder
@@ -207,6 +209,8 @@ class EmbeddedPriorSystem(ModelTraining):
         cfg = PriorConfig(pretrained_model_name_or_path=self.cfg.evaluate)
         settings = prior_report.SampleSettings(
             guidance_scale=self.cfg.evaluate_guidance_scale,
+            steps=self.cfg.evaluate_steps,
+            eta=self.cfg.evaluate_eta,
             per_noun=self.cfg.evaluate_per_noun,
             image_size=self.cfg.evaluate_image_size,
             seed=self.seed,

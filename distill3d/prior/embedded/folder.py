@@ -55,7 +55,7 @@ def save_folder(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, model in (("unet", unet), ("text_encoder", text_encoder)):
-        _half_copy(model).save_pretrained(partial / name, max_shard_size="15MB", safe_serialization=True)
+        _half_copy(model).save_pretrained(partial / name, max_shard_size="15900KB", safe_serialization=True)
     tokenizer.save_pretrained(partial / "tokenizer")
     scheduler.save_pretrained(partial / "scheduler")
     _write_json(partial / "model_index.json", MODEL_INDEX)
