@@ -94,6 +94,7 @@ def ddim_denoise(
     """From z at ``t_start`` down to x, in ``steps`` equal steps of t (SDEdit, arXiv 2108.01073, from a noised image).
 
     clip: keeps x0 within +-clip at every step, which pixel priors need at high guidance scales.
+    eta, generator: as in `ancestral_step`; without a generator no noise is drawn.
     """
     times = torch.linspace(t_start, 0, steps).round().long().tolist()
     for t, t_next in zip(times, [*times[1:], None], strict=True):
