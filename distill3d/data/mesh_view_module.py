@@ -53,6 +53,7 @@ class MeshViewDataModule(pl.LightningDataModule):
         override_share: float = 0.2
         strong_augmentation: bool = False
         mix: ShadingMix = field(default_factory=ShadingMix)
+        with_others: bool = False  # tell what an unlit image could have been as well: its mean is then the target
 
         def __post_init__(self) -> None:
             if isinstance(self.nouns, str) and self.nouns not in ("all", "core"):
@@ -112,6 +113,7 @@ class MeshViewDataModule(pl.LightningDataModule):
                 cfg.override_share,
                 cfg.mix,
                 cfg.strong_augmentation,
+                cfg.with_others,
             )
         return self._sampler
 

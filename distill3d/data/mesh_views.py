@@ -9,7 +9,7 @@ import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,9 @@ from torch import Tensor
 from distill3d.camera import CameraRanges, random_cameras, view_words
 from distill3d.data import relight
 from distill3d.data.assets import Asset, load_mesh, read_index
-from distill3d.data.captions import SceneCaption, Thing, training_caption
+from distill3d.data.captions import VIEW_PHRASES, SceneCaption, Thing, training_caption
 from distill3d.data.mesh_scenes import compose, draw_override, draw_pair, group_by_noun, read_held_out
+from distill3d.data.posterior import FlatViews, Others
 from distill3d.light import random_lights
 from distill3d.render.raster import Mesh, rasterize
 from distill3d.rng import rng
@@ -53,6 +54,7 @@ class ViewBatch:
     scenes: list[SceneCaption]
     views: list[str]
     textureless: list[bool]
+    others: list[Others | None] = field(default_factory=list)  # what each could have been as well, where it is asked
 
 
 @dataclass(frozen=True)
@@ -194,8 +196,11 @@ class ViewSampler:
         override_share: float = 0.2,
         mix: ShadingMix | None = None,
         strong: bool = False,
+        with_others: bool = False,
     ):
         self.cache, self.nouns, self.seed = cache, nouns, seed
+        self.with_others = with_others
+        self._flat: dict[tuple[str, int], FlatViews] = {}
         self.override_share = override_share
         self.mix = mix or ShadingMix()
         self.strong = strong
@@ -210,14 +215,36 @@ class ViewSampler:
         generator = rng("data", self.seed, step)
         rows, scenes = zip(*(self._row(draw) for _ in range(size)), strict=True)
         kind = [draw.choices(("albedo", "lambertian", "textureless"), self._mix_weights())[0] for _ in rows]
-        images = self._images(list(rows), list(scenes), kind, generator)
+        images, background = self._images(list(rows), list(scenes), kind, generator)
         if self.cache.size != image_size:
             images = F.interpolate(images, (image_size, image_size), mode="area")
-        images = relight.shifted(images, torch.randint(0, 2, (size, 2), generator=generator))
+        shift = torch.randint(0, 2, (size, 2), generator=generator)
+        images = relight.shifted(images, shift)
         views = [self.cache.words[row] for row in rows]
         textureless = [k == "textureless" for k in kind]
         captions = [training_caption(s, v, t, draw) for s, v, t in zip(scenes, views, textureless, strict=True)]
-        return ViewBatch(2.0 * images - 1.0, captions, list(scenes), list(views), textureless)
+        others: list[Others | None] = []
+        if self.with_others:
+            told = [v if VIEW_PHRASES[v] in c else None for v, c in zip(views, captions, strict=True)]
+            known = zip(scenes, kind, told, background, shift, strict=True)
+            others = [self._others(*each, image_size) for each in known]
+        return ViewBatch(2.0 * images - 1.0, captions, list(scenes), list(views), textureless, others)
+
+    def _others(
+        self, scene: SceneCaption, kind: str, view: str | None, background: Tensor, shift: Tensor, image_size: int
+    ) -> Others | None:
+        """Known for one object in its own colours, unlit, before one colour."""
+        thing, color = scene.first, background[:, 0, 0]
+        alone = scene.second is None and thing.color is None and thing.material is None
+        if not alone or kind != "albedo" or (background - color[:, None, None]).abs().max() > 1e-3:
+            return None
+        rows = self.cache.singles[thing.noun]
+        key = (thing.noun, image_size)
+        if key not in self._flat:
+            self._flat[key] = FlatViews.of(self.cache.surface(rows), image_size)
+        same = torch.tensor([self.cache.words[row] == view for row in rows]) if view is not None else None
+        dx, dy = shift.tolist()
+        return Others(self._flat[key], same, color, (dx, dy))
 
     def _mix_weights(self) -> tuple[float, float, float]:
         return self.mix.albedo, self.mix.lambertian, self.mix.textureless
@@ -243,7 +270,8 @@ class ViewSampler:
 
     def _images(
         self, rows: list[int], scenes: list[SceneCaption], kind: list[str], generator: torch.Generator
-    ) -> Float[Tensor, "B 3 H W"]:
+    ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"]]:
+        """Images and their backgrounds, in [0, 1]."""
         surface, eye = self.cache.surface(rows), self.cache.eye[rows]
         overrides = [
             (s.first.color or s.first.material, s.second and (s.second.color or s.second.material)) for s in scenes
@@ -258,7 +286,7 @@ class ViewSampler:
         color = torch.where(flat, albedo, lit)
         background = relight.random_backgrounds(len(rows), self.cache.size, generator)
         images = color * surface.mask + background * (1.0 - surface.mask)
-        return _jittered(images, generator) if self.strong else images
+        return _jittered(images, generator) if self.strong else images, background
 
 
 @dataclass(frozen=True)
