@@ -175,7 +175,7 @@ def trained(tmp_path_factory) -> Path:
         "data.batch_size=8",
         "data.image_sizes=[32]",
         "system.network={outer_channels: 16, block_out_channels: [16, 32], cross_attention_dim: 64, pooled_dim: 64, "
-        "middle_layers: 1, attention_head_dim: 16, time_channels: 32}",
+        "middle_layers: 1, attention_head_dim: 16, time_channels: 32, gallery_size: 24}",
         "system.text_width=64",
         "system.text_layers=1",
         "system.reading_steps=20",

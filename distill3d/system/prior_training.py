@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from distill3d.data.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns
+from distill3d.data.posterior import Others, posterior_means
 from distill3d.registry import register
 from distill3d.rng import rng
 from distill3d.schedule import Scheduled
@@ -25,14 +26,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIRST_AND_LAST = (
+HIDDEN_FROM = 0.4  # share of the timesteps; below it, no other view is as likely as the one that was drawn
+
+_LEFT_TO_ADAM = (
     "size.",
     "outer_in.",
     "inner_in.",
     "outer_out.",
     "inner_out.",
     "words.score.",
-)  # left to Adam by Muon
+    "gallery.pictures",
+    "gallery.keys.",
+)  # by Muon: first and last layers, and tables
 
 
 def v_target(x: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -108,6 +113,7 @@ class EmbeddedPriorSystem(ModelTraining):
         """Make tokenizer, networks and their averages for the nouns of a mesh-view datamodule."""
         from distill3d.prior.embedded.caption_reading import teach_reading
         from distill3d.prior.embedded.folder import make_scheduler
+        from distill3d.prior.embedded.gallery_fill import fill_gallery
         from distill3d.prior.embedded.network import PixelUNet2DConditionModel
         from distill3d.prior.embedded.text import make_text_encoder, make_tokenizer
 
@@ -121,6 +127,9 @@ class EmbeddedPriorSystem(ModelTraining):
             self._load_initial(Path(self.cfg.initial_folder))
         elif self.trainer.ckpt_path is None:
             teach_reading(self.text_encoder, self.tokenizer, all_nouns(data.assets), self.cfg.reading_steps, self.seed)
+            if self.unet.gallery is not None:
+                pooled = lambda captions: self._encode(captions)[1]  # noqa: E731
+                fill_gallery(self.unet.gallery, data.cache(), self.nouns, pooled, self.seed)
         self.ema_unet = copy.deepcopy(self.unet).requires_grad_(False).eval()
         self.text_encoder.requires_grad_(self.cfg.text_rate_factor > 0)
         self.ema_text_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval()
@@ -149,12 +158,22 @@ class EmbeddedPriorSystem(ModelTraining):
         t = draw_timesteps(len(x), len(self.alphas_cumprod), self.cfg.high_noise_share, generator, x.device)
         eps = torch.randn(x.shape, generator=generator, device=x.device)
         alpha, sigma = self._alpha_sigma(t)
-        state, pooled = self._encode(self._dropped(batch.captions))
-        v = self.unet(alpha * x + sigma * eps, t, state, {"text_embeds": pooled}).sample.float()
-        error = (v - v_target(x, eps, alpha, sigma)).square().mean(dim=(1, 2, 3))
+        captions = self._dropped(batch.captions)
+        state, pooled = self._encode(captions)
+        noisy = alpha * x + sigma * eps
+        v = self.unet(noisy, t, state, {"text_embeds": pooled}).sample.float()
+        x0 = posterior_means(x, noisy, alpha, sigma, self._others(batch, captions, t))
+        error = (v - v_target(x0, (noisy - alpha * x0) / sigma, alpha, sigma)).square().mean(dim=(1, 2, 3))
         loss = (error * loss_weight(alpha, sigma, self.cfg.high_noise_weight).flatten()).mean()
         self.log("loss", loss, prog_bar=True)
         return loss
+
+    def _others(self, batch: ViewBatch, captions: list[str], t: Tensor) -> list[Others | None]:
+        """What the batch knows, where its caption is given and the noise hides which view it is."""
+        if not batch.others:
+            return []
+        hidden = (t >= HIDDEN_FROM * len(self.alphas_cumprod)).tolist()
+        return [o if c and h else None for o, c, h in zip(batch.others, captions, hidden, strict=True)]
 
     def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         abar = self.alphas_cumprod[t][:, None, None, None]
@@ -185,8 +204,13 @@ class EmbeddedPriorSystem(ModelTraining):
         words = word_table(self.text_encoder)
         layers = [p for p in self.text_encoder.parameters() if p is not words]
         table_factor = 1.0 if self.cfg.text_rate_factor else 0.0
+        kernels, others = muon_groups(self.unet, _LEFT_TO_ADAM)
+        pictures = self.unet.gallery and self.unet.gallery.pictures  # begin as they are to be, so they learn slowly
+        others["params"] = [p for p in others["params"] if p is not pictures]
         groups = [
-            *muon_groups(self.unet, _FIRST_AND_LAST),
+            kernels,
+            others,
+            {"params": [pictures], "rate_factor": 0.1 if pictures is not None else 0.0},
             {"params": [words], "rate_factor": table_factor},
             {"params": layers, "rate_factor": self.cfg.text_rate_factor},
         ]

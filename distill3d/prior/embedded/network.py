@@ -18,8 +18,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distill3d.prior.embedded.gallery import Gallery, zero_initialised
+
 UNSHUFFLE = 2
-Maps = tuple[Tensor | float, Tensor | float]  # to add at the trunk's two levels
+Maps = tuple[Tensor | float, Tensor | float, Tensor | float]  # to add at the trunk's two levels and the outer one
 
 
 class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
@@ -42,6 +44,7 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         layout_hidden: int = 512,
         layout_thumbnail: int = 8,
         scene_channels: int = 0,
+        gallery_size: int = 0,
     ):
         super().__init__()
         low, deep = block_out_channels
@@ -69,6 +72,8 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
             if layout_channels
             else None
         )
+        levels = (outer_channels, low, deep)
+        self.gallery = Gallery(gallery_size, grid, pooled_dim, levels) if gallery_size else None
         self.down = ResnetBlock(low, low, time_channels)
         self.down_text = AttentionBlock(low, *context, self_attention=False)
         self.to_deep = nn.Conv2d(low, deep, 3, stride=2, padding=1)
@@ -101,15 +106,24 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         if self.scene is not None:
             pooled = pooled + self.scene(text_embeds)
         embedding = F.silu(self._time(timestep, pooled) + pooled + self.size.weight[index])
-        layout = self.layout(sample, embedding) if self.layout is not None else (0.0, 0.0)
+        fine, coarse = self.layout(sample, embedding) if self.layout is not None else (0.0, 0.0)
+        outer, recalled = 0.0, None
+        if self.gallery is not None:
+            recalled = self.gallery(sample, self._times(timestep, sample), text_embeds)
+            fine, coarse, outer = fine + recalled.fine, coarse + recalled.coarse, recalled.outer
         x = F.pixel_unshuffle(sample, UNSHUFFLE)
         run = self._run_large if index == len(sizes) - 1 else self._run_small
-        out = F.pixel_shuffle(run(x, embedding, encoder_hidden_states, layout), UNSHUFFLE)
+        out = F.pixel_shuffle(run(x, embedding, encoder_hidden_states, (fine, coarse, outer)), UNSHUFFLE)
+        out = recalled.steer(out) if recalled is not None else out
         return UNet2DConditionOutput(sample=out) if return_dict else (out,)
 
     def _time(self, timestep: Tensor | float | int, like: Tensor) -> Float[Tensor, "B D"]:
-        t = torch.as_tensor(timestep, device=like.device).expand(len(like))
+        t = self._times(timestep, like)
         return self.time(sinusoidal(t, self.config["block_out_channels"][0]).to(like.dtype))
+
+    @staticmethod
+    def _times(timestep: Tensor | float | int, like: Tensor) -> Float[Tensor, "B"]:
+        return torch.as_tensor(timestep, device=like.device).expand(len(like))
 
     def _run_small(self, x: Tensor, embedding: Tensor, text: Tensor, layout: Maps) -> Tensor:
         return self.inner_out(self._trunk(self.inner_in(x), embedding, text, layout))
@@ -117,7 +131,7 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
     def _run_large(self, x: Tensor, embedding: Tensor, text: Tensor, layout: Maps) -> Tensor:
         skip = self.outer_down(self.outer_in(x), embedding)
         h = self._trunk(self.outer_to_trunk(skip), embedding, text, layout)
-        h = F.interpolate(self.outer_from_trunk(h), scale_factor=2.0, mode="nearest")
+        h = F.interpolate(self.outer_from_trunk(h), scale_factor=2.0, mode="nearest") + layout[2]
         return self.outer_out(self.outer_up(torch.cat([h, skip], dim=1), embedding))
 
     def _trunk(self, x: Tensor, embedding: Tensor, text: Tensor, layout: Maps) -> Float[Tensor, "B C 16 16"]:
@@ -271,10 +285,3 @@ def sinusoidal(t: Tensor, channels: int, longest_period: float = 10000.0) -> Flo
     frequency = torch.exp(-math.log(longest_period) * torch.arange(half, device=t.device) / half)
     angle = t.float()[:, None] * frequency[None]
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
-
-
-def zero_initialised(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
