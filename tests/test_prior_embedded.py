@@ -12,7 +12,7 @@ from tiny_assets import make_assets
 
 from distill3d.camera import CameraRanges
 from distill3d.prior.embedded.folder import make_scheduler, save_folder
-from distill3d.prior.embedded.network import Layout, PixelUNet2DConditionModel, Scene, sinusoidal
+from distill3d.prior.embedded.network import Layout, PixelUNet2DConditionModel, WordsTogether, sinusoidal
 from distill3d.prior.embedded.text import POSITIONS, byte_pairs, make_text_encoder, make_tokenizer
 from distill3d.prior.loader import load_prior, load_prompt_encoder, words_not_taught
 from distill3d.prior.settings import PriorConfig
@@ -210,7 +210,7 @@ def test_a_share_of_the_timesteps_is_drawn_from_the_noisiest(share):
 
 def test_the_scene_hears_words_together_and_starts_silent():
     torch.manual_seed(0)
-    scene = Scene(8, 32, 4).requires_grad_(False)
+    scene = WordsTogether(8, 32, 4).requires_grad_(False)
     fox, cow, side, front = torch.randn(4, 8)
     assert not scene(fox + side).any()
     torch.nn.init.normal_(scene[2].weight)

@@ -40,6 +40,22 @@ class Recalled(NamedTuple):
         return v + moved.to(v.dtype)
 
 
+class Table(NamedTuple):
+    """The pictures as rows of floats, with the sums over cells that likelihoods need."""
+
+    color: Float[Tensor, "N 3P"]
+    mask: Float[Tensor, "N P"]
+    color_squared: Float[Tensor, "N"]
+    mask_squared: Float[Tensor, "N"]
+    mask_color: Float[Tensor, "N 3"]
+
+    @staticmethod
+    def of(pictures: Float[Tensor, "N 4 s s"]) -> Table:
+        color, mask = pictures[:, :3].flatten(2).float(), pictures[:, 3].flatten(1).float()
+        square = color.square().sum(dim=(1, 2))
+        return Table(color.flatten(1), mask, square, mask.square().sum(dim=1), (color * mask[:, None]).sum(dim=2))
+
+
 class Gallery(nn.Module):
     """``size`` pictures of ``side x side`` cells with masks, a key for the text each, and their ways into the network.
 
@@ -59,6 +75,7 @@ class Gallery(nn.Module):
         # logits over time, for images of two cells' width and of more; and for what the text says
         self.trust = nn.Parameter(torch.linspace(-4.0, 3.0, TRUST_KNOTS).repeat(2, 1))
         self.trust_text = zero_initialised(nn.Linear(text_dim, 1))
+        self._frozen: tuple[object, Table] | None = None
 
     def forward(
         self, sample: Float[Tensor, "B 3 H W"], timestep: Float[Tensor, "B"], text: Float[Tensor, "B D"]
@@ -91,13 +108,22 @@ class Gallery(nn.Module):
         abar = cosine_alphas_cumprod(timestep, self.timesteps)
         alpha, sigma = abar.sqrt()[:, None], (1.0 - abar).sqrt()[:, None] / cell  # of a cell's mean
         noisy = F.avg_pool2d(sample, cell)
-        background = self._background(noisy, alpha, sigma)
-        scores, light = self._likelihood(noisy, alpha, sigma, background)
+        background, table = self._background(noisy, alpha, sigma), self._table()
+        scores, light = self._likelihood(table, noisy, alpha, sigma, background)
         weights = torch.softmax(scores + F.linear(text, *_float(self.keys)), dim=-1)
-        color = ((weights * light) @ self.pictures[:, :3].float().flatten(1)).unflatten(-1, (3, self.side, self.side))
-        mask = (weights @ self.pictures[:, 3:].float().flatten(1)).unflatten(-1, (1, self.side, self.side))
+        color = ((weights * light) @ table.color).unflatten(-1, (3, self.side, self.side))
+        mask = (weights @ table.mask).unflatten(-1, (1, self.side, self.side))
         behind = background[:, :, None, None].expand_as(color)
         return torch.cat([color - mask + (1.0 - mask) * behind, mask, behind], dim=1)
+
+    def _table(self) -> Table:
+        """Made once for weights that do not learn, which is most of what a call would cost."""
+        if self.pictures.requires_grad:
+            return Table.of(self.pictures)
+        key = (self.pictures.data_ptr(), self.pictures._version, self.pictures.device, self.pictures.dtype)
+        if self._frozen is None or self._frozen[0] != key:
+            self._frozen = (key, Table.of(self.pictures))
+        return self._frozen[1]
 
     def _background(self, noisy: Tensor, alpha: Tensor, sigma: Tensor) -> Float[Tensor, "B 3"]:
         """Its posterior mean by the cells at the border, where objects seldom are."""
@@ -112,23 +138,21 @@ class Gallery(nn.Module):
         return (weights[..., None] * guesses).sum(dim=0)
 
     def _likelihood(
-        self, noisy: Tensor, alpha: Tensor, sigma: Tensor, background: Tensor
+        self, table: Table, noisy: Tensor, alpha: Tensor, sigma: Tensor, background: Tensor
     ) -> tuple[Float[Tensor, "B N"], Float[Tensor, "B N"]]:
         """Log-likelihood of each picture, but for what all share, and the mean of the light that it is seen in.
 
         With K the colours times mask, m the mask and b the background, an image is ``s K - m + (1 - m) b``; the light s
         is a normal variable, integrated out.
         """
-        pictures = self.pictures.float()
-        color, mask = pictures[:, :3].flatten(2), pictures[:, 3].flatten(1)
         rest = (noisy - alpha[:, :, None, None] * background[:, :, None, None]).flatten(2)  # B 3 P
         above = 1.0 + background
-        dot = rest.flatten(1) @ color.flatten(1).T + alpha * (above @ (color * mask[:, None]).sum(dim=2).T)
-        over = (rest * above[:, :, None]).sum(dim=1) @ mask.T
-        over = over + 0.5 * alpha * above.square().sum(dim=1, keepdim=True) * mask.square().sum(dim=1)
+        dot = rest.flatten(1) @ table.color.T + alpha * (above @ table.mask_color.T)
+        over = (rest * above[:, :, None]).sum(dim=1) @ table.mask.T
+        over = over + 0.5 * alpha * above.square().sum(dim=1, keepdim=True) * table.mask_squared
         spread = sigma**2 + (alpha * self.log_spread.float().exp()) ** 2
         mean, variance = _LIGHT
-        precision = alpha**2 * color.square().sum(dim=(1, 2)) / spread + 1.0 / variance
+        precision = alpha**2 * table.color_squared / spread + 1.0 / variance
         light = (alpha * dot / spread + mean / variance) / precision
         fit = 0.5 * precision * light**2 - alpha * over / spread - 0.5 * (precision * variance).log()
         return fit, light

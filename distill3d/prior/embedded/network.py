@@ -53,7 +53,7 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         self.time = nn.Sequential(nn.Linear(low, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels))
         self.text = zero_initialised(nn.Linear(pooled_dim, time_channels))
         self.words = AttentionPool(cross_attention_dim, time_channels)
-        self.scene = Scene(pooled_dim, scene_channels, time_channels) if scene_channels else None
+        self.scene = WordsTogether(pooled_dim, scene_channels, time_channels) if scene_channels else None
         self.size = nn.Embedding(len(sample_sizes), time_channels)
         # the outer level, for the larger size alone
         self.outer_in = nn.Conv2d(patch * in_channels, outer_channels, 3, padding=1)
@@ -162,7 +162,7 @@ class ResnetBlock(nn.Module):
         return self.skip(x) + self.conv2(F.silu(self.norm2(h) * (1.0 + scale) + shift))
 
 
-class Scene(nn.Sequential):
+class WordsTogether(nn.Sequential):
     """What words mean together: a fox from the side is neither any fox plus the side of anything."""
 
     def __init__(self, pooled_dim: int, hidden: int, out_channels: int):
