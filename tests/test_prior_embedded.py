@@ -265,7 +265,12 @@ def test_the_report_measures_a_folder_without_a_checkpoint(trained, tmp_path):
     prior = [f"system.evaluate={trained / 'save/prior'}", "system.evaluate_per_noun=1", "use_timestamp=false"]
     assert main([*arguments, *prior]) == 0
     save = next((tmp_path / "prior").iterdir()) / "save"
-    effects = json.loads((save / "evaluation.json").read_text())["caption_effects"]
+    report = json.loads((save / "evaluation.json").read_text())
+    effects, gaps = report["caption_effects"], report["posterior_gaps"]
     assert {effect["image_size"] for effect in effects} == {32, 64}
     assert all(0.0 < effect["right"] < 4.0 for effect in effects)
+    assert all(0.0 < gap["coarse"] < gap["gap"] < 4.0 for gap in gaps)
+    for size in (32, 64):  # what noise hides grows with it
+        chance = [gap["chance"] for gap in gaps if gap["image_size"] == size]
+        assert chance[0] < 1e-3 < chance[-1]
     assert (save / "samples.png").is_file()

@@ -18,6 +18,7 @@ from torch import Tensor
 from distill3d.data.captions import COLORS, VIEW_PHRASES, SceneCaption, Thing, with_article
 from distill3d.data.mesh_scenes import read_held_out
 from distill3d.evaluate.judge import Judge
+from distill3d.evaluate.posterior_gap import PosteriorGap
 from distill3d.prior.base import DiffusionPrior, PromptEncoder, add_noise
 from distill3d.prior.sampling import ddim_sample
 from distill3d.rng import rng
@@ -58,6 +59,7 @@ class PriorReport:
     seconds: float = 0.0
     image_size: int = 0
     caption_effects: list[CaptionEffect] = field(default_factory=list)
+    posterior_gaps: list[PosteriorGap] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -266,7 +268,7 @@ def write_report(report: PriorReport, path: Path, judged: bool = True) -> None:
     """Write beside, then rename; the figures also go to the log. Without a judge only what needs none is written."""
     content = report.as_dict()
     if not judged:
-        content = {"caption_effects": content["caption_effects"]}
+        content = {name: content[name] for name in ("caption_effects", "posterior_gaps")}
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)

@@ -28,16 +28,14 @@ log = logging.getLogger(__name__)
 
 HIDDEN_FROM = 0.4  # share of the timesteps; below it, no other view is as likely as the one that was drawn
 
-_LEFT_TO_ADAM = (
+_FIRST_AND_LAST = (
     "size.",
     "outer_in.",
     "inner_in.",
     "outer_out.",
     "inner_out.",
     "words.score.",
-    "gallery.pictures",
-    "gallery.keys.",
-)  # by Muon: first and last layers, and tables
+)  # left to Adam by Muon
 
 
 def v_target(x: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -130,6 +128,8 @@ class EmbeddedPriorSystem(ModelTraining):
             if self.unet.gallery is not None:
                 pooled = lambda captions: self._encode(captions)[1]  # noqa: E731
                 fill_gallery(self.unet.gallery, data.cache(), self.nouns, pooled, self.seed)
+        if self.unet.gallery is not None:
+            self.unet.gallery.freeze_table()
         self.ema_unet = copy.deepcopy(self.unet).requires_grad_(False).eval()
         self.text_encoder.requires_grad_(self.cfg.text_rate_factor > 0)
         self.ema_text_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval()
@@ -204,13 +204,8 @@ class EmbeddedPriorSystem(ModelTraining):
         words = word_table(self.text_encoder)
         layers = [p for p in self.text_encoder.parameters() if p is not words]
         table_factor = 1.0 if self.cfg.text_rate_factor else 0.0
-        kernels, others = muon_groups(self.unet, _LEFT_TO_ADAM)
-        pictures = self.unet.gallery and self.unet.gallery.pictures  # begin as they are to be, so they learn slowly
-        others["params"] = [p for p in others["params"] if p is not pictures]
         groups = [
-            kernels,
-            others,
-            {"params": [pictures], "rate_factor": 0.1 if pictures is not None else 0.0},
+            *muon_groups(self.unet, _FIRST_AND_LAST),
             {"params": [words], "rate_factor": table_factor},
             {"params": layers, "rate_factor": self.cfg.text_rate_factor},
         ]
@@ -228,6 +223,7 @@ class EmbeddedPriorSystem(ModelTraining):
     def report(self, data: Any) -> None:
         """Measure ``cfg.evaluate``: evaluation.json and contact sheets in save/, with a judge if one is shipped."""
         from distill3d.evaluate import prior_report
+        from distill3d.evaluate.posterior_gap import posterior_gaps
         from distill3d.prior.loader import PriorConfig, load_prior, load_prompt_encoder, prior_folder
 
         cfg = PriorConfig(pretrained_model_name_or_path=self.cfg.evaluate)
@@ -250,6 +246,7 @@ class EmbeddedPriorSystem(ModelTraining):
             core = core_nouns(data.assets)
             report, pictures = prior_report.report_prior(sample, judge, nouns, core, settings, known, fresh)
         report.caption_effects = prior_report.caption_effects(prior, encoder, fresh[:96], captions[:96])
+        report.posterior_gaps = posterior_gaps(prior, encoder, data.cache(), nouns)
         self.out_dir.mkdir(parents=True, exist_ok=True)
         prior_report.save_sheets(pictures, nouns, settings, self.out_dir)
         prior_report.write_report(report, self.out_dir / "evaluation.json", judged=judge is not None)

@@ -77,6 +77,11 @@ class Gallery(nn.Module):
         self.trust_text = zero_initialised(nn.Linear(text_dim, 1))
         self._frozen: tuple[object, Table] | None = None
 
+    def freeze_table(self) -> None:
+        """Leave pictures and keys as they are: on a CPU, learning them makes a step a third longer."""
+        self.pictures.requires_grad_(False)
+        self.keys.requires_grad_(False)
+
     def forward(
         self, sample: Float[Tensor, "B 3 H W"], timestep: Float[Tensor, "B"], text: Float[Tensor, "B D"]
     ) -> Recalled:
