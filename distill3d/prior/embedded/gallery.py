@@ -9,13 +9,14 @@ are its values, as in a modern Hopfield network (arXiv 2008.02217); its scores a
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 TRUST_KNOTS = 17
 MAPS = 7  # the mean picture before the background, its mask, the background
 _LEAST_SIGMA = 0.02
@@ -175,7 +176,7 @@ def _float(layer: nn.Linear) -> tuple[Tensor, Tensor]:
     return layer.weight.float(), layer.bias.float()
 
 
-def zero_initialised(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+def zero_initialised(layer: Layer) -> Layer:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
