@@ -197,6 +197,7 @@ def test_nouns_are_all_the_core_or_those_that_are_listed(tmp_path):
         ({"pair_share": -0.1}, "data.pair_share=-0.1 is a share of the images; give 0 to 1"),
         ({"override_share": 1.5}, "data.override_share=1.5 is a share"),
         ({"override_share": 0.6, "pair_share": 0.5}, "data.override_share=0.6 and pair_share=0.5 .*1 at most"),
+        ({"with_others": True, "strong_augmentation": True}, "data.with_others=true knows views as they are"),
         ({"mix": {"albedo": -1}}, "data.mix.albedo=-1.0 is a share"),
         ({"mix": {"textureless": 2}}, "data.mix.textureless=2.0 is a share"),
         ({"mix": {"albedo": 0, "lambertian": 0, "textureless": 0}}, "data.mix.albedo, lambertian and .* all 0"),

@@ -70,6 +70,8 @@ class MeshViewDataModule(pl.LightningDataModule):
             for name in ("pair_share", "override_share"):
                 if not 0.0 <= getattr(self, name) <= 1.0:
                     raise ValueError(f"{name}={getattr(self, name)} is a share of the images; give 0 to 1")
+            if self.with_others and self.strong_augmentation:
+                raise ValueError("with_others=true knows views as they are; strong_augmentation=true changes them")
             if self.pair_share + self.override_share > 1.0:
                 raise ValueError(
                     f"override_share={self.override_share} and pair_share={self.pair_share} are of different images; "

@@ -1,7 +1,4 @@
-"""What a gallery begins with: the middles of clusters of views, and keys that read nouns and view words from captions.
-
-As a codebook begins with k-means; training then moves pictures and keys.
-"""
+"""What a gallery holds: the middles of clusters of views (k-means), and keys that read nouns and view words."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from distill3d.data.captions import SceneCaption, Thing, training_caption
+from distill3d.data.captions import VIEW_PHRASES, SceneCaption, Thing, training_caption
 from distill3d.data.mesh_views import ViewCache
 from distill3d.data.posterior import FlatViews
 from distill3d.prior.embedded.gallery import Gallery
 
-VIEW_WORDS = ("front", "side", "back", "overhead")
+VIEW_WORDS = tuple(VIEW_PHRASES)
 Encode = Callable[[list[str]], Float[Tensor, "B D"]]
 
 
