@@ -13,9 +13,9 @@ import torch
 from claims import Claim, claim_records, claim_table
 from tables import shown, table
 
-from distill3d.evaluate.confidence import interval
-from distill3d.evaluate.samples import read_strip
-from distill3d.trial import write_text
+from distill3d.evaluation.confidence import interval
+from distill3d.evaluation.samples import read_strip
+from distill3d.runtime.trial import write_text
 
 COLUMNS = {
     "r_precision_shape": "R-Precision, shape",
@@ -105,8 +105,8 @@ def draw(content: dict[str, Any], folder: Path, steps: Steps, path: Path) -> boo
     """The front and a quarter view of each prompt, first seed, under each step; False where nothing was rendered."""
     from PIL import Image
 
-    from distill3d.pictures import to_uint8
-    from distill3d.system.labelled import labelled_grid
+    from distill3d.runtime.pictures import to_uint8
+    from distill3d.systems.labelled import labelled_grid
 
     strips: dict[tuple[str, str], Path] = {}
     for step in steps:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from distill3d.evaluate.confidence import Interval
+from distill3d.evaluation.confidence import Interval
 
 
 @dataclass

@@ -29,20 +29,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ablation_report import runs_of, write
 from claims import Claim
 
-from distill3d.config import load
-from distill3d.evaluate.confidence import interval, paired_difference
-from distill3d.evaluate.evaluation import evaluate_folder
-from distill3d.evaluate.figures import diversity
-from distill3d.evaluate.judges import ImageTextJudge, choose_judge
-from distill3d.evaluate.samples import ReferenceSamples, read_strip
-from distill3d.evaluate.scene import load_scene
-from distill3d.evaluate.settings import EvaluateSettings
-from distill3d.logs import set_up_logging
+from distill3d.config.experiment import load
+from distill3d.config.yaml_text import dump_yaml
+from distill3d.evaluation.confidence import interval, paired_difference
+from distill3d.evaluation.evaluation import evaluate_folder
+from distill3d.evaluation.figures import diversity
+from distill3d.evaluation.judges import ImageTextJudge, choose_judge
+from distill3d.evaluation.loaded_trial import load_scene
+from distill3d.evaluation.samples import ReferenceSamples, read_strip
+from distill3d.evaluation.settings import EvaluateSettings
+from distill3d.runtime.logs import set_up_logging
+from distill3d.runtime.trial import write_text
 from distill3d.sweep.local import LocalEngine, cores
 from distill3d.sweep.loop import Sweep
 from distill3d.sweep.plan import make_plan
-from distill3d.trial import write_text
-from distill3d.yaml_text import dump_yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 BASE = PROJECT / "configs" / "dreamfusion-quick.yaml"

@@ -18,18 +18,18 @@ from edit_sources import QUIET, Sources
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from distill3d.editing.changed_part import changed_part, put_back
-from distill3d.editing.sdedit import sdedit
-from distill3d.evaluate.figures import view_consistency
-from distill3d.evaluate.judges import ImageTextJudge, choose_judge, judge_identity
-from distill3d.evaluate.samples import read_strip, write_strip
-from distill3d.evaluate.scene_report import Figures, edit_figures
-from distill3d.prior.base import DiffusionPrior
-from distill3d.prior.loader import load_prior, load_prompt_encoder
-from distill3d.prior.settings import PriorConfig
-from distill3d.rng import rng
+from distill3d.evaluation.figures import view_consistency
+from distill3d.evaluation.judges import ImageTextJudge, choose_judge, judge_identity
+from distill3d.evaluation.samples import read_strip, write_strip
+from distill3d.evaluation.scene_report import Figures, edit_figures
+from distill3d.priors.base import DiffusionPrior
+from distill3d.priors.loader import load_prior, load_prompt_encoder
+from distill3d.priors.settings import PriorConfig
 from distill3d.run import Run, prepare
-from distill3d.system.prior_samples import x_limit
+from distill3d.runtime.rng import rng
+from distill3d.systems.editing.changed_part import changed_part, put_back
+from distill3d.systems.editing.sdedit import sdedit
+from distill3d.systems.prior_samples import x_limit
 from distill3d.verbs import Request
 
 VIEWS = 8  # around a scene

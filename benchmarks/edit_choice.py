@@ -7,7 +7,7 @@ from typing import Any
 
 from edit_cells import EditCell
 
-from distill3d.evaluate.confidence import interval
+from distill3d.evaluation.confidence import interval
 
 Line = tuple[EditCell, dict[str, Any]]
 Keyed = dict[tuple[str, int], float]

@@ -9,9 +9,9 @@ from claims import Claim
 from edit_cells import RESTING, at_scale, middle
 from edit_choice import Keyed, Line, chosen, keyed, of
 
-from distill3d.evaluate.confidence import interval, paired_difference
-from distill3d.evaluate.figures import ssim
-from distill3d.evaluate.samples import read_strip
+from distill3d.evaluation.confidence import interval, paired_difference
+from distill3d.evaluation.figures import ssim
+from distill3d.evaluation.samples import read_strip
 
 Picture = Callable[[str, str], Path]
 IDENTITY = (("ssim", +1), ("source_distance", -1), ("ssim_outside", +1))

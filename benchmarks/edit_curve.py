@@ -10,7 +10,7 @@ from edit_plot import Color, Diagram
 from jaxtyping import UInt8
 from torch import Tensor
 
-from distill3d.evaluate.confidence import interval
+from distill3d.evaluation.confidence import interval
 
 COLORS: tuple[Color, ...] = ((27, 94, 180), (196, 78, 20), (20, 130, 90), (140, 60, 160), (120, 120, 20))
 # identity against the score that was gained, and against how far the judge sees the views changed along the texts

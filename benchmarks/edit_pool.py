@@ -11,7 +11,7 @@ from edit_cells import EditCell
 from ledger import append, pending, read_ledger
 from pool import at_once
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
 
 Work = tuple[EditCell, str]
 

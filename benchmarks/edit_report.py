@@ -12,8 +12,8 @@ from edit_claims import Picture, claims_of
 from edit_sheet import draw_sheet
 from tables import shown, table
 
-from distill3d.evaluate.confidence import interval
-from distill3d.trial import write_text
+from distill3d.evaluation.confidence import interval
+from distill3d.runtime.trial import write_text
 
 TITLES = {"nerf": "Scenes", "image": "Pictures", "svg": "A drawing", "psi": "What psi buys"}
 COLUMNS = {

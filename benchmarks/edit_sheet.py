@@ -12,10 +12,10 @@ from edit_curve import draw_curves
 from jaxtyping import UInt8
 from torch import Tensor
 
-from distill3d.evaluate.samples import read_strip
-from distill3d.pictures import to_uint8
-from distill3d.system.labelled import blank, labelled_grid
-from distill3d.system.picture_base import enlarged
+from distill3d.evaluation.samples import read_strip
+from distill3d.runtime.pictures import to_uint8
+from distill3d.systems.labelled import blank, labelled_grid
+from distill3d.systems.picture_base import enlarged
 
 GRIDS = ("nerf", "image", "svg")
 CURVES = {"image": "pictures: identity against change", "psi": "identity against change, by psi"}

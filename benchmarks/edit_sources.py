@@ -13,11 +13,11 @@ from pathlib import Path
 from conditions import weights_of
 
 from distill3d.data.assets import load_mesh, read_index
-from distill3d.data.captions import with_article
-from distill3d.data.write_posed_images import RenderedViews, write_posed_images
-from distill3d.pictures import to_uint8, write_png
-from distill3d.render_views import RenderViewsSettings, mesh_views, trial_renderer, view_cameras
+from distill3d.data.posed.write import RenderedViews, write_posed_images
+from distill3d.embedded.captions import with_article
+from distill3d.evaluation.render_views import RenderViewsSettings, mesh_views, trial_renderer, view_cameras
 from distill3d.run import prepare
+from distill3d.runtime.pictures import to_uint8, write_png
 from distill3d.types import Cameras
 from distill3d.verbs import Request
 

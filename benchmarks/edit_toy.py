@@ -26,11 +26,11 @@ from edit_plot import Color, Diagram
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from distill3d.config_check import build
-from distill3d.pictures import write_png
-from distill3d.registry import find, import_rooms
-from distill3d.rng import rng
-from distill3d.trial import write_text
+from distill3d.config.check import build
+from distill3d.config.registry import find, import_rooms
+from distill3d.runtime.pictures import write_png
+from distill3d.runtime.rng import rng
+from distill3d.runtime.trial import write_text
 from distill3d.types import GuidanceInput, Pass, Prediction, PromptEmbedding
 
 MEANS = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])  # of the modes a and b

@@ -63,7 +63,7 @@ def analytic(shape: str, resolution: int, threads: int) -> dict[str, Any]:
 
     from distill3d.export.exporter import MeshExporter
     from distill3d.export.query import SceneField
-    from distill3d.export.surface import find_surface
+    from distill3d.export.surface.extraction import find_surface
 
     torch.set_num_threads(threads)
     distance = getattr(export_scenes, shape)
@@ -88,9 +88,9 @@ def analytic(shape: str, resolution: int, threads: int) -> dict[str, Any]:
 
 
 def trained(config: str, checkpoint: str, resolution: int, threads: int) -> dict[str, Any]:
-    from distill3d.checkpoint import read_checkpoint
-    from distill3d.config import build, load
-    from distill3d.registry import find
+    from distill3d.config.experiment import build, load
+    from distill3d.config.registry import find
+    from distill3d.runtime.checkpoint import read_checkpoint
 
     experiment = load(config).experiment
     kind = find("system", experiment.system_type)
@@ -131,7 +131,7 @@ def peak_megabytes() -> float:
 
 def random_points(attributes: np.ndarray, faces: np.ndarray) -> torch.Tensor:
     """Uniform on the surface; the first three attributes are the position."""
-    from distill3d.export.mesh import Surface, face_normals
+    from distill3d.export.surface.mesh import Surface, face_normals
 
     draw = np.random.default_rng(0)
     area = np.linalg.norm(face_normals(Surface(attributes[:, :3], faces)), axis=1)

@@ -15,15 +15,15 @@ from conditions import weights_of
 from lmc_cells import MORE_PROMPTS, PROMPTS, Cell
 from torch import Tensor
 
-from distill3d.evaluate import figures
-from distill3d.evaluate.judges import ImageTextJudge, choose_judge, judge_identity
-from distill3d.evaluate.prior_report import SampleSettings, make_sampler
-from distill3d.evaluate.samples import read_strip, write_strip
-from distill3d.evaluate.scene import Scene, render_views
-from distill3d.evaluate.scene_report import Figures, against_samples, agreement, picture_figures, scene_figures
-from distill3d.pictures import to_uint8, write_png
-from distill3d.prior.loader import load_prior, load_prompt_encoder, model_identity
+from distill3d.embedded.prior_report import SampleSettings, make_sampler
+from distill3d.evaluation import figures
+from distill3d.evaluation.judges import ImageTextJudge, choose_judge, judge_identity
+from distill3d.evaluation.loaded_trial import Scene, render_views
+from distill3d.evaluation.samples import read_strip, write_strip
+from distill3d.evaluation.scene_report import Figures, against_samples, agreement, picture_figures, scene_figures
+from distill3d.priors.loader import load_prior, load_prompt_encoder, model_identity
 from distill3d.run import Run, prepare
+from distill3d.runtime.pictures import to_uint8, write_png
 from distill3d.verbs import Request
 
 VIEWS = 8  # around a scene

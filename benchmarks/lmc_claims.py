@@ -12,8 +12,8 @@ from claims import Claim
 from lmc_cells import Cell
 from torch import Tensor
 
-from distill3d.evaluate.confidence import Keyed, interval, paired_difference
-from distill3d.evaluate.samples import read_strip
+from distill3d.evaluation.confidence import Keyed, interval, paired_difference
+from distill3d.evaluation.samples import read_strip
 
 Line = tuple[Cell, dict[str, Any]]
 LOW, MIDDLE, HIGH = (1.0, 3.0), (10.0, 20.0), (50.0, 100.0)

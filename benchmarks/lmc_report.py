@@ -14,12 +14,12 @@ from lmc_claims import Line, claims_of
 from tables import shown, table
 from torch import Tensor
 
-from distill3d.evaluate.confidence import interval, paired_difference
-from distill3d.evaluate.samples import read_strip
-from distill3d.pictures import to_uint8, write_png
-from distill3d.system.labelled import labelled_grid
-from distill3d.system.picture_base import enlarged
-from distill3d.trial import write_text
+from distill3d.evaluation.confidence import interval, paired_difference
+from distill3d.evaluation.samples import read_strip
+from distill3d.runtime.pictures import to_uint8, write_png
+from distill3d.runtime.trial import write_text
+from distill3d.systems.labelled import labelled_grid
+from distill3d.systems.picture_base import enlarged
 
 COLUMNS = {
     "r_precision": "R-Precision",

@@ -29,7 +29,7 @@ from lmc_cells import SUITES, Cell
 from lmc_report import write_report
 from pool import at_once
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
 from distill3d.sweep.local import cores
 
 Work = tuple[Cell, str]

@@ -28,15 +28,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill3d.config import build, load
+from distill3d.config.experiment import build, load
+from distill3d.config.registry import find
 from distill3d.data.random_cameras import RandomCameraDataModule, training_batch
 from distill3d.guidance.base import distillation_loss
 from distill3d.optim import make_optimizer
-from distill3d.prior.kinds import kind_of
-from distill3d.prior.latent import LatentPrior
-from distill3d.prior.model_folder import ModelFolder
-from distill3d.prior.settings import PriorConfig
-from distill3d.registry import find
+from distill3d.priors.kinds import kind_of
+from distill3d.priors.latent import LatentPrior
+from distill3d.priors.model_folder import ModelFolder
+from distill3d.priors.settings import PriorConfig
 from distill3d.types import Pass, PromptEmbedding
 
 UNET: dict[str, Any] = {

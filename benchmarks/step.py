@@ -26,18 +26,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch import nn
 
-from distill3d.config import build, load
+from distill3d.config.experiment import build, load
+from distill3d.config.registry import find
 from distill3d.data.random_cameras import RandomCameraBatch, RandomCameraDataModule, training_batch
-from distill3d.device import set_threads
 from distill3d.guidance.base import distillation_loss
 from distill3d.optim import make_optimizer
-from distill3d.prior.base import DiffusionPrior
-from distill3d.prior.loader import PriorError
-from distill3d.registry import find
-from distill3d.rng import rng
-from distill3d.scene.encoding import interpolate
-from distill3d.scene.grid import interpolate_reference
-from distill3d.system.losses import regularisers
+from distill3d.priors.base import DiffusionPrior
+from distill3d.priors.loader import PriorError
+from distill3d.runtime.device import set_threads
+from distill3d.runtime.rng import rng
+from distill3d.scenes.nerf.encoding import interpolate
+from distill3d.scenes.nerf.grid import interpolate_reference
+from distill3d.systems.losses import regularisers
 from distill3d.types import GuidanceInput, RenderOutput, ShadingMode
 
 BALL = {"density_bias": "blob_magic3d", "density_blob_scale": 40.0, "density_blob_std": 0.4}

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from distill3d.scene.svg import SvgScene
-from distill3d.svg.document import parse_svg
+from distill3d.scenes.svg.document import parse_svg
+from distill3d.scenes.svg.scene import SvgScene
 
 
 def main() -> None:

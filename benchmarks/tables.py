@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distill3d.evaluate.confidence import Interval
+from distill3d.evaluation.confidence import Interval
 
 
 def shown(value: Interval | None, signed: bool = False) -> str:

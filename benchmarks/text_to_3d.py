@@ -20,19 +20,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from PIL import Image, ImageDraw
 
-from distill3d.data.captions import with_article
-from distill3d.evaluate.evaluation import evaluate_folder
-from distill3d.evaluate.judge import Judge, load_judge
-from distill3d.evaluate.samples import read_strip
-from distill3d.logs import set_up_logging
+from distill3d.config.yaml_text import dump_yaml
+from distill3d.embedded.captions import with_article
+from distill3d.embedded.judge import Judge, load_judge
+from distill3d.evaluation.evaluation import evaluate_folder
+from distill3d.evaluation.samples import read_strip
+from distill3d.runtime.logs import set_up_logging
+from distill3d.runtime.trial import write_text
 from distill3d.sweep.local import LocalEngine
 from distill3d.sweep.loop import Sweep
 from distill3d.sweep.plan import make_plan
-from distill3d.trial import write_text
-from distill3d.yaml_text import dump_yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
-WORDS = PROJECT / "distill3d" / "prior" / "embedded" / "words.json"
+WORDS = PROJECT / "distill3d" / "embedded" / "weights" / "words.json"
 PROMPT = "system.prompt_processor.prompt"
 COMBINATIONS = (
     "a blue hamburger",

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from distill3d.config_check import ConfigError, nearest
-from distill3d.logs import set_up_logging
+from distill3d.config.check import ConfigError, nearest
+from distill3d.runtime.logs import set_up_logging
 from distill3d.verbs import NAMES, Request, Verb, runner, verbs
 
 log = logging.getLogger(__name__)
@@ -89,11 +89,11 @@ def _run(arguments: Sequence[str]) -> int:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", given.gpu)
     if given.typecheck:
         log.info("--typecheck has no effect: settings and shapes are always checked")
-    from distill3d.extensions import import_extensions
+    from distill3d.runtime.extensions import import_extensions
 
     import_extensions()
     if given.list:
-        from distill3d.listing import print_types
+        from distill3d.config.listing import print_types
 
         print_types(sys.stdout)
         return 0

@@ -12,13 +12,13 @@ import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from distill3d.checkpoint import read_checkpoint
-from distill3d.config import ConfigError, Experiment, build, load
-from distill3d.device import choose_accelerator, choose_precision, set_threads
-from distill3d.logs import log_to_file
-from distill3d.registry import find
-from distill3d.system.callbacks import trainer_callbacks, trainer_loggers
-from distill3d.trial import Trial, begin_trial, trial_of, write_text
+from distill3d.config.experiment import ConfigError, Experiment, build, load
+from distill3d.config.registry import find
+from distill3d.runtime.checkpoint import read_checkpoint
+from distill3d.runtime.device import choose_accelerator, choose_precision, set_threads
+from distill3d.runtime.logs import log_to_file
+from distill3d.runtime.trial import Trial, begin_trial, trial_of, write_text
+from distill3d.systems.callbacks import trainer_callbacks, trainer_loggers
 from distill3d.verbs import Request
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,8 @@
 """Diffusion priors whose noise prediction is known exactly: oracles for every test that needs a prior.
 
-Both satisfy `distill3d.prior.base.DiffusionPrior`, for pixels (C = 3) or latents of any shape, under Stable Diffusion's
-schedule, a cosine one or a flow. They compute in the precision of z, at least fp32, so float64 in gives float64 out.
+Both satisfy `distill3d.priors.base.DiffusionPrior`, for pixels (C = 3) or latents of any shape, under Stable
+Diffusion's schedule, a cosine one or a flow. They compute in the precision of z, at least fp32, so float64 in gives
+float64 out.
 """
 
 from __future__ import annotations

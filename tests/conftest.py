@@ -12,7 +12,7 @@ settings.load_profile("distill3d")
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
     """Every text encoder that is built for embeddings while the test runs."""
-    from distill3d.prior import text_table
+    from distill3d.priors import text_table
 
     encoders: list[weakref.ref] = []
     build = text_table.load_prompt_encoder

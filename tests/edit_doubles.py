@@ -14,12 +14,12 @@ from system_doubles import TINY_SYSTEM, make_trainer, merged
 from system_doubles import fit as fit_text_to_3d
 
 from distill3d.camera import CameraRanges, random_cameras
-from distill3d.config_check import build
+from distill3d.config.check import build
+from distill3d.config.registry import find, register
+from distill3d.config.yaml_text import dump_yaml
 from distill3d.data.edit_views import EditViewsDataModule
-from distill3d.data.posed_images import PosedImages
-from distill3d.registry import find, register
+from distill3d.data.posed.images import PosedImages
 from distill3d.types import PromptEmbedding
-from distill3d.yaml_text import dump_yaml
 
 SIDE = 16
 SAME = {"prompt": "a cat", "source_prompt": "a cat"}

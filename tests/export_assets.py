@@ -10,10 +10,10 @@ import torch
 from export_scenes import AnalyticGeometry, letter_f, smooth_colors
 from export_surfaces import extracted
 
-from distill3d.export.alignment import aligned
-from distill3d.export.asset import Asset
-from distill3d.export.mesh import decimated, vertex_normals
+from distill3d.export.formats.asset import Asset
 from distill3d.export.query import SceneField
+from distill3d.export.surface.alignment import aligned
+from distill3d.export.surface.mesh import decimated, vertex_normals
 from distill3d.export.texture import bake, unwrap
 
 METADATA = {"prompt": 'an "F" \\ of\ncheese # 한 🍔', "seed": "3", "version": "0.1.0"}

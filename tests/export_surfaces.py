@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from export_scenes import AnalyticGeometry
 
-from distill3d.export.grid import Box, scan
-from distill3d.export.isosurface import extract_isosurface
-from distill3d.export.mesh import Surface
 from distill3d.export.query import SceneField
+from distill3d.export.surface.grid import Box, scan
+from distill3d.export.surface.isosurface import extract_isosurface
+from distill3d.export.surface.mesh import Surface
 
 CORNERS = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float32)
 QUADS = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]

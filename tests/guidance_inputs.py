@@ -9,10 +9,10 @@ from closed_form import ClosedFormPrior
 from torch import Tensor
 
 from distill3d.camera import make_cameras
+from distill3d.config.registry import find
 from distill3d.guidance.base import Draw, ScoreDistillation, make_draw
 from distill3d.guidance.corrective.spectral import radial_sums
-from distill3d.registry import find
-from distill3d.rng import rng
+from distill3d.runtime.rng import rng
 from distill3d.types import Cameras, GuidanceInput, Prompt, TextRequest
 
 PROMPT = Prompt(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from distill3d.prior.model_folder import ModelFolder
+from distill3d.priors.model_folder import ModelFolder
 
 
 class InMemory:

@@ -12,8 +12,8 @@ import torch
 from closed_form import GaussianPrior
 from system_doubles import make_trainer, merged
 
-from distill3d.config_check import build
-from distill3d.registry import find, register
+from distill3d.config.check import build
+from distill3d.config.registry import find, register
 from distill3d.types import Prompt, PromptEmbedding
 
 

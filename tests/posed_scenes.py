@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from distill3d.data.write_posed_images import write_posed_images
-from distill3d.render.raster import Mesh
-from distill3d.render_views import RenderViewsSettings, mesh_views, view_cameras
+from distill3d.data.posed.write import write_posed_images
+from distill3d.evaluation.render_views import RenderViewsSettings, mesh_views, view_cameras
+from distill3d.scenes.mesh.raster import Mesh
 
 
 def colored_box() -> Mesh:

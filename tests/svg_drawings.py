@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from distill3d.scene.svg import SvgScene
-from distill3d.svg.document import parse_svg
+from distill3d.scenes.svg.document import parse_svg
+from distill3d.scenes.svg.scene import SvgScene
 
 KINDS = {
     "rectangles, one rounded and translucent": """

@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 import torch
 from closed_form import GaussianPrior
 
-from distill3d.config_check import build
+from distill3d.config.check import build
+from distill3d.config.registry import find, register
 from distill3d.data.random_cameras import RandomCameraConfig, RandomCameraDataModule
-from distill3d.registry import find, register
-from distill3d.system.callbacks import trainer_callbacks, trainer_loggers
+from distill3d.systems.callbacks import trainer_callbacks, trainer_loggers
 from distill3d.types import Prompt, PromptEmbedding
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from distill3d.config import build, load
+from distill3d.config.experiment import build, load
+from distill3d.config.registry import find
+from distill3d.config.schedule import scheduled
 from distill3d.guidance.perp_neg import ViewDecays
-from distill3d.registry import find
-from distill3d.schedule import scheduled
 
 DATA = Path(__file__).parent / "data"
 PROMPT = "system.prompt_processor.prompt=a fox"

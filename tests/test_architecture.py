@@ -11,8 +11,8 @@ import pytest
 import distill3d
 
 PACKAGE = Path(distill3d.__file__).parent
-ABOVE = ("distill3d.system", "distill3d.cli", "distill3d.verbs", "distill3d.run")
-BELOW = ("data", "evaluate", "export", "guidance", "optim", "prior", "render", "scene")
+ABOVE = ("distill3d.systems", "distill3d.cli", "distill3d.verbs", "distill3d.run")
+BELOW = ("config", "data", "evaluation", "export", "guidance", "optim", "priors", "runtime", "scenes")
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -15,11 +15,11 @@ import report_picture
 from claims import Claim
 from PIL import Image
 
-from distill3d.config import load
-from distill3d.evaluate.confidence import Interval
-from distill3d.evaluate.samples import write_strip
+from distill3d.config.experiment import load
+from distill3d.config.yaml_text import dump_yaml
+from distill3d.evaluation.confidence import Interval
+from distill3d.evaluation.samples import write_strip
 from distill3d.sweep.plan import make_plan
-from distill3d.yaml_text import dump_yaml
 
 PROMPTS = ("a fox", "a hat", "a hamburger")
 STEP_GAIN = {"neither": 0.0, "view words": 0.2, "lighting": 0.2, "textureless": 0.1, bench.FULL: 0.1}

@@ -22,7 +22,7 @@ import lmc_vs_sds
 import torch
 from lmc_cells import COMPARED_AT_64, PROMPTS, RULES, SCALES, SUITES, Cell
 
-from distill3d.pictures import to_uint8, write_png
+from distill3d.runtime.pictures import to_uint8, write_png
 
 
 @pytest.fixture(scope="module")

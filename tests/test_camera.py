@@ -18,7 +18,7 @@ from distill3d.camera import (
     view_words,
     wrap_deg,
 )
-from distill3d.rng import rng
+from distill3d.runtime.rng import rng
 
 MANY = 20_000
 # the Kolmogorov-Smirnov distance that a sample of this size exceeds once in a thousand draws

@@ -9,7 +9,7 @@ import pytest
 import torch
 from system_doubles import fit, make_trainer, tiny_data, tiny_system
 
-from distill3d.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from distill3d.runtime.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 
 CONTENT = {"state_dict": {"a": torch.arange(3)}, "distill3d": {"identity": {}}, "global_step": 3}
 

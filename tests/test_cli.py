@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from distill3d import cli
-from distill3d.config_check import ConfigError
-from distill3d.config_files import PROJECT
-from distill3d.logs import set_up_logging
+from distill3d.config.check import ConfigError
+from distill3d.config.files import PROJECT
+from distill3d.runtime.logs import set_up_logging
 from distill3d.verbs import Verb, runner, verbs
 
 
@@ -91,7 +91,7 @@ def failing(error):
 )
 def test_a_mistake_is_one_line_without_traceback(error, line, monkeypatch, capsys):
     monkeypatch.setattr(cli, "runner", failing(error))
-    monkeypatch.setattr("distill3d.extensions.PROJECT", PROJECT / "nowhere")
+    monkeypatch.setattr("distill3d.runtime.extensions.PROJECT", PROJECT / "nowhere")
     assert cli.main(["--config", "a"]) == 2
     assert capsys.readouterr().err == line + "\n"
 
@@ -115,7 +115,7 @@ def test_an_interruption_is_exit_code_130(monkeypatch):
 
 
 def test_value_errors_count_as_mistakes_only_where_this_package_raised_them():
-    from distill3d.schedule import check_schedule
+    from distill3d.config.schedule import check_schedule
 
     for action, expected in ((lambda: check_schedule([1]), True), (lambda: int("x"), False)):
         try:

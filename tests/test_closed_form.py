@@ -6,7 +6,7 @@ import pytest
 import torch
 from closed_form import SCHEDULES, ClosedFormPrior, GaussianMixturePrior, GaussianPrior
 
-from distill3d.prior.base import DiffusionPrior, add_noise
+from distill3d.priors.base import DiffusionPrior, add_noise
 from distill3d.types import Pass
 
 

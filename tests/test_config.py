@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from distill3d.config import ConfigError, load
-from distill3d.config_files import PROJECT
-from distill3d.trial import parsed_settings
-from distill3d.yaml_text import dump_yaml
+from distill3d.config.experiment import ConfigError, load
+from distill3d.config.files import PROJECT
+from distill3d.config.yaml_text import dump_yaml
+from distill3d.runtime.trial import parsed_settings
 
 PROMPTS = [
     "a cat: sitting",
@@ -242,8 +242,8 @@ def test_settings_that_no_type_knows_stay_errors_when_the_type_changes():
 
 @pytest.mark.parametrize("name", ["sds", "lmc-sds"])
 def test_a_setting_left_null_takes_the_types_published_value(name):
-    from distill3d.config import build
-    from distill3d.registry import find
+    from distill3d.config.experiment import build
+    from distill3d.config.registry import find
 
     made = experiment(
         f"system.guidance_type={name}", "system.guidance={guidance_scale: null, weighting_strategy: null}"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill3d.config_check import ConfigError, allows_none, build, coerce, describe
-from distill3d.schedule import Scheduled
+from distill3d.config.check import ConfigError, allows_none, build, coerce, describe
+from distill3d.config.schedule import Scheduled
 
 
 @dataclass

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill3d.config_check import ConfigError
-from distill3d.config_files import (
+from distill3d.config.check import ConfigError
+from distill3d.config.files import (
     Layer,
     find_config,
     leaves,

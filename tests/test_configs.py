@@ -11,7 +11,7 @@ import system_doubles  # noqa: F401, registers the prior and the prompts
 import torch
 
 from distill3d.cli import main
-from distill3d.config import load
+from distill3d.config.experiment import load
 
 # experiments on what exists (posed images, a trained scene) cannot be read without it, and have tests of their own
 CONFIGS = [
@@ -76,7 +76,7 @@ def test_it_trains_and_leaves_pictures_a_turntable_a_mesh_and_a_record(name, lau
 
 def _table(name: str) -> torch.Tensor:
     """The encoding's initial weights."""
-    from distill3d.registry import find
+    from distill3d.config.registry import find
     from distill3d.run import build
 
     experiment = load(f"{name}.yaml", in_little(name)).experiment

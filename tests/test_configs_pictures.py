@@ -10,7 +10,7 @@ import torch
 from tiny_pipelines import embedded_own, stable_diffusion
 
 from distill3d.cli import main
-from distill3d.config import load
+from distill3d.config.experiment import load
 
 IN_LITTLE = {
     "image-synthesis": ("data.width=40", "data.height=24", "system.count=2"),
@@ -105,7 +105,7 @@ def test_mistakes_are_told_before_the_prior_is_loaded_and_leave_no_trial(
     name, arguments, message, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("distill3d.prior.loader.load_prior", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("distill3d.priors.loader.load_prior", lambda *_: pytest.fail("loaded"))
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     before = sorted(tmp_path.rglob("*"))

@@ -5,10 +5,10 @@ import torch
 from closed_form import GaussianPrior
 from guidance_inputs import inputs_for, make
 
-from distill3d.config import ConfigError, load
-from distill3d.config_files import PROJECT
-from distill3d.extensions import import_extensions
-from distill3d.registry import registered
+from distill3d.config.experiment import ConfigError, load
+from distill3d.config.files import PROJECT
+from distill3d.config.registry import registered
+from distill3d.runtime.extensions import import_extensions
 
 CONFIG = PROJECT / "custom" / "pixel_gradient_clipping" / "sds-pixel-clip.yaml"
 

@@ -9,7 +9,7 @@ import pytest
 from tiny_assets import make_assets
 
 from distill3d.data.assets import load_mesh, read_index
-from distill3d.data.captions import (
+from distill3d.embedded.captions import (
     PLAIN_NOUN,
     RELATIONS,
     SceneCaption,
@@ -18,7 +18,7 @@ from distill3d.data.captions import (
     vocabulary,
     with_article,
 )
-from distill3d.data.mesh_scenes import compose, draw_override, read_held_out
+from distill3d.embedded.mesh_scenes import compose, draw_override, read_held_out
 
 
 def test_plain_captions():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distill3d.config import build
+from distill3d.config.experiment import build
 from distill3d.data.image_folder import ImageFolderDataModule, read_image
 
 

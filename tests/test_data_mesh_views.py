@@ -8,13 +8,13 @@ import pytest
 import torch
 from tiny_assets import make_assets
 
-from distill3d.config_check import build
-from distill3d.data import relight
+from distill3d.config.check import build
 from distill3d.data.assets import read_index
-from distill3d.data.captions import COLORS
-from distill3d.data.mesh_view_module import MeshViewDataModule
-from distill3d.data.mesh_views import ShadingMix, ViewSampler, all_nouns, core_nouns, open_cache
-from distill3d.render.raster import GBuffer
+from distill3d.embedded import relight
+from distill3d.embedded.captions import COLORS
+from distill3d.embedded.mesh_view_module import MeshViewDataModule
+from distill3d.embedded.mesh_views import ShadingMix, ViewSampler, all_nouns, core_nouns, open_cache
+from distill3d.scenes.mesh.raster import GBuffer
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from PIL import Image
 from posed_scenes import make_data_set
 
 from distill3d.camera import camera_rays
-from distill3d.config_check import ConfigError, build
-from distill3d.data.posed_image_module import PosedImageDataModule, training_rows
+from distill3d.config.check import ConfigError, build
+from distill3d.data.posed.module import PosedImageDataModule, training_rows
 
 
 def module(root, seed=0, **settings):

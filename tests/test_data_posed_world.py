@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill3d.camera import orbit_cameras
-from distill3d.data.posed_world import fit_world, nearest_point, turn
+from distill3d.data.posed.world import fit_world, nearest_point, turn
 
 directions = st.lists(st.floats(-1, 1), min_size=3, max_size=3).map(np.array).filter(lambda v: np.linalg.norm(v) > 0.1)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny_assets import make_assets
 
-from distill3d.data import relight
 from distill3d.data.assets import read_index
-from distill3d.data.mesh_views import ShadingMix, ViewSampler, all_nouns, open_cache
-from distill3d.data.posterior import posterior_means
+from distill3d.embedded import relight
+from distill3d.embedded.mesh_views import ShadingMix, ViewSampler, all_nouns, open_cache
+from distill3d.embedded.posterior import posterior_means
 
 FLAT = ShadingMix(1.0, 0.0, 0.0)
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from distill3d.camera import CameraRanges
-from distill3d.config_check import ConfigError, build
+from distill3d.config.check import ConfigError, build
+from distill3d.config.registry import find
 from distill3d.data.camera_settings import cameras_folder, view_distribution
 from distill3d.data.random_cameras import (
     EvaluationViews,
@@ -19,7 +20,6 @@ from distill3d.data.random_cameras import (
     training_batch,
     widened,
 )
-from distill3d.registry import find
 
 
 def config(**settings) -> RandomCameraConfig:
@@ -115,7 +115,7 @@ def test_a_prior_without_cameras_leaves_dreamfusions(tmp_path):
 def test_the_embedded_prior_is_a_folder_of_the_package():
     folder = cameras_folder("embedded")
     assert folder is not None
-    assert folder.parts[-2:] == ("prior", "embedded")
+    assert folder.parts[-2:] == ("embedded", "weights")
     assert Path(folder).parents[1].name == "distill3d"
 
 

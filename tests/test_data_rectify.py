@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from distill3d.data.rectify import fovy_rad, is_ideal, rectified, scaled_lens
-from distill3d.data.transforms_json import Lens
+from distill3d.data.posed.rectify import fovy_rad, is_ideal, rectified, scaled_lens
+from distill3d.data.posed.transforms_json import Lens
 
 
 def pattern(x, y):

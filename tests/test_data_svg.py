@@ -7,9 +7,9 @@ import torch
 from picture_doubles import make_data
 from svg_drawings import drawing
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
 from distill3d.data.svg import DRAWINGS
-from distill3d.svg.document import SvgError
+from distill3d.scenes.svg.document import SvgError
 
 DATA = "svg-datamodule"
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from distill3d.data.transforms_json import checked_pose, read_frame_sets
+from distill3d.data.posed.transforms_json import checked_pose, read_frame_sets
 
 POSE = np.eye(4).tolist()
 

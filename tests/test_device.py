@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 
-from distill3d.device import _backend, choose_accelerator, choose_precision, kernel_backend, set_threads
+from distill3d.runtime.device import _backend, choose_accelerator, choose_precision, kernel_backend, set_threads
 
 
 @pytest.fixture(autouse=True)

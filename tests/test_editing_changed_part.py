@@ -6,7 +6,7 @@ import pytest
 import torch
 from closed_form import GaussianPrior
 
-from distill3d.editing.changed_part import changed_part, put_back
+from distill3d.systems.editing.changed_part import changed_part, put_back
 
 LEFT = torch.zeros(8, 8, dtype=torch.bool)
 LEFT[:, :4] = True

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distill3d.camera import CameraRanges, camera_rays, orbit_cameras, random_cameras
-from distill3d.editing.consistency import project, view_inconsistency, world_points
+from distill3d.systems.editing.consistency import project, view_inconsistency, world_points
 
 
 def ball(cameras, radius=0.4):

@@ -9,16 +9,16 @@ import torch
 from closed_form import GaussianMixturePrior, GaussianPrior
 from tiny_pipelines import embedded_own
 
-from distill3d.editing.ddpm_inversion import (
+from distill3d.priors.base import add_noise
+from distill3d.priors.loader import PriorConfig, load_prior, load_prompt_encoder
+from distill3d.priors.sampling import guided_prediction
+from distill3d.systems.editing.ddpm_inversion import (
     ddpm_inversion,
     posterior_mean,
     regenerate,
     sampling_times,
     stochastic_latents,
 )
-from distill3d.prior.base import add_noise
-from distill3d.prior.loader import PriorConfig, load_prior, load_prompt_encoder
-from distill3d.prior.sampling import guided_prediction
 
 SCALE = 6.5
 

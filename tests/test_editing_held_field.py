@@ -8,7 +8,7 @@ import pytest
 import torch
 from system_doubles import tiny_system
 
-from distill3d.editing.held_field import HeldField
+from distill3d.systems.editing.held_field import HeldField
 
 BOX = ((0.0, -0.5, -0.5), (0.5, 0.5, 0.5))
 

@@ -14,9 +14,9 @@ from tiny_pipelines import (
     stable_diffusion,
 )
 
-from distill3d.editing.instruct_pix2pix import PIPELINE, embed_instruction, load_instruct_pix2pix
-from distill3d.prior.hub import PriorError
-from distill3d.prior.settings import PriorConfig
+from distill3d.priors.hub import PriorError
+from distill3d.priors.settings import PriorConfig
+from distill3d.systems.editing.instruct_pix2pix import PIPELINE, embed_instruction, load_instruct_pix2pix
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from closed_form import GaussianMixturePrior, GaussianPrior
 
-from distill3d.editing.sdedit import sdedit
+from distill3d.systems.editing.sdedit import sdedit
 
 
 def picture(size: int = 8, seed: int = 3) -> torch.Tensor:

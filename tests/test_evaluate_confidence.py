@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from distill3d.evaluate.compare import Measured, compare
-from distill3d.evaluate.confidence import interval, paired_difference
+from distill3d.evaluation.compare import Measured, compare
+from distill3d.evaluation.confidence import interval, paired_difference
 
 
 def test_the_mean_is_over_prompts_and_not_over_runs():

@@ -12,14 +12,14 @@ import torch
 from system_doubles import TINY_DATA, TINY_SYSTEM, merged
 
 from distill3d import cli
-from distill3d.config_check import ConfigError
-from distill3d.evaluate.collect import collect
-from distill3d.evaluate.evaluation import evaluate_folder
-from distill3d.evaluate.judge import Judge, JudgeConfig, load_judge, save_judge
-from distill3d.evaluate.samples import ReferenceSamples, read_strip, write_strip
-from distill3d.evaluate.scene import load_scene, render_views
-from distill3d.prior.loader import PriorConfig
-from distill3d.yaml_text import dump_yaml
+from distill3d.config.check import ConfigError
+from distill3d.config.yaml_text import dump_yaml
+from distill3d.embedded.judge import Judge, JudgeConfig, load_judge, save_judge
+from distill3d.evaluation.collect import collect
+from distill3d.evaluation.evaluation import evaluate_folder
+from distill3d.evaluation.loaded_trial import load_scene, render_views
+from distill3d.evaluation.samples import ReferenceSamples, read_strip, write_strip
+from distill3d.priors.loader import PriorConfig
 
 EXPORTER = {"resolution": 24, "mode": "vertex", "faces": 500, "viewer": False, "preview": False, "threshold": 1.0}
 CONFIG = {
@@ -116,7 +116,7 @@ def test_samples_of_a_prompt_are_drawn_once_by_all_evaluations(tmp_path, monkeyp
     assert torch.equal(first, again)
     ReferenceSamples(2, tmp_path)(embedded_scene("a hat"))
     ReferenceSamples(3, tmp_path)(embedded_scene("a fox"))
-    monkeypatch.setattr("distill3d.prior.loader.model_identity", lambda cfg: "other weights")
+    monkeypatch.setattr("distill3d.priors.loader.model_identity", lambda cfg: "other weights")
     ReferenceSamples(2, tmp_path)(embedded_scene("a fox"))
     assert drawn == ["a fox", "a hat", "a fox", "a fox"]
     assert ReferenceSamples(0, tmp_path)(embedded_scene("a fox")) is None
@@ -133,7 +133,7 @@ def test_samples_that_cannot_be_kept_or_drawn_cost_no_figures(tmp_path, monkeypa
     def broken(cfg):
         raise OSError("the weights are gone")
 
-    monkeypatch.setattr("distill3d.prior.loader.model_identity", broken)
+    monkeypatch.setattr("distill3d.priors.loader.model_identity", broken)
     assert ReferenceSamples(2, tmp_path)(embedded_scene("a fox")) is None
     assert "the weights are gone" in caplog.text
 
@@ -161,7 +161,7 @@ def test_an_experiment_is_compared_by_what_differs(folder):
 def test_known_figures_are_not_made_again(folder, monkeypatch):
     out = evaluate_folder(folder / "w1.0", FAST)
     before = (out / "figures.json").stat().st_mtime_ns
-    monkeypatch.setattr("distill3d.evaluate.evaluation.render_views", lambda *a: pytest.fail("rendered again"))
+    monkeypatch.setattr("distill3d.evaluation.evaluation.render_views", lambda *a: pytest.fail("rendered again"))
     evaluate_folder(folder / "w1.0", FAST)
     evaluate_folder(folder / "w1.0", [*FAST, "resamples=200", "batch_size=2"])  # neither changes a figure
     assert (out / "figures.json").stat().st_mtime_ns == before

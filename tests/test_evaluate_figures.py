@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from distill3d.evaluate import figures
+from distill3d.evaluation import figures
 
 
 def flat(*color, size=32):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny_assets import make_assets
 
-from distill3d.data.captions import SceneCaption, Thing
-from distill3d.evaluate.judge import Judge, JudgeConfig, load_judge, save_judge, split_words
-from distill3d.evaluate.judge_report import Confusion, confusions, report_judge
-from distill3d.system.judge_training import soft_targets
+from distill3d.embedded.captions import SceneCaption, Thing
+from distill3d.embedded.judge import Judge, JudgeConfig, load_judge, save_judge, split_words
+from distill3d.embedded.judge_report import Confusion, confusions, report_judge
+from distill3d.embedded.judge_training import soft_targets
 
 CONFIG = JudgeConfig(("a", "an", "apple", "fox", "blue"), ("apple", "fox"), ("fox",), (16, 16), 32, 1, 16)
 
@@ -88,7 +88,7 @@ def test_the_report_counts_what_the_judge_finds():
 def test_a_short_training_tells_the_objects_apart(tmp_path):
     from distill3d.cli import main
     from distill3d.data.assets import read_index
-    from distill3d.data.mesh_views import ViewSampler, open_cache
+    from distill3d.embedded.mesh_views import ViewSampler, open_cache
 
     assets = make_assets(tmp_path)
     settings = [

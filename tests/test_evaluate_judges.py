@@ -5,11 +5,11 @@ import torch
 from tiny_pipelines import clip_config, clip_tokenizer
 
 from distill3d.camera import VIEW_WORDS
-from distill3d.config_check import ConfigError
-from distill3d.evaluate import judges
-from distill3d.evaluate.final_pictures import FinalPictures, final_figures, final_pictures
-from distill3d.evaluate.judge import Judge, JudgeConfig, save_judge
-from distill3d.evaluate.judges import EmbeddedJudge, choose_judge, transformers_clip
+from distill3d.config.check import ConfigError
+from distill3d.embedded.judge import Judge, JudgeConfig, save_judge
+from distill3d.evaluation import judges
+from distill3d.evaluation.final_pictures import FinalPictures, final_figures, final_pictures
+from distill3d.evaluation.judges import EmbeddedJudge, choose_judge, transformers_clip
 
 CONFIG = JudgeConfig(("a", "fox", "hat"), ("fox", "hat"), ("fox",), (16, 16), 32, 1, 16)
 

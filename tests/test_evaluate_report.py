@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from distill3d.evaluate.collect import Entry
-from distill3d.evaluate.report import Report, Run, csv_text, page, write_report
-from distill3d.evaluate.samples import write_strip
-from distill3d.evaluate.settings import EvaluateSettings
+from distill3d.evaluation.collect import Entry
+from distill3d.evaluation.report import Report, Run, csv_text, page, write_report
+from distill3d.evaluation.samples import write_strip
+from distill3d.evaluation.settings import EvaluateSettings
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--no-first-run", "--disable-quic", "--disable-sync", "--disable-gpu"),

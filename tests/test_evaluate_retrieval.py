@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distill3d.evaluate.retrieval import distractors_of, janus, most_like, r_precision, view_accuracy
+from distill3d.evaluation.retrieval import distractors_of, janus, most_like, r_precision, view_accuracy
 
 
 def test_precision_is_the_share_of_views_that_choose_their_caption():

@@ -8,10 +8,10 @@ import torch
 from export_scenes import AnalyticGeometry, MarchingRenderer, box, letter_f, sphere, torus
 from export_surfaces import extracted
 
-from distill3d.export.alignment import aligned, isosurface_offset
-from distill3d.export.mesh import Surface, face_normals
 from distill3d.export.query import SceneField
-from distill3d.export.surface import SurfaceSettings, find_surface
+from distill3d.export.surface.alignment import aligned, isosurface_offset
+from distill3d.export.surface.extraction import SurfaceSettings, find_surface
+from distill3d.export.surface.mesh import Surface, face_normals
 
 DIRECTIONS = torch.nn.functional.normalize(torch.randn(200, 3, generator=torch.Generator().manual_seed(0)), dim=1)
 SETTINGS = SurfaceSettings(

@@ -12,11 +12,11 @@ import trimesh
 from export_assets import assert_is_the_letter
 from export_scenes import AnalyticGeometry, MarchingRenderer, letter_f
 
-from distill3d.config_check import ConfigError, build
+from distill3d.config.check import ConfigError, build
+from distill3d.config.registry import find
 from distill3d.export.exporter import MeshExporter
-from distill3d.export.isosurface import EmptySurfaceError
-from distill3d.export.smoothing import BLURS
-from distill3d.registry import find
+from distill3d.export.surface.isosurface import EmptySurfaceError
+from distill3d.export.surface.smoothing import BLURS
 
 SMALL = {"resolution": 48, "faces": 1500, "texture_size": 128, "view_count": 2, "view_size": 32, "blur": 0.003}
 METADATA = {"prompt": "an F", "seed": "3"}

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from distill3d.export.files import write_atomically
+from distill3d.runtime.files import write_atomically
 
 
 def test_writing_makes_folders_and_replaces(tmp_path):

@@ -3,8 +3,8 @@
 import torch
 from export_scenes import AnalyticGeometry, box, letter_f, sphere
 
-from distill3d.export.grid import Box, DensityGrid, level_box, opaque_box, refine, sample_grid, scan
 from distill3d.export.query import SceneField
+from distill3d.export.surface.grid import Box, DensityGrid, level_box, opaque_box, refine, sample_grid, scan
 
 CUBE = Box(torch.full((3,), -1.0), torch.full((3,), 1.0))
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from export_scenes import AnalyticGeometry, box, sphere, torus
 
-from distill3d.export.grid import Box, DensityGrid, scan
-from distill3d.export.isosurface import EmptySurfaceError, check_not_degenerate, extract_isosurface
-from distill3d.export.mesh import face_normals
 from distill3d.export.query import SceneField
+from distill3d.export.surface.grid import Box, DensityGrid, scan
+from distill3d.export.surface.isosurface import EmptySurfaceError, check_not_degenerate, extract_isosurface
+from distill3d.export.surface.mesh import face_normals
 
 CUBE = Box(torch.full((3,), -0.7), torch.full((3,), 0.7))
 LEVEL = 1000.0

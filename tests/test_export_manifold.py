@@ -5,10 +5,10 @@ import pytest
 import torch
 from export_surfaces import CUBE, joined, moved
 
-from distill3d.export.grid import DensityGrid
-from distill3d.export.isosurface import extract_isosurface
-from distill3d.export.manifold import made_manifold, without_flaps
-from distill3d.export.mesh import Surface, decimated, largest_parts
+from distill3d.export.surface.grid import DensityGrid
+from distill3d.export.surface.isosurface import extract_isosurface
+from distill3d.export.surface.manifold import made_manifold, without_flaps
+from distill3d.export.surface.mesh import Surface, decimated, largest_parts
 
 
 def welded(surface: Surface) -> Surface:

@@ -6,7 +6,7 @@ import torch
 from export_scenes import sphere, torus
 from export_surfaces import CORNERS, CUBE, extracted, joined, moved
 
-from distill3d.export.mesh import (
+from distill3d.export.surface.mesh import (
     Surface,
     decimated,
     face_normals,

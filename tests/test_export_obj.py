@@ -5,7 +5,7 @@ import pytest
 import trimesh
 from export_assets import METADATA, assert_is_the_letter, letter
 
-from distill3d.export.obj import obj_files
+from distill3d.export.formats.obj import obj_files
 
 
 def written(tmp_path, asset, name="model"):

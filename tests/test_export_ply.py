@@ -3,7 +3,7 @@
 import trimesh
 from export_assets import assert_is_the_letter, letter
 
-from distill3d.export.ply import ply_files
+from distill3d.export.formats.ply import ply_files
 
 
 def test_vertex_colours_come_back_in_the_world_frame(tmp_path):

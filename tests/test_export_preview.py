@@ -10,9 +10,9 @@ from export_scenes import AnalyticGeometry, MarchingRenderer, box, letter_f
 from PIL import Image
 
 from distill3d.camera import camera_rays
-from distill3d.export.grid import Box
 from distill3d.export.preview import preview, psnr, render_asset
-from distill3d.export.surface import surrounding_cameras
+from distill3d.export.surface.extraction import surrounding_cameras
+from distill3d.export.surface.grid import Box
 
 UNIT = Box(torch.full((3,), -0.5), torch.full((3,), 0.5))
 CAMERAS = surrounding_cameras(UNIT, 4, 48)

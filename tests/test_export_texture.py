@@ -6,8 +6,8 @@ import torch
 from export_scenes import AnalyticGeometry, smooth_colors, torus
 from export_surfaces import extracted
 
-from distill3d.export.mesh import Surface, decimated, face_normals, vertex_normals
 from distill3d.export.query import SceneField
+from distill3d.export.surface.mesh import Surface, decimated, face_normals, vertex_normals
 from distill3d.export.texture import Texels, bake, covered_texels, nearest_covered, unwrap, vertex_tangents
 
 SIZE = 256

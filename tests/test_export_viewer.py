@@ -11,8 +11,8 @@ import pytest
 from export_assets import letter
 from PIL import Image
 
-from distill3d.export.glb import glb_bytes
-from distill3d.export.viewer import PARTS, viewer_html
+from distill3d.export.formats.glb import glb_bytes
+from distill3d.export.formats.viewer import PARTS, viewer_html
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--no-first-run", "--disable-quic", "--disable-sync", "--hide-scrollbars"),

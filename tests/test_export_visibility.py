@@ -5,9 +5,9 @@ import math
 import torch
 from export_scenes import AnalyticGeometry, box, sphere
 
-from distill3d.export.grid import Box, DensityGrid, scan
 from distill3d.export.query import SceneField
-from distill3d.export.visibility import enclosed, filling, least_depth
+from distill3d.export.surface.grid import Box, DensityGrid, scan
+from distill3d.export.surface.visibility import enclosed, filling, least_depth
 
 CUBE = Box(torch.full((3,), -0.7), torch.full((3,), 0.7))
 LEVEL = 1000.0

@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from distill3d.config_check import ConfigError
-from distill3d.extensions import import_extensions
+from distill3d.config.check import ConfigError
+from distill3d.runtime.extensions import import_extensions
 
 
 @pytest.fixture(autouse=True)

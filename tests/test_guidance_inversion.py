@@ -8,7 +8,7 @@ from closed_form import GaussianPrior
 from guidance_inputs import draw_at, inputs_for, make
 
 from distill3d.guidance.inversion import inversion_stops, invert, reverse_deviation
-from distill3d.prior.sampling import ddim_denoise
+from distill3d.priors.sampling import ddim_denoise
 from distill3d.types import Pass
 
 

@@ -9,7 +9,7 @@ from guidance_inputs import PROMPT, draw_at, inputs_for, make, rule_texts
 
 from distill3d.guidance.asd import later_timesteps
 from distill3d.guidance.nfsd import NEGATIVE_PROMPT
-from distill3d.prior.kinds import kind_of
+from distill3d.priors.kinds import kind_of
 from distill3d.types import Pass, Prompt
 
 

@@ -7,7 +7,7 @@ import torch
 from closed_form import GaussianPrior
 from guidance_inputs import cameras_for, draw_at, inputs_for, make, rule_texts
 
-from distill3d.rng import rng
+from distill3d.runtime.rng import rng
 from distill3d.types import Pass
 
 

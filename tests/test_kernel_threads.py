@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distill3d.kernel_threads import run_parallel, shares
+from distill3d.runtime.kernel_threads import run_parallel, shares
 
 
 @pytest.mark.parametrize(("total", "parts"), [(10, 3), (3, 10), (1, 1), (4096, 8), (7, 7)])

@@ -10,7 +10,7 @@ from test_camera import KS_BOUND, MANY, ks_distance, uniform_cdf
 
 from distill3d.camera import make_cameras
 from distill3d.light import random_lights
-from distill3d.rng import rng
+from distill3d.runtime.rng import rng
 
 
 def cameras_at(elevation_deg: float, count: int = MANY, distance: float = 1.5):

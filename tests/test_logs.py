@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 LIGHTNING = """
-from distill3d.device import choose_accelerator
+from distill3d.runtime.device import choose_accelerator
 import pytorch_lightning as pl
 choose_accelerator("auto")
 for _ in range(2):
@@ -23,7 +23,9 @@ logging.getLogger("distill3d.run").info("once")
 
 
 def terminal(code: str, verbose: bool = False, local_rank: str = "0") -> list[str]:
-    code = f"from distill3d.logs import set_up_logging\nset_up_logging({verbose})\n" + code.format(verbose=verbose)
+    code = f"from distill3d.runtime.logs import set_up_logging\nset_up_logging({verbose})\n" + code.format(
+        verbose=verbose
+    )
     environment = {**os.environ, "LOCAL_RANK": local_rank}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == ""

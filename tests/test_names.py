@@ -2,7 +2,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distill3d.names import safe_name
+from distill3d.runtime.names import safe_name
 
 
 @given(st.text())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
 from distill3d.optim import Adan, Muon, OptimizerSettings, SchedulerSettings, Shampoo, make_optimizer, make_scheduler
 from distill3d.optim.groups import check_modules, parameter_groups
 from distill3d.optim.muon import orthogonalized

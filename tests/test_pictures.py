@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from distill3d.pictures import contact_sheet, normal_picture, panel, to_uint8, write_png
-from distill3d.system.video import even_sides, write_video
+from distill3d.runtime.pictures import contact_sheet, normal_picture, panel, to_uint8, write_png
+from distill3d.systems.video import even_sides, write_video
 from distill3d.types import RenderOutput
 
 

@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 from tiny_pipelines import TINY, TinyFolders
 from torch import nn
 
-from distill3d.prior.adapter import LoraAdapter, attention_projections
-from distill3d.prior.base import DiffusionPrior
-from distill3d.prior.hub import PriorError
-from distill3d.prior.loader import load_prior, load_prompt_encoder
-from distill3d.prior.lora import fuse_lora, lora_file
+from distill3d.priors.adapter import LoraAdapter, attention_projections
+from distill3d.priors.base import DiffusionPrior
+from distill3d.priors.hub import PriorError
+from distill3d.priors.loader import load_prior, load_prompt_encoder
+from distill3d.priors.lora import fuse_lora, lora_file
 from distill3d.types import Pass
 
 

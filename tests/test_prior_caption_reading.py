@@ -6,9 +6,9 @@ import random
 
 import torch
 
-from distill3d.data.captions import VIEW_PHRASES
-from distill3d.prior.embedded.caption_reading import NONE, draw_reading, questions, teach_reading
-from distill3d.prior.embedded.text import make_text_encoder, make_tokenizer
+from distill3d.embedded.caption_reading import NONE, draw_reading, questions, teach_reading
+from distill3d.embedded.captions import VIEW_PHRASES
+from distill3d.embedded.text import make_text_encoder, make_tokenizer
 
 NOUNS = ["apple", "fox", "crown"]
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny_pipelines import TinyFolders, stable_diffusion
 
-from distill3d.prior.compiled import Compiled, compiled
-from distill3d.prior.loader import PriorConfig, PriorError, load_prior, load_prompt_encoder
+from distill3d.priors.compiled import Compiled, compiled
+from distill3d.priors.loader import PriorConfig, PriorError, load_prior, load_prompt_encoder
 from distill3d.types import Pass
 
 # one block down and one up are every kind of layer, and a third of the time that torch.compile takes to read them

@@ -10,7 +10,7 @@ import torch
 from accelerator_double import GpuTensor, MixedDevicesError, pretended_gpu
 from tiny_pipelines import TINY, TinyFolders
 
-from distill3d.prior.loader import PriorError, load_prior, load_prompt_encoder
+from distill3d.priors.loader import PriorError, load_prior, load_prompt_encoder
 from distill3d.types import Pass
 
 

@@ -11,12 +11,12 @@ import torch
 from tiny_assets import make_assets
 
 from distill3d.camera import CameraRanges
-from distill3d.prior.embedded.folder import make_scheduler, save_folder
-from distill3d.prior.embedded.network import Layout, PixelUNet2DConditionModel, WordsTogether, sinusoidal
-from distill3d.prior.embedded.text import POSITIONS, byte_pairs, make_text_encoder, make_tokenizer
-from distill3d.prior.loader import load_prior, load_prompt_encoder, words_not_taught
-from distill3d.prior.settings import PriorConfig
-from distill3d.system.prior_training import draw_timesteps, loss_weight, min_snr_weight, v_target
+from distill3d.embedded.folder import make_scheduler, save_folder
+from distill3d.embedded.network import Layout, PixelUNet2DConditionModel, WordsTogether, sinusoidal
+from distill3d.embedded.prior_training import draw_timesteps, loss_weight, min_snr_weight, v_target
+from distill3d.embedded.text import POSITIONS, byte_pairs, make_text_encoder, make_tokenizer
+from distill3d.priors.loader import load_prior, load_prompt_encoder, words_not_taught
+from distill3d.priors.settings import PriorConfig
 
 NOUNS = ["apple", "fox", "crown"]
 TINY = {
@@ -116,7 +116,7 @@ def test_byte_pairs_break_ties_by_the_alphabet_whatever_the_order_of_the_words()
 def test_a_training_that_goes_on_keeps_the_tokenizer_of_its_text_encoder(trained):
     from transformers import CLIPTokenizer
 
-    from distill3d.system.prior_training import EmbeddedPriorSystem
+    from distill3d.embedded.prior_training import EmbeddedPriorSystem
 
     folder = trained / "save/prior"
     tokenizer = json.loads((folder / "tokenizer/tokenizer.json").read_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill3d.prior.embedding_cache import EmbeddingCache, default_cache_dir
+from distill3d.priors.embedding_cache import EmbeddingCache, default_cache_dir
 from distill3d.types import PromptEmbedding
 
 FULL = PromptEmbedding(torch.randn(1, 4, 3), torch.tensor([[True, True, False, False]]), torch.randn(1, 5))

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from tiny_assets import make_assets
 
 from distill3d.data.assets import read_index
-from distill3d.data.mesh_views import ShadingMix, ViewSampler, all_nouns, open_cache
-from distill3d.prior.embedded.folder import make_scheduler
-from distill3d.prior.embedded.gallery import Gallery, Recalled, cosine_alphas_cumprod
-from distill3d.prior.embedded.gallery_fill import cluster, fill_gallery, pictures_of
-from distill3d.prior.embedded.network import PixelUNet2DConditionModel
+from distill3d.embedded.folder import make_scheduler
+from distill3d.embedded.gallery import Gallery, Recalled, cosine_alphas_cumprod
+from distill3d.embedded.gallery_fill import cluster, fill_gallery, pictures_of
+from distill3d.embedded.mesh_views import ShadingMix, ViewSampler, all_nouns, open_cache
+from distill3d.embedded.network import PixelUNet2DConditionModel
 
 WORDS = 24
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_pipelines import TinyFolders
 
-from distill3d.prior.hub import MIRRORS, PriorError
-from distill3d.prior.loader import (
+from distill3d.priors.hub import MIRRORS, PriorError
+from distill3d.priors.loader import (
     PriorConfig,
     load_prior,
     load_prompt_encoder,

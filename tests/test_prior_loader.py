@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import TINY, TinyFolders, embedded
 
-from distill3d.prior.flow import FlowPrior, FluxPrior
-from distill3d.prior.hub import EMBEDDED_FOLDER, PriorError
-from distill3d.prior.latent import LatentPrior, SdxlPrior
-from distill3d.prior.loader import (
+from distill3d.config.registry import find
+from distill3d.priors.flow import FlowPrior, FluxPrior
+from distill3d.priors.hub import EMBEDDED_WEIGHTS, PriorError
+from distill3d.priors.latent import LatentPrior, SdxlPrior
+from distill3d.priors.loader import (
     PretrainedDiffusionModel,
     PriorConfig,
     load_prior,
@@ -27,9 +28,8 @@ from distill3d.prior.loader import (
     text_identity,
     words_not_taught,
 )
-from distill3d.prior.pixel import PixelPrior
-from distill3d.prior.settings import choose_dtype
-from distill3d.registry import find
+from distill3d.priors.pixel import PixelPrior
+from distill3d.priors.settings import choose_dtype
 
 SETTING = r"system\.prior\.pretrained_model_name_or_path"
 CLASSES = {
@@ -88,7 +88,7 @@ def test_the_index_of_a_tiny_folder_is_what_diffusers_writes(folders: TinyFolder
 
 def test_importing_the_room_pulls_no_heavy_library() -> None:
     heavy = {"diffusers", "transformers", "huggingface_hub", "accelerate"}
-    modules = "distill3d.prior.loader, distill3d.prior.prompt_processor"
+    modules = "distill3d.priors.loader, distill3d.priors.prompt_processor"
     code = f"import sys, {modules}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
@@ -164,7 +164,7 @@ def test_identity_ignores_notes_and_correctives(copy: Path) -> None:
 
 
 def test_large_files_are_sampled_including_their_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distill3d.prior import identity
+    from distill3d.priors import identity
 
     monkeypatch.setattr(identity, "_WHOLE_BYTES", 1000)
     file, content = tmp_path / "weights.safetensors", bytearray(10_000_000)
@@ -215,7 +215,7 @@ def test_precision_follows_the_device() -> None:
 
 
 def test_a_folder_is_told_from_a_hub_id(folders: TinyFolders) -> None:
-    assert prior_folder(PriorConfig()) == EMBEDDED_FOLDER
+    assert prior_folder(PriorConfig()) == EMBEDDED_WEIGHTS
     assert prior_folder(folders.config("embedded")) == folders("embedded")
     assert prior_folder(PriorConfig("owner/model")) is None
 
@@ -287,7 +287,7 @@ def test_weights_that_are_cut(copy: Path) -> None:
 )
 def test_weights_that_lack_a_part_of_the_network(copy, monkeypatch, component, load, without_accelerate) -> None:
     if without_accelerate:
-        monkeypatch.setattr("distill3d.prior.model_folder.importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr("distill3d.priors.model_folder.importlib.util.find_spec", lambda name: None)
     file = next((copy / component).glob("*.safetensors"))
     tensors = load_file(file)
     renamed = sorted(name for name in tensors if name.endswith(".weight"))[:5]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny_pipelines import TINY, TinyFolders, deepfloyd_if, flux, tiny_settings
 
-from distill3d.prior.base import DiffusionPrior, add_noise
-from distill3d.prior.hub import PriorError
-from distill3d.prior.loader import PriorConfig, load_prior, load_prompt_encoder
+from distill3d.priors.base import DiffusionPrior, add_noise
+from distill3d.priors.hub import PriorError
+from distill3d.priors.loader import PriorConfig, load_prior, load_prompt_encoder
 from distill3d.types import Pass, Prediction, PromptEmbedding
 
 KINDS = list(TINY)
@@ -360,7 +360,7 @@ def test_ten_steps_equal_the_flow_pipeline(folders: TinyFolders, kind: str) -> N
         pipeline = pipeline_of("StableDiffusion3Pipeline", folders(kind))
         theirs = pipeline(latents=z, guidance_scale=SCALE, **common).images
     else:
-        from distill3d.prior.flow import pack, unpack
+        from distill3d.priors.flow import pack, unpack
 
         pipeline = pipeline_of("FluxPipeline", folders(kind))
         packed = pipeline(latents=pack(z), guidance_scale=3.5, true_cfg_scale=SCALE, **common).images
@@ -372,7 +372,7 @@ def test_ten_steps_equal_the_flow_pipeline(folders: TinyFolders, kind: str) -> N
 def test_ten_steps_of_the_embedded_kind_equal_its_network_and_scheduler(folders: TinyFolders, kind: str) -> None:
     from diffusers import DDPMScheduler, UNet2DConditionModel
 
-    from distill3d.prior.embedded.network import PixelUNet2DConditionModel
+    from distill3d.embedded.network import PixelUNet2DConditionModel
 
     prior, text = load(folders, kind), embed(folders, kind)
     cls = UNet2DConditionModel if kind == "embedded" else PixelUNet2DConditionModel

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill3d.prior.passes import batches, check_rows, join, split, unique_passes
+from distill3d.priors.passes import batches, check_rows, join, split, unique_passes
 from distill3d.types import Pass, Prediction, PromptEmbedding
 
 

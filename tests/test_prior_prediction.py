@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distill3d.prior.prediction import MIN_ALPHA, from_clean, from_flow, from_noise, from_velocity
+from distill3d.priors.prediction import MIN_ALPHA, from_clean, from_flow, from_noise, from_velocity
 from distill3d.types import Prediction
 
 

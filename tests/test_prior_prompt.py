@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_pipelines import TINY, TinyFolders
 
-from distill3d.prior.loader import load_prompt_encoder
+from distill3d.priors.loader import load_prompt_encoder
 from distill3d.types import PromptEmbedding
 
 TEXTS = ["a small red cat, with Capitals", "a much longer text that no tokenizer of so few positions can hold"]

@@ -14,9 +14,9 @@ import torch
 from tiny_pipelines import TinyFolders, embedded
 
 from distill3d.camera import make_cameras
-from distill3d.prior.loader import PriorConfig, load_prompt_encoder
-from distill3d.prior.prompt_processor import PromptProcessor
-from distill3d.registry import find
+from distill3d.config.registry import find
+from distill3d.priors.loader import PriorConfig, load_prompt_encoder
+from distill3d.priors.prompt_processor import PromptProcessor
 from distill3d.types import Cameras, PromptEmbedding, TextRequest
 
 REQUESTS: Mapping[str, TextRequest] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distill3d.prior.resize import native_size, to_native
+from distill3d.priors.resize import native_size, to_native
 
 
 @pytest.mark.parametrize(

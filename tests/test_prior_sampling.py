@@ -6,8 +6,8 @@ import pytest
 import torch
 from closed_form import GaussianMixturePrior, GaussianPrior
 
-from distill3d.prior.base import add_noise
-from distill3d.prior.sampling import ancestral_step, ddim_denoise, ddim_sample, ddim_step, guided_prediction
+from distill3d.priors.base import add_noise
+from distill3d.priors.sampling import ancestral_step, ddim_denoise, ddim_sample, ddim_step, guided_prediction
 
 
 @pytest.mark.parametrize(("eta", "steps"), [(0.0, 100), (1.0, 900)])  # new noise needs finer steps

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill3d.prior.base import add_noise
-from distill3d.prior.loader import PriorConfig, load_prior, load_prompt_encoder, prior_folder, words_not_taught
+from distill3d.priors.base import add_noise
+from distill3d.priors.loader import PriorConfig, load_prior, load_prompt_encoder, prior_folder, words_not_taught
 from distill3d.types import Pass
 
 CFG = PriorConfig()
@@ -39,7 +39,7 @@ def test_files_stay_within_their_budgets():
 def test_the_weights_are_half_precision_safetensors():
     from safetensors import safe_open
 
-    weights = [path for path in shipped_files() if path.suffix == ".safetensors" and path.parent.name != "embedded"]
+    weights = [path for path in shipped_files() if path.suffix == ".safetensors" and path.parent.name != "weights"]
     assert {path.parent.name for path in weights} == {"unet", "text_encoder"}
     for path in weights:
         with safe_open(path, "pt") as file:

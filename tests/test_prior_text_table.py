@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny_pipelines import TinyFolders
 
-from distill3d.prior.embedding_cache import EmbeddingCache, embedding_cache
-from distill3d.prior.loader import PriorConfig, load_prompt_encoder, text_parameters
-from distill3d.prior.text_table import TextTable
+from distill3d.priors.embedding_cache import EmbeddingCache, embedding_cache
+from distill3d.priors.loader import PriorConfig, load_prompt_encoder, text_parameters
+from distill3d.priors.text_table import TextTable
 
 TEXTS = ["", "a cat", "a dog", "a cat"]
 

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from distill3d.registry import KINDS, UnknownTypeError, find, register, registered
+from distill3d.config.registry import KINDS, UnknownTypeError, find, register, registered
 
 
 def test_an_unknown_name_gives_the_nearest_and_the_setting():
@@ -34,7 +34,7 @@ def test_an_unknown_kind_is_refused():
 def test_every_type_has_checked_settings_and_a_line_for_the_list():
     from dataclasses import is_dataclass
 
-    from distill3d.listing import first_line
+    from distill3d.config.listing import first_line
 
     for kind in KINDS:
         for name, cls in registered(kind).items():
@@ -46,7 +46,7 @@ def test_importing_every_room_leaves_heavy_libraries_alone():
     # transformers is not in the list: Lightning's torchmetrics imports it
     heavy = "diffusers trimesh matplotlib skimage xatlas numba wandb"
     code = (
-        "import sys; from distill3d.registry import import_rooms; import_rooms(); "
+        "import sys; from distill3d.config.registry import import_rooms; import_rooms(); "
         f"print([name for name in '{heavy}'.split() if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from distill3d.camera import make_cameras
-from distill3d.config_check import ConfigError, build
-from distill3d.render.nerf import NeRFVolumeRenderer
-from distill3d.scene.background import NeuralEnvironmentMapBackground as NeuralBackground
-from distill3d.scene.background import SolidColorBackground
-from distill3d.scene.field import ImplicitVolume
-from distill3d.scene.material import DiffuseWithPointLightMaterial as Material
+from distill3d.config.check import ConfigError, build
+from distill3d.scenes.nerf.background import NeuralEnvironmentMapBackground as NeuralBackground
+from distill3d.scenes.nerf.background import SolidColorBackground
+from distill3d.scenes.nerf.field import ImplicitVolume
+from distill3d.scenes.nerf.material import DiffuseWithPointLightMaterial as Material
+from distill3d.scenes.nerf.renderer import NeRFVolumeRenderer
 from distill3d.types import SHADING_MODES, FieldSample, Light
 
 SIZE = 12

@@ -3,8 +3,8 @@
 import nerfacc
 import torch
 
-from distill3d.render.occupancy import OccupancyGrid
-from distill3d.rng import rng
+from distill3d.runtime.rng import rng
+from distill3d.scenes.nerf.occupancy import OccupancyGrid
 
 
 def _ball(points: torch.Tensor) -> torch.Tensor:

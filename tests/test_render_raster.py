@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distill3d.camera import camera_rays, make_cameras, orbit_cameras
-from distill3d.render.raster import Mesh, face_normals, rasterize
+from distill3d.scenes.mesh.raster import Mesh, face_normals, rasterize
 
 
 def quad(x: float, color: tuple[float, float, float], half: float = 0.3) -> Mesh:

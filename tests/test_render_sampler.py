@@ -4,7 +4,7 @@ import pytest
 import torch
 from nerfacc.grid import _ray_aabb_intersect
 
-from distill3d.render.sampler import (
+from distill3d.scenes.nerf.sampler import (
     Marching,
     intersect_volume,
     kept_cpu,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from svg_drawings import KINDS, drawing, scene_of
 from torch import Tensor
 
-from distill3d.scene.svg import QUANTITIES, SvgScene
+from distill3d.scenes.svg.scene import QUANTITIES, SvgScene
 
 BLACK = torch.zeros(3)
 

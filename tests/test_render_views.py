@@ -10,11 +10,17 @@ from posed_scenes import colored_box
 from system_doubles import TINY_DATA, TINY_SYSTEM, fit, merged
 
 from distill3d import cli
-from distill3d.config_check import ConfigError
-from distill3d.data.posed_image_module import PosedImageDataModule
-from distill3d.data.write_posed_images import write_posed_images
-from distill3d.render_views import RenderViewsSettings, mesh_views, read_settings, render_data_set, view_cameras
-from distill3d.yaml_text import dump_yaml
+from distill3d.config.check import ConfigError
+from distill3d.config.yaml_text import dump_yaml
+from distill3d.data.posed.module import PosedImageDataModule
+from distill3d.data.posed.write import write_posed_images
+from distill3d.evaluation.render_views import (
+    RenderViewsSettings,
+    mesh_views,
+    read_settings,
+    render_data_set,
+    view_cameras,
+)
 
 SMALL = ("train_views=4", "test_views=2", "size=16")
 

@@ -4,7 +4,7 @@ import nerfacc
 import pytest
 import torch
 
-from distill3d.render.volume import (
+from distill3d.scenes.nerf.volume import (
     accumulate,
     accumulate_reference,
     position_in_ray,

@@ -1,7 +1,7 @@
 import pytest
 
-from distill3d.config_check import ConfigError
-from distill3d.resolvers import resolve
+from distill3d.config.check import ConfigError
+from distill3d.config.resolvers import resolve
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from system_doubles import TINY_DATA, TINY_SYSTEM, merged
 
 from distill3d import cli
-from distill3d.yaml_text import dump_yaml, parse_yaml
+from distill3d.config.yaml_text import dump_yaml, parse_yaml
 
 EXPORTER = {"resolution": 24, "mode": "vertex", "faces": 500, "viewer": False, "preview": False, "threshold": 1.0}
 CONFIG = {
@@ -173,7 +173,7 @@ def test_a_system_without_test_pictures_says_so():
     import pytorch_lightning as pl
 
     from distill3d import run
-    from distill3d.config import ConfigError
+    from distill3d.config.experiment import ConfigError
 
     training = SimpleNamespace(system=pl.LightningModule(), experiment=SimpleNamespace(system_type="corrective-system"))
     with pytest.raises(ConfigError, match="a corrective-system draws no test pictures"):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distill3d.scene.activations import ACTIVATIONS, activation, trunc_exp
+from distill3d.scenes.nerf.activations import ACTIVATIONS, activation, trunc_exp
 
 
 def test_truncated_exp_is_exp_with_a_bounded_gradient():

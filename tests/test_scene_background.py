@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from distill3d.config_check import ConfigError, build
-from distill3d.registry import find
-from distill3d.rng import rng
-from distill3d.scene.background import spherical_harmonics
+from distill3d.config.check import ConfigError, build
+from distill3d.config.registry import find
+from distill3d.runtime.rng import rng
+from distill3d.scenes.nerf.background import spherical_harmonics
 
 
 def _background(name: str, **settings):

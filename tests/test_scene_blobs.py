@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distill3d.scene.blobs import BLOBS, blob
+from distill3d.scenes.nerf.blobs import BLOBS, blob
 
 
 @pytest.mark.parametrize("kind", BLOBS)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distill3d.scene.contraction import contract, contract_reference
+from distill3d.scenes.nerf.contraction import contract, contract_reference
 
 
 @pytest.mark.parametrize("count", [0, 1, 9001])

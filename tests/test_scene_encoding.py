@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from distill3d.config_check import ConfigError, build
-from distill3d.scene.encoding import DenseGrid, HashGrid, interpolate
-from distill3d.scene.grid import grid_levels, interpolate_reference
+from distill3d.config.check import ConfigError, build
+from distill3d.scenes.nerf.encoding import DenseGrid, HashGrid, interpolate
+from distill3d.scenes.nerf.grid import grid_levels, interpolate_reference
 
 GRIDS = {
     "hashed": (grid_levels(4, 4, 1.6, 128), 2),

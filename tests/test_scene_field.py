@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from distill3d.config_check import build
-from distill3d.scene.field import FLAT, ImplicitVolume, outward_normal
-from distill3d.scene.shading import shade
+from distill3d.config.check import build
+from distill3d.scenes.nerf.field import FLAT, ImplicitVolume, outward_normal
+from distill3d.scenes.nerf.shading import shade
 
 
 def _field(**settings) -> ImplicitVolume:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from distill3d.scene.grid import grid_levels, interpolate_reference, vertex_index
+from distill3d.scenes.nerf.grid import grid_levels, interpolate_reference, vertex_index
 
 
 def test_levels_follow_the_paper_and_hash_only_where_the_table_is_too_small():

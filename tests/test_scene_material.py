@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
-from distill3d.config_check import ConfigError, build
-from distill3d.rng import rng
-from distill3d.scene.material import DiffuseWithPointLightMaterial as Material
+from distill3d.config.check import ConfigError, build
+from distill3d.runtime.rng import rng
+from distill3d.scenes.nerf.material import DiffuseWithPointLightMaterial as Material
 
 
 def _material(**settings) -> Material:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from distill3d.scene.mlp import HIDDEN_ACTIVATIONS, init_weights, mlp, mlp_with_gradient
+from distill3d.scenes.nerf.mlp import HIDDEN_ACTIVATIONS, init_weights, mlp, mlp_with_gradient
 
 
 @pytest.mark.parametrize("activation", HIDDEN_ACTIVATIONS)

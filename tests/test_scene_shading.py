@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from distill3d.scene.shading import lambertian, needs_normal, shade
+from distill3d.scenes.nerf.shading import lambertian, needs_normal, shade
 
 AMBIENT, DIFFUSE = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.9, 0.8, 0.7])
 ALBEDO, POINTS = torch.tensor([[0.5, 1.0, 0.25]]), torch.zeros(1, 3)

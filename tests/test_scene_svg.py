@@ -6,8 +6,8 @@ import pytest
 import torch
 from svg_drawings import KINDS, drawing, scene_of
 
-from distill3d.scene.svg import QUANTITIES, SvgScene
-from distill3d.svg.document import parse_svg
+from distill3d.scenes.svg.document import parse_svg
+from distill3d.scenes.svg.scene import QUANTITIES, SvgScene
 
 TURNED = """
     <g transform="translate(30 10) scale(2 3)"><rect id="r" x="1" y="2" width="10" height="8" fill="#102030"

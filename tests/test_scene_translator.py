@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distill3d.scene.translator import Translator, load_translator, save_translator
+from distill3d.scenes.translator import Translator, load_translator, save_translator
 
 
 def trained(width: int = 4) -> Translator:

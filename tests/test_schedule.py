@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill3d.schedule import check_schedule, cosine, largest, scheduled, smallest
+from distill3d.config.schedule import check_schedule, cosine, largest, scheduled, smallest
 
 values = st.floats(-1e3, 1e3)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from svg_drawings import KINDS, drawing
 
-from distill3d.svg.document import SvgError, parse_svg
-from distill3d.svg.writer import ShapeEdit, write_svg
+from distill3d.scenes.svg.document import SvgError, parse_svg
+from distill3d.scenes.svg.writer import ShapeEdit, write_svg
 
 MIXED = """<?xml version="1.0" encoding="UTF-8"?>
 <!-- drawn by hand -->

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distill3d.svg.geometry import Subpath, has_extent, is_flat, number, path_data, path_subpaths, shape_subpaths
+from distill3d.scenes.svg.geometry import Subpath, has_extent, is_flat, number, path_data, path_subpaths, shape_subpaths
 
 
 def sampled(subpaths: list[Subpath], steps: int = 9) -> np.ndarray:

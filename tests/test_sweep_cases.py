@@ -2,9 +2,9 @@
 
 import pytest
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
+from distill3d.config.yaml_text import parse_value
 from distill3d.sweep.cases import as_text, read_axes
-from distill3d.yaml_text import parse_value
 
 PROMPT = "system.prompt_processor.prompt"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from distill3d.config_check import ConfigError
-from distill3d.config_files import PROJECT
+from distill3d.config.check import ConfigError
+from distill3d.config.files import PROJECT
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.ledger import Ledger
 from distill3d.sweep.local import LocalEngine

@@ -10,14 +10,14 @@ import pytest
 from system_doubles import TINY_DATA, TINY_SYSTEM, merged
 
 from distill3d import cli
-from distill3d.config_check import ConfigError
-from distill3d.config_files import PROJECT
-from distill3d.evaluate.collect import collect
+from distill3d.config.check import ConfigError
+from distill3d.config.files import PROJECT
+from distill3d.config.yaml_text import dump_yaml
+from distill3d.evaluation.collect import collect
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.ledger import Ledger
 from distill3d.sweep.plan import make_plan, write_plan
 from distill3d.sweep.slurm import slurm_script
-from distill3d.yaml_text import dump_yaml
 
 PROMPT = "system.prompt_processor.prompt"
 EXPORTER = {"resolution": 24, "mode": "vertex", "faces": 500, "viewer": False, "preview": False, "threshold": 1.0}
@@ -153,7 +153,7 @@ def test_a_sweep_trains_for_real_and_writes_its_report():
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]; import system_doubles\n"
         "from pathlib import Path\n"
-        "from distill3d.evaluate.evaluation import evaluate_folder\n"
+        "from distill3d.evaluation.evaluation import evaluate_folder\n"
         "from distill3d.sweep.local import LocalEngine\n"
         "from distill3d.sweep.loop import Sweep\n"
         "from distill3d.sweep.plan import make_plan\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.ledger import Ledger
 from distill3d.sweep.loop import Sweep

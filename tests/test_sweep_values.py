@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
 from distill3d.sweep.values import split_values
 
 PROMPT = "system.prompt_processor.prompt"

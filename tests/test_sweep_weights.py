@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import embedded_own
 
-from distill3d.config import load
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
+from distill3d.config.experiment import load
 from distill3d.guidance.corrective import SpectralCorrective, files
-from distill3d.prior.loader import PriorConfig
+from distill3d.priors.loader import PriorConfig
 from distill3d.sweep import weights
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.plan import make_plan, write_plan
@@ -116,7 +116,7 @@ def test_auto_is_the_files_that_lmc_sds_takes(prior, monkeypatch):
 
 
 def test_a_model_of_the_hub_is_told_by_its_name_and_nothing_is_fetched(monkeypatch):
-    monkeypatch.setattr("distill3d.prior.hub._from_hub", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr("distill3d.priors.hub._from_hub", lambda *_: pytest.fail("fetched"))
     experiment = load("dreamfusion-sd.yaml", ["system.prompt_processor.prompt=a fox"]).experiment
     assert frozen_weights(experiment) == {}
 

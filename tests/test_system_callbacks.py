@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 from system_doubles import fit
 
-from distill3d.config_check import ConfigError
-from distill3d.system.callbacks import Interruptible, TrialCheckpoint, trainer_callbacks, trainer_loggers
-from distill3d.system.progress import TrainingProgress, figures
-from distill3d.system.record import RunRecord
+from distill3d.config.check import ConfigError
+from distill3d.systems.callbacks import Interruptible, TrialCheckpoint, trainer_callbacks, trainer_loggers
+from distill3d.systems.progress import TrainingProgress, figures
+from distill3d.systems.record import RunRecord
 
 
 def experiment(checkpoint=None, trainer=None, loggers=None):
@@ -77,7 +77,7 @@ def test_last_is_left_out_on_demand(tmp_path):
 
 
 def test_last_is_written_after_the_first_step_and_then_seldom(tmp_path, monkeypatch):
-    import distill3d.system.callbacks as module
+    import distill3d.systems.callbacks as module
 
     now = {"time": 0.0}
     saved = []

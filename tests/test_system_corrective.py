@@ -12,14 +12,14 @@ from models_in_memory import InMemory
 from picture_doubles import make_data
 from tiny_pipelines import embedded_own, flux
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
 from distill3d.data.image_batch import ImageBatch, ImageBatches
 from distill3d.guidance.corrective import CorrectiveNetwork, load_corrective
 from distill3d.guidance.corrective.files import read_corrective
-from distill3d.prior.loader import PriorConfig, load_prior, load_prompt_encoder
+from distill3d.priors.loader import PriorConfig, load_prior, load_prompt_encoder
 from distill3d.run import prepare, train
-from distill3d.system import corrective
-from distill3d.system.corrective import CorrectiveSystem
+from distill3d.systems import corrective
+from distill3d.systems.corrective import CorrectiveSystem
 from distill3d.verbs import Request
 
 CONFIG = Path(__file__).parents[1] / "configs" / "lmc" / "corrective.yaml"

@@ -9,8 +9,8 @@ import torch
 from picture_doubles import fit, make_data, picture_file
 from PIL import Image
 
-from distill3d.config_check import ConfigError
-from distill3d.system.gradient_picture import gradient_image
+from distill3d.config.check import ConfigError
+from distill3d.systems.gradient_picture import gradient_image
 
 NAME = "gradient-picture-system"
 LMC = {"guidance_type": "lmc-sds", "guidance": {"guidance_scale": 3.0, "corrective": "none"}}

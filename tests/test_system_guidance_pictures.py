@@ -6,8 +6,8 @@ from closed_form import GaussianPrior
 from guidance_inputs import inputs_for, make
 from system_doubles import fit
 
-from distill3d.config_check import ConfigError
-from distill3d.system.guidance_pictures import ask_looking, guidance_sheet
+from distill3d.config.check import ConfigError
+from distill3d.systems.guidance_pictures import ask_looking, guidance_sheet
 
 LMC = {"guidance_type": "lmc-sds", "guidance": {"guidance_scale": 1.0, "corrective": "none"}}
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distill3d.camera import camera_rays, orbit_cameras
-from distill3d.system.health import GradientHealth, SceneHealth, explain_opacity, gradient_norm, rim_opacity
+from distill3d.systems.health import GradientHealth, SceneHealth, explain_opacity, gradient_norm, rim_opacity
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

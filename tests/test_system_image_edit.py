@@ -6,8 +6,8 @@ import pytest
 import torch
 from picture_doubles import fit, make_data, picture_file
 
-from distill3d.config_check import ConfigError
-from distill3d.registry import registered
+from distill3d.config.check import ConfigError
+from distill3d.config.registry import registered
 
 EDIT = "image-edit-system"
 PROMPTS = {"prompt_processor": {"prompt": "a fox", "source_prompt": "a cat"}}

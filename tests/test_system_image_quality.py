@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from distill3d.system.image_quality import psnr_db, ssim
+from distill3d.systems.image_quality import psnr_db, ssim
 
 
 @pytest.mark.parametrize("error", [0.5, 0.1, 0.01])

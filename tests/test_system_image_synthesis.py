@@ -11,7 +11,7 @@ from closed_form import GaussianPrior
 from picture_doubles import fit, make_data, make_system
 from PIL import Image
 
-from distill3d.scene.image import cut_windows
+from distill3d.scenes.image import cut_windows
 
 
 def prior_mean(text: str, contrast: float = 0.2) -> torch.Tensor:

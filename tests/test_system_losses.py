@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from distill3d.config_check import ConfigError, build
-from distill3d.system.losses import (
+from distill3d.config.check import ConfigError, build
+from distill3d.systems.losses import (
     LossSettings,
     distillation_loss_value,
     opaque_loss,

@@ -10,9 +10,9 @@ from tiny_assets import make_assets
 from tiny_pipelines import embedded_own
 
 from distill3d.guidance.corrective.files import read_corrective
-from distill3d.prior.loader import PriorConfig, model_identity
+from distill3d.priors.loader import PriorConfig, model_identity
 from distill3d.run import prepare, train
-from distill3d.system import corrective
+from distill3d.systems import corrective
 from distill3d.verbs import Request
 
 

@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from distill3d.system import metrics as module
-from distill3d.system.metrics import RunMetrics, Stopwatch, peak_memory_mb, read_metrics, write_metrics
-from distill3d.system.record import RunRecord
+from distill3d.systems import metrics as module
+from distill3d.systems.metrics import RunMetrics, Stopwatch, peak_memory_mb, read_metrics, write_metrics
+from distill3d.systems.record import RunRecord
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch
 from edit_doubles import OTHER, SAME, RenderedViews, edit, make_edit, make_source, psnr_between
 from system_doubles import make_trainer, tiny_data
 
-from distill3d.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
+from distill3d.runtime.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 
 EDIT = "nerf-edit-system"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from edit_doubles import RenderedViews, edit, make_edit, make_source, psnr_between
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
 
 IDU = "nerf-edit-idu-system"
 GENTLE = {"strength_range": [0.5, 0.5], "steps": 4, "guidance_scale": 1.0}

@@ -12,11 +12,11 @@ from posed_scenes import make_data_set
 from system_doubles import TINY_SYSTEM, make_trainer, merged, tiny_system
 
 from distill3d import cli
-from distill3d.checkpoint import CheckpointError, read_checkpoint
-from distill3d.config_check import ConfigError, build
-from distill3d.data.posed_image_module import PosedImageDataModule
-from distill3d.registry import find
-from distill3d.system.image_quality import psnr_db
+from distill3d.config.check import ConfigError, build
+from distill3d.config.registry import find
+from distill3d.data.posed.module import PosedImageDataModule
+from distill3d.runtime.checkpoint import CheckpointError, read_checkpoint
+from distill3d.systems.image_quality import psnr_db
 from distill3d.types import RenderOutput
 
 SCENE = {key: TINY_SYSTEM[key] for key in ("geometry", "renderer")}

@@ -185,7 +185,7 @@ def test_kill_minus_9_leaves_a_checkpoint_that_goes_on_like_an_uninterrupted_run
     """Killed amid almost constant saving: whatever file stands, it is whole."""
     script = (
         "import sys; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"
-        "import distill3d.system.callbacks as callbacks; callbacks.SAVING_SHARE = 1e9\n"
+        "import distill3d.systems.callbacks as callbacks; callbacks.SAVING_SHARE = 1e9\n"
         "from system_doubles import fit; fit(Path(sys.argv[1]), 1_000_000)\n"
     )
     tests = Path(__file__).parent

@@ -9,10 +9,10 @@ import torch
 from picture_doubles import fit, make_data, make_system
 from svg_drawings import drawing
 
-from distill3d.checkpoint import CheckpointError, read_checkpoint
-from distill3d.config_check import ConfigError
-from distill3d.scene.svg import QUANTITIES
-from distill3d.svg.document import SvgError, parse_svg
+from distill3d.config.check import ConfigError
+from distill3d.runtime.checkpoint import CheckpointError, read_checkpoint
+from distill3d.scenes.svg.document import SvgError, parse_svg
+from distill3d.scenes.svg.scene import QUANTITIES
 
 EDIT = "svg-edit-system"
 PROMPTS = {"prompt_processor": {"prompt": "a fox", "source_prompt": "a cat"}}

@@ -14,11 +14,11 @@ from PIL import Image
 from system_doubles import LOADED, fit, make_trainer, tiny_data, tiny_system
 from torch import nn
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
+from distill3d.config.registry import register, registered
 from distill3d.guidance.sds import SDS
-from distill3d.registry import register, registered
-from distill3d.scene.field import ImplicitVolume
-from distill3d.system.base import ScoreDistillationSystem
+from distill3d.scenes.nerf.field import ImplicitVolume
+from distill3d.systems.base import ScoreDistillationSystem
 from distill3d.types import GuidanceInput, GuidanceOutput, TextRequest
 
 
@@ -284,7 +284,7 @@ def test_wrong_settings_are_named(settings, message):
 
 
 def test_export_after_training_warns_where_there_is_no_surface(tmp_path):
-    from distill3d.export.isosurface import EmptySurfaceError
+    from distill3d.export.surface.isosurface import EmptySurfaceError
 
     system, _ = fit(tmp_path, 1, geometry={"density_bias": -20.0}, exporter={"resolution": 16, "view_size": 16})
     assert system.export(strict=False) == []

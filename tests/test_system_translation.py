@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_pipelines import flux
 
 from distill3d.data.image_folder import read_image
-from distill3d.scene.translator import load_translator
+from distill3d.scenes.translator import load_translator
 from distill3d.types import Pass
 
 NAME = "translation-system"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from distill3d.config import ConfigError, load
-from distill3d.trial import begin_trial, trial_of
-from distill3d.yaml_text import parse_yaml
+from distill3d.config.experiment import ConfigError, load
+from distill3d.config.yaml_text import parse_yaml
+from distill3d.runtime.trial import begin_trial, trial_of
 
 ARGV = ("launch.py", "--config", "a.yaml", "system.prompt_processor.prompt=a 'red' cat")
 

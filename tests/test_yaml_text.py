@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from distill3d.yaml_text import dump_yaml, escape, is_text_key, parse_value, parse_yaml
+from distill3d.config.yaml_text import dump_yaml, escape, is_text_key, parse_value, parse_yaml
 
 # the first six are what peers refuse or cut
 PROMPTS = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from distill3d.prior.settings import PriorConfig
+from distill3d.priors.settings import PriorConfig
 
 WIDTH = 32  # of the text encoders
 
@@ -81,7 +81,7 @@ def embedded(folder: Path, seed: int = 0) -> Path:
 
 def embedded_own(folder: Path, seed: int = 0) -> Path:
     """The embedded prior with the project's own network, at two sizes."""
-    from distill3d.prior.embedded.network import PixelUNet2DConditionModel
+    from distill3d.embedded.network import PixelUNet2DConditionModel
 
     torch.manual_seed(seed)
     unet = PixelUNet2DConditionModel(

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from distill3d.config.registry import register
+from distill3d.config.schedule import Scheduled, scheduled
 from distill3d.guidance.base import Diagnostics, Draw
 from distill3d.guidance.sds import SDS
-from distill3d.prior.base import DiffusionPrior
-from distill3d.registry import register
-from distill3d.schedule import Scheduled, scheduled
+from distill3d.priors.base import DiffusionPrior
 from distill3d.types import GuidanceInput
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill3d.render.raster import Mesh
+from distill3d.scenes.mesh.raster import Mesh
 
 # rotations about +Y, in degrees, that bring a front to +Z
 _TURN_TO_FRONT = {"": 0.0, "+Z": 0.0, "-Z": 180.0, "+X": -90.0, "-X": 90.0}

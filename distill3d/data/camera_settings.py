@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.camera import CameraRanges
-from distill3d.config_check import ConfigError, build
+from distill3d.config.check import ConfigError, build
+from distill3d.config.files import EMBEDDED_WEIGHTS
 from distill3d.light import LightStrategy
 
 
@@ -75,6 +76,6 @@ def cameras_folder(name: str | None) -> Path | None:
     if name is None:
         return None
     if name == "embedded":
-        return Path(__file__).parents[1] / "prior" / "embedded"
+        return EMBEDDED_WEIGHTS
     path = Path(name).expanduser()
     return path if path.is_dir() else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from distill3d.data.posed_image_module import PosedImageDataModule
-from distill3d.registry import register
+from distill3d.config.registry import register
+from distill3d.data.posed.module import PosedImageDataModule
 
 
 @register("data", "edit-views-datamodule")

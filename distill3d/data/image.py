@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from distill3d.config.registry import register
 from distill3d.data.image_folder import read_image
-from distill3d.registry import register
 
 
 @register("data", "image-datamodule")

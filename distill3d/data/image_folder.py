@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.config.registry import register
 from distill3d.data.image_batch import ImageBatch, ImageBatches
-from distill3d.registry import register
-from distill3d.rng import rng
+from distill3d.runtime.rng import rng
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 

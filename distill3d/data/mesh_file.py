@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distill3d.data.assets import y_up_to_world
-from distill3d.render.raster import Mesh
+from distill3d.scenes.mesh.raster import Mesh
 
 UpAxis = Literal["auto", "y", "z"]
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".off", ".stl")

@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from distill3d.camera import CameraRanges, make_cameras, random_cameras
+from distill3d.config.registry import register
+from distill3d.config.schedule import Scheduled, scheduled
 from distill3d.data.camera_settings import ViewDistribution, cameras_folder, view_distribution
 from distill3d.light import LightStrategy, random_lights
-from distill3d.registry import register
-from distill3d.rng import rng
-from distill3d.schedule import Scheduled, scheduled
+from distill3d.runtime.rng import rng
 from distill3d.types import Cameras, Light
 
 IntOrList = int | list[int]

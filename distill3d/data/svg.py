@@ -8,10 +8,10 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.config.registry import register
 from distill3d.data.image import ImageDataModule
-from distill3d.registry import register
-from distill3d.scene.svg import SvgScene
-from distill3d.svg.document import SvgDocument, SvgError, parse_svg
+from distill3d.scenes.svg.document import SvgDocument, SvgError, parse_svg
+from distill3d.scenes.svg.scene import SvgScene
 
 DRAWINGS = Path(__file__).parent / "drawings"  # those that are shipped
 

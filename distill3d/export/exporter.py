@@ -14,20 +14,20 @@ from typing import Any
 import torch
 
 from distill3d import __version__
+from distill3d.config.registry import register
 from distill3d.export.appearance import seen_along_normals
-from distill3d.export.asset import Asset
-from distill3d.export.files import write_atomically
-from distill3d.export.glb import glb_bytes, glb_files
-from distill3d.export.mesh import vertex_normals
-from distill3d.export.obj import obj_files
-from distill3d.export.ply import ply_files
+from distill3d.export.formats.asset import Asset
+from distill3d.export.formats.glb import glb_bytes, glb_files
+from distill3d.export.formats.obj import obj_files
+from distill3d.export.formats.ply import ply_files
+from distill3d.export.formats.usdz import usdz_files
+from distill3d.export.formats.viewer import viewer_html
 from distill3d.export.preview import preview
 from distill3d.export.query import SceneField
-from distill3d.export.surface import FoundSurface, Renderer, SurfaceSettings, find_surface
+from distill3d.export.surface.extraction import FoundSurface, Renderer, SurfaceSettings, find_surface
+from distill3d.export.surface.mesh import vertex_normals
 from distill3d.export.texture import bake, unwrap
-from distill3d.export.usdz import usdz_files
-from distill3d.export.viewer import viewer_html
-from distill3d.registry import register
+from distill3d.runtime.files import write_atomically
 
 log = logging.getLogger(__name__)
 

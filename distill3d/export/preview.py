@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill3d.export.asset import Asset
-from distill3d.render.raster import GBuffer, Mesh, rasterize
+from distill3d.export.formats.asset import Asset
+from distill3d.scenes.mesh.raster import GBuffer, Mesh, rasterize
 from distill3d.types import Cameras, RenderOutput
 
 SUPERSAMPLE = 3

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
 from distill3d.export.appearance import seen_along_normals
-from distill3d.export.mesh import Surface, vertex_normals
 from distill3d.export.query import SceneField
+from distill3d.export.surface.mesh import Surface, vertex_normals
 
 PADDING = 4  # texels between charts, so that bilinear filtering and the first mipmaps stay within a chart's gutter
 CANDIDATES_PER_CHUNK = 1 << 20

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distill3d.config.registry import register
 from distill3d.guidance.base import (
     Diagnostics,
     DistillationConfig,
@@ -19,8 +20,7 @@ from distill3d.guidance.base import (
     mean_norm,
 )
 from distill3d.guidance.timesteps import timestep_bounds
-from distill3d.prior.base import DiffusionPrior, add_noise
-from distill3d.registry import register
+from distill3d.priors.base import DiffusionPrior, add_noise
 from distill3d.types import GuidanceInput
 
 

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from distill3d.config.schedule import Scheduled, check_schedule, scheduled
 from distill3d.guidance.perp_neg import Decay, ViewDecays, perp_neg, view_requests, view_texts
 from distill3d.guidance.timesteps import TimestepSampling, check_step_percents, draw_timesteps, timestep_bounds
 from distill3d.guidance.weighting import WeightingStrategy, time_weight
-from distill3d.prior.base import DiffusionPrior
-from distill3d.rng import rng
-from distill3d.schedule import Scheduled, check_schedule, scheduled
+from distill3d.priors.base import DiffusionPrior
+from distill3d.runtime.rng import rng
 from distill3d.types import GuidanceInput, GuidanceOutput, Pass, Prediction, Prompt, PromptEmbedding, TextRequest
 
 Diagnostics = dict[str, float | Tensor]

@@ -8,10 +8,10 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.config.registry import register
+from distill3d.config.schedule import Scheduled, check_schedule
 from distill3d.guidance.base import Diagnostics, DistillationConfig, Draw, ScoreDistillation, mean_norm
-from distill3d.prior.base import DiffusionPrior
-from distill3d.registry import register
-from distill3d.schedule import Scheduled, check_schedule
+from distill3d.priors.base import DiffusionPrior
 from distill3d.types import GuidanceInput
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.config.registry import register
 from distill3d.guidance.base import (
     Diagnostics,
     DistillationConfig,
@@ -17,8 +18,7 @@ from distill3d.guidance.base import (
     classifier_free,
     mean_norm,
 )
-from distill3d.prior.base import DiffusionPrior, add_noise
-from distill3d.registry import register
+from distill3d.priors.base import DiffusionPrior, add_noise
 from distill3d.types import GuidanceInput
 
 

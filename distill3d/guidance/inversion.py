@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from distill3d.prior.base import DiffusionPrior
-from distill3d.prior.sampling import ddim_step
+from distill3d.priors.base import DiffusionPrior
+from distill3d.priors.sampling import ddim_step
 from distill3d.types import Prediction
 
 Predict = Callable[[Tensor, Tensor], Prediction]

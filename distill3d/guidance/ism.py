@@ -8,6 +8,7 @@ from typing import ClassVar
 from jaxtyping import Int
 from torch import Tensor
 
+from distill3d.config.registry import register
 from distill3d.guidance.base import (
     Diagnostics,
     DistillationConfig,
@@ -18,9 +19,8 @@ from distill3d.guidance.base import (
     mean_norm,
 )
 from distill3d.guidance.inversion import inversion_stops, invert
-from distill3d.prior.base import DiffusionPrior
-from distill3d.prior.sampling import ddim_step
-from distill3d.registry import register
+from distill3d.priors.base import DiffusionPrior
+from distill3d.priors.sampling import ddim_step
 from distill3d.types import GuidanceInput, Prediction
 
 

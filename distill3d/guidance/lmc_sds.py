@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.config.registry import register
+from distill3d.config.schedule import Scheduled, check_schedule
 from distill3d.guidance.base import (
     Diagnostics,
     DistillationConfig,
@@ -22,9 +24,7 @@ from distill3d.guidance.base import (
     request_text,
 )
 from distill3d.guidance.corrective import Corrective, load_corrective
-from distill3d.prior.base import DiffusionPrior
-from distill3d.registry import register
-from distill3d.schedule import Scheduled, check_schedule
+from distill3d.priors.base import DiffusionPrior
 from distill3d.types import GuidanceInput, Prompt, PromptEmbedding, TextRequest
 
 

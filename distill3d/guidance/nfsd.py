@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from distill3d.config.registry import register
 from distill3d.guidance.base import Diagnostics, DistillationConfig, Draw, ScoreDistillation, mean_norm
-from distill3d.prior.base import DiffusionPrior
-from distill3d.registry import register
+from distill3d.priors.base import DiffusionPrior
 from distill3d.types import GuidanceInput, Prompt, TextRequest
 
 NEGATIVE_PROMPT = (

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distill3d.config.registry import register
+from distill3d.config.schedule import Scheduled, check_schedule
 from distill3d.guidance.base import Diagnostics, DistillationConfig, Draw, mean_norm
 from distill3d.guidance.dds import DeltaDistillation, source_image
-from distill3d.prior.base import DiffusionPrior
-from distill3d.prior.kinds import PriorKind
-from distill3d.registry import register
-from distill3d.schedule import Scheduled, check_schedule
+from distill3d.priors.base import DiffusionPrior
+from distill3d.priors.kinds import PriorKind
 from distill3d.types import GuidanceInput
 
 INFERENCE_STEPS = 500  # of the release: its previous step lies T / 500 training steps back

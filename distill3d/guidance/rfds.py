@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from distill3d.config.registry import register
 from distill3d.guidance.base import (
     Diagnostics,
     DistillationConfig,
@@ -16,9 +17,8 @@ from distill3d.guidance.base import (
     classifier_free,
     mean_norm,
 )
-from distill3d.prior.base import DiffusionPrior
-from distill3d.prior.kinds import PriorKind
-from distill3d.registry import register
+from distill3d.priors.base import DiffusionPrior
+from distill3d.priors.kinds import PriorKind
 from distill3d.types import GuidanceInput
 
 

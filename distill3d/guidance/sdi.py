@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distill3d.config.registry import register
+from distill3d.config.schedule import Scheduled, check_schedule
 from distill3d.guidance.base import (
     Diagnostics,
     DistillationConfig,
@@ -19,9 +21,7 @@ from distill3d.guidance.base import (
     mean_norm,
 )
 from distill3d.guidance.inversion import inversion_stops, invert
-from distill3d.prior.base import DiffusionPrior
-from distill3d.registry import register
-from distill3d.schedule import Scheduled, check_schedule
+from distill3d.priors.base import DiffusionPrior
 from distill3d.types import GuidanceInput, Prediction
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.config.registry import register
 from distill3d.guidance.base import (
     Diagnostics,
     DistillationConfig,
@@ -18,8 +19,7 @@ from distill3d.guidance.base import (
     mean_cosine,
     mean_norm,
 )
-from distill3d.prior.base import DiffusionPrior
-from distill3d.registry import register
+from distill3d.priors.base import DiffusionPrior
 from distill3d.types import GuidanceInput
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from distill3d.schedule import Scheduled, knots, scheduled
+from distill3d.config.schedule import Scheduled, knots, scheduled
 
 TimestepSampling = Literal["uniform", "hifa-sqrt", "dreamtime", "linear", "fixed"]
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distill3d.config.registry import register
 from distill3d.guidance.base import (
     Diagnostics,
     DistillationConfig,
@@ -18,8 +19,7 @@ from distill3d.guidance.base import (
     classifier_free,
     mean_norm,
 )
-from distill3d.prior.base import DiffusionPrior, add_noise
-from distill3d.registry import register
+from distill3d.priors.base import DiffusionPrior, add_noise
 from distill3d.types import Cameras, GuidanceInput, GuidanceOutput, Pass, Prompt, PromptEmbedding, TextRequest
 
 INITIAL_SEED = 0  # the adapter starts the same in every run: what it learns follows from the run's own seed

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill3d.config_check import ConfigError, check_keys, nearest
+from distill3d.config.check import ConfigError, check_keys, nearest
 from distill3d.optim.adan import Adan
 from distill3d.optim.shampoo import Shampoo
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from distill3d.config_check import ConfigError, build, check_keys, nearest
+from distill3d.config.check import ConfigError, build, check_keys, nearest
 
 _COMPOSED = ("SequentialLR", "ChainedScheduler")
 

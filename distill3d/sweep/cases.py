@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distill3d.config_check import ConfigError, check_keys
-from distill3d.config_files import NAME_KEYS
+from distill3d.config.check import ConfigError, check_keys
+from distill3d.config.files import NAME_KEYS
+from distill3d.config.yaml_text import is_text_key
 from distill3d.sweep.values import split_values
-from distill3d.yaml_text import is_text_key
 
 Case = dict[str, str]  # setting -> its value as the command line takes it
 _BLOCK = ("grid", "zip", "cases")

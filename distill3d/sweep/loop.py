@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
 from distill3d.sweep.child import LAUNCH
 from distill3d.sweep.engine import Engine, Event, Task
 from distill3d.sweep.folder import SweepFolder

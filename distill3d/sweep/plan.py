@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill3d.config import ConfigError, Experiment, load_layers
-from distill3d.config_files import Layer, find_config, merge, parse_override, read_layers
-from distill3d.names import safe_name
+from distill3d.config.experiment import ConfigError, Experiment, load_layers
+from distill3d.config.files import Layer, find_config, merge, parse_override, read_layers
+from distill3d.config.yaml_text import dump_yaml
+from distill3d.runtime.names import safe_name
+from distill3d.runtime.trial import parsed_settings, write_text
 from distill3d.sweep.cases import Case, read_axes
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.ledger import Ledger
 from distill3d.sweep.weights import frozen_weights
-from distill3d.trial import parsed_settings, write_text
-from distill3d.yaml_text import dump_yaml
 
 log = logging.getLogger(__name__)
 

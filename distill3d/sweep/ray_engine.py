@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from distill3d.config_check import ConfigError
+from distill3d.config.check import ConfigError
 from distill3d.sweep import ray_worker
 from distill3d.sweep.child import LAUNCH
 from distill3d.sweep.engine import Event, Task

@@ -6,8 +6,8 @@ import re
 from decimal import Decimal
 from pathlib import Path
 
-from distill3d.config_check import ConfigError
-from distill3d.yaml_text import is_text_key
+from distill3d.config.check import ConfigError
+from distill3d.config.yaml_text import is_text_key
 
 MAX_VALUES = 100_000  # of one range: more is a slip of the keyboard
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"

@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from distill3d.config import ConfigError, Experiment, build
+from distill3d.config.experiment import ConfigError, Experiment, build
+from distill3d.config.registry import find
 from distill3d.guidance.corrective.files import SHIPPED_DIR
-from distill3d.prior.identity import file_identity
-from distill3d.prior.loader import PriorConfig, PriorError, model_identity, prior_folder, text_identity
-from distill3d.registry import find
+from distill3d.priors.identity import file_identity
+from distill3d.priors.loader import PriorConfig, PriorError, model_identity, prior_folder, text_identity
 
 Weights = dict[str, str]  # what they are of -> their hash
 

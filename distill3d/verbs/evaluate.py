@@ -13,7 +13,7 @@ VERB = Verb(
 
 def run(request: Request) -> int:
     """Write FOLDER/evaluation/."""
-    from distill3d.evaluate.evaluation import evaluate_folder
+    from distill3d.evaluation.evaluation import evaluate_folder
 
     assert request.argument is not None  # the command line sees to it
     evaluate_folder(request.argument, request.overrides)

@@ -16,7 +16,7 @@ def run(request: Request) -> int:
     """Write OUT/transforms_train.json, OUT/transforms_test.json and the pictures."""
     from pathlib import Path
 
-    from distill3d.render_views import read_settings, render_data_set
+    from distill3d.evaluation.render_views import read_settings, render_data_set
 
     source, out = (Path(argument).expanduser() for argument in request.arguments)
     render_data_set(source, out, read_settings(request.overrides))

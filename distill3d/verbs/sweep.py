@@ -35,7 +35,7 @@ VERB = Verb(
 
 def run(request: Request) -> int:
     """0 if every run is done, 1 if some failed."""
-    from distill3d.config_check import ConfigError
+    from distill3d.config.check import ConfigError
     from distill3d.sweep.plan import make_plan, write_plan
 
     options = request.options
@@ -61,7 +61,7 @@ def run(request: Request) -> int:
 
 
 def _do(plan: Plan, engine: Engine, retries: int) -> int:
-    from distill3d.evaluate.evaluation import evaluate_folder
+    from distill3d.evaluation.evaluation import evaluate_folder
     from distill3d.sweep.loop import Sweep
 
     outcome = Sweep(plan, engine, retries).run()
@@ -92,7 +92,7 @@ def _engine(request: Request, jobs: int | None) -> Engine:
 
 
 def _count(options: dict, name: str, at_least: int) -> int | None:
-    from distill3d.config_check import ConfigError
+    from distill3d.config.check import ConfigError
 
     text = options.get(name)
     if text is None:

@@ -11,17 +11,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distill3d.config.files import EMBEDDED_WEIGHTS
 from distill3d.guidance.corrective.network import CorrectiveNetwork
 from distill3d.guidance.corrective.spectral import SpectralCorrective, fit_spectral
-from distill3d.prior.base import DiffusionPrior
-from distill3d.prior.embedding_cache import default_cache_dir
-from distill3d.prior.sampling import ddim_sample
-from distill3d.rng import rng
-from distill3d.tensor_file import read_tensors, write_tensors
+from distill3d.priors.base import DiffusionPrior
+from distill3d.priors.embedding_cache import default_cache_dir
+from distill3d.priors.sampling import ddim_sample
+from distill3d.runtime.rng import rng
+from distill3d.runtime.tensor_file import read_tensors, write_tensors
 from distill3d.types import PromptEmbedding
 
 log = logging.getLogger(__name__)
-SHIPPED_DIR = Path(__file__).parents[2] / "prior" / "embedded"
+SHIPPED_DIR = EMBEDDED_WEIGHTS
 FIT_SAMPLES = 64
 FIT_SAMPLING_STEPS = 20
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distill3d.guidance.corrective.spectral import radial_sums
 from distill3d.guidance.corrective.training import Predictor
-from distill3d.prior.base import DiffusionPrior, add_noise
+from distill3d.priors.base import DiffusionPrior, add_noise
 from distill3d.types import Pass, PromptEmbedding
 
 COLOURS = ("#1f4e9c", "#c2410c", "#15803d", "#7e22ce", "#525252", "#b45309")

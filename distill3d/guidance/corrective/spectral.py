@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from distill3d.prior.base import DiffusionPrior, add_noise
+from distill3d.priors.base import DiffusionPrior, add_noise
 from distill3d.types import Pass, PromptEmbedding
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from distill3d.prior.base import DiffusionPrior, add_noise
+from distill3d.priors.base import DiffusionPrior, add_noise
 from distill3d.types import Pass, PromptEmbedding
 
 MAX_WEIGHT = 20.0

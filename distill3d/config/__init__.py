@@ -1,0 +1,1 @@
+"""From YAML files and overrides to checked settings, and from registered names to classes."""

@@ -1,0 +1,137 @@
+"""Experiments from YAML: load, merge, resolve and check. Nothing is written, nothing is fetched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill3d.config.check import ConfigError, build, coerce, nearest
+from distill3d.config.files import (
+    Layer,
+    escape_texts,
+    find_config,
+    merge,
+    missing_settings,
+    origin,
+    read_layers,
+    settings,
+)
+from distill3d.config.resolvers import resolve
+from distill3d.config.schema import prune
+from distill3d.config.threestudio import translate
+from distill3d.config.yaml_text import is_text_key
+from distill3d.runtime.names import safe_name
+
+__all__ = ["ConfigError", "Experiment", "build", "find_config", "load", "load_layers"]
+
+
+@dataclass
+class Experiment:
+    """One experiment, every interpolation resolved. ``system`` and ``data`` hold plain settings for their types."""
+
+    name: str = ""  # the folder of its trials; empty: the config's file name
+    description: str = ""
+    tag: str = ""  # the trial's folder, before the timestamp; empty: the prompt
+    seed: int = 0
+    use_timestamp: bool = True
+    timestamp: str = ""  # set when a trial begins
+    exp_root_dir: str = "outputs"
+    resume: str | None = None
+    data_type: str = "random-camera-datamodule"
+    data: dict[str, Any] = field(default_factory=dict)
+    system_type: str = "dreamfusion-system"
+    system: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    checkpoint: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed} must be between 0 and {2**32 - 1}")
+        if not self.exp_root_dir.strip():
+            raise ValueError("exp_root_dir is empty: give the folder for results, such as outputs")
+
+    @property
+    def prompt(self) -> str:
+        return str((self.system.get("prompt_processor") or {}).get("prompt") or "")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An experiment, the merged settings that it was read from, unresolved, and the file."""
+
+    experiment: Experiment
+    raw: dict[str, Any]
+    path: Path
+
+
+def load(config: str | Path, overrides: Sequence[str] = (), check: bool = True) -> Loaded:
+    """The experiment of a YAML with ``key=value`` arguments, checked against every type that it names.
+
+    Raises ConfigError in one line that says which setting is wrong, what is expected, and where it was given.
+    """
+    return load_layers(read_layers(config, overrides), find_config(config), check)
+
+
+def load_layers(layers: Sequence[Layer], path: Path, check: bool = True) -> Loaded:
+    """`load`, from layers that were read before."""
+    raw, origins = merge(layers)
+    try:
+        experiment = _experiment(copy.deepcopy(raw), path.stem)
+        if check:
+            from distill3d.config.validate import check_experiment  # imports Lightning, so only where it is needed
+
+            check_experiment(experiment)
+    except ConfigError as error:
+        source = origin(error.setting, origins)
+        raise ConfigError(f"{error} [{source}]" if source else str(error), error.setting) from error
+    return Loaded(experiment, raw, path)
+
+
+def _experiment(content: dict[str, Any], file_name: str) -> Experiment:
+    content = {**_defaults(), **{key: value for key, value in content.items() if value is not None}}
+    _check_sections(content)
+    content = translate(content)
+    _check_names(content)
+    content = prune(content)
+    _refuse_missing(content)
+    experiment = build(Experiment, resolve(escape_texts(content)))
+    experiment.name = safe_name(experiment.name) or safe_name(file_name)
+    experiment.tag = safe_name(experiment.tag) or safe_name(experiment.prompt)
+    return experiment
+
+
+def _defaults() -> dict[str, Any]:
+    blank = Experiment()
+    return {key: getattr(blank, key) for key in ("data_type", "data", "system_type", "system")}
+
+
+def _check_sections(content: dict[str, Any]) -> None:
+    for key in ("data", "system", "trainer", "checkpoint"):
+        content[key] = coerce(content.get(key) or {}, dict[str, Any], key)
+    for key in ("data_type", "system_type"):
+        coerce(content[key], str, key)
+
+
+def _check_names(content: dict[str, Any]) -> None:
+    """A top-level key that does not exist is often one from further down, so look there too."""
+    valid = Experiment.__dataclass_fields__
+    for key in content:
+        if key == "sweep":
+            raise ConfigError("sweep: this config describes many runs; add --sweep to the command", "sweep")
+        if key not in valid:
+            deeper = next((name for name in settings(content) if name.endswith(f".{key}")), None)
+            hint = f"did you mean {deeper!r}?" if deeper else nearest(str(key), valid)
+            raise ConfigError(f"{key} is not a setting; {hint}", str(key))
+
+
+def _refuse_missing(content: dict[str, Any]) -> None:
+    missing = missing_settings(content)
+    if not missing:
+        return
+    setting = missing[0]
+    if is_text_key(setting.rpartition(".")[2]):
+        raise ConfigError(f'the prompt is missing: give {setting}="a hamburger", or whatever you want to see', setting)
+    raise ConfigError(f"{', '.join(missing)}: missing, give a value, such as {setting}=...", setting)

@@ -1,0 +1,91 @@
+"""Names to classes, by kind. A new type is one file in its room (or in custom/) with ``@register(kind, name)``."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Literal, TypeVar, get_args
+
+from distill3d.config.check import ConfigError, nearest
+
+Kind = Literal[
+    "data",
+    "system",
+    "geometry",
+    "encoding",
+    "material",
+    "background",
+    "renderer",
+    "prompt_processor",
+    "prior",
+    "guidance",
+    "exporter",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+ROOMS = (
+    "data",
+    "data.posed",
+    "scenes",
+    "scenes.nerf",
+    "priors",
+    "guidance",
+    "systems",
+    "export",
+)
+# of that room only these: its network needs diffusers
+EMBEDDED = ("embedded.mesh_view_module", "embedded.prior_training", "embedded.judge_training")
+
+T = TypeVar("T", bound=type)
+_types: dict[Kind, dict[str, type]] = {kind: {} for kind in KINDS}
+_rooms_imported = False
+
+
+class UnknownTypeError(ConfigError):
+    """A registered name that does not exist."""
+
+
+def register(kind: Kind, name: str) -> Callable[[T], T]:
+    """Register a class that has a nested dataclass ``Config``; its constructor takes an instance of it first."""
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
+
+    def decorator(cls: T) -> T:
+        other = _types[kind].get(name)
+        if other is not None and f"{other.__module__}.{other.__qualname__}" != f"{cls.__module__}.{cls.__qualname__}":
+            raise ValueError(f"{kind} {name!r} is registered twice: {other.__module__} and {cls.__module__}")
+        _types[kind][name] = cls
+        return cls
+
+    return decorator
+
+
+def find(kind: Kind, name: str, setting: str | None = None) -> type:
+    """The class registered as ``name``; raises UnknownTypeError with the setting and the nearest name."""
+    if name not in _types[kind]:
+        import_rooms()
+    if name not in _types[kind]:
+        setting = setting or f"{kind}_type"
+        message = f"{setting}={name!r} is not a registered {kind}; {nearest(str(name), _types[kind])}"
+        raise UnknownTypeError(message, setting)
+    return _types[kind][name]
+
+
+def registered(kind: Kind) -> dict[str, type]:
+    """All names of a kind, sorted."""
+    import_rooms()
+    return dict(sorted(_types[kind].items()))
+
+
+def import_rooms() -> None:
+    """Import every module of the rooms once, so that their types are registered. Heavy libraries stay unimported."""
+    global _rooms_imported
+    if _rooms_imported:
+        return
+    _rooms_imported = True
+    for room in ROOMS:
+        package = importlib.import_module(f"distill3d.{room}")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"distill3d.{room}.{module.name}")
+    for module in EMBEDDED:
+        importlib.import_module(f"distill3d.{module}")

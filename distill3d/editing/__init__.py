@@ -1,1 +1,0 @@
-"""Editors of pictures, and what fits a scene to pictures that change."""

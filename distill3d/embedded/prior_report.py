@@ -1,0 +1,275 @@
+"""What a prior knows: samples ranked by the judge, held-out combinations, view words, nearest training views."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from distill3d.embedded.captions import COLORS, VIEW_PHRASES, SceneCaption, Thing, with_article
+from distill3d.embedded.judge import Judge
+from distill3d.embedded.mesh_scenes import read_held_out
+from distill3d.embedded.posterior_gap import PosteriorGap
+from distill3d.priors.base import DiffusionPrior, PromptEncoder, add_noise
+from distill3d.priors.sampling import ddim_sample
+from distill3d.runtime.rng import rng
+from distill3d.types import Pass
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How the report draws samples. ``guidance_scale`` is the papers' w."""
+
+    guidance_scale: float = 4.0
+    steps: int = 25
+    eta: float = 0.0  # 1: new noise in each step, as in DDPM
+    per_noun: int = 4
+    per_combination: int = 4
+    batch_size: int = 40
+    image_size: int | None = None
+    seed: int = 0
+
+
+@dataclass
+class PriorReport:
+    """Shares in [0, 1]; ranks are among all nouns that the judge knows."""
+
+    precision_core: float = 0.0  # R-Precision@1 over the nouns marked core
+    precision_all: float = 0.0
+    top5_core: float = 0.0
+    top5_all: float = 0.0
+    override_and_noun: float = 0.0  # held-out colours and materials: both right
+    both_nouns_top5: float = 0.0  # held-out pairs: both nouns among the five best
+    view_words: float = 0.0
+    nearest_distance_samples: float = 0.0  # mean distance in the judge's features to the nearest training view
+    nearest_distance_held_out: float = 0.0  # the same for held-out renders: copying would be far below it
+    saturation: float = 0.0
+    missed_nouns: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    image_size: int = 0
+    caption_effects: list[CaptionEffect] = field(default_factory=list)
+    posterior_gaps: list[PosteriorGap] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class CaptionEffect:
+    """Mean squared error of x0 on held-out views at one time t, by the caption that the prior is told."""
+
+    t: int
+    image_size: int
+    right: float
+    shuffled: float  # the captions of other images
+    empty: float
+
+
+Sampler = Callable[[list[str]], Float[Tensor, "B 3 H W"]]
+
+
+def make_sampler(prior: DiffusionPrior, encoder: PromptEncoder, settings: SampleSettings) -> Sampler:
+    """A function from captions to images in [0, 1]; its noise is a function of the seed and of how much was drawn."""
+    drawn = 0
+
+    def sample(captions: list[str]) -> Float[Tensor, "B 3 H W"]:
+        nonlocal drawn
+        images = []
+        for start in range(0, len(captions), settings.batch_size):
+            part = captions[start : start + settings.batch_size]
+            text, empty = encoder(part), encoder([""] * len(part))
+            generator = rng("noise", settings.seed, drawn)
+            how = (settings.guidance_scale, settings.steps, 1.0, settings.eta)
+            x = ddim_sample(prior, text, generator, settings.image_size, empty, *how)
+            images.append(prior.decode(x).cpu())
+            drawn += len(part)
+        return torch.cat(images)
+
+    return sample
+
+
+@torch.no_grad()
+def caption_effects(
+    prior: DiffusionPrior,
+    encoder: PromptEncoder,
+    images: Float[Tensor, "B 3 H W"],
+    captions: list[str],
+    times: tuple[int, ...] = (300, 500, 700, 900),
+) -> list[CaptionEffect]:
+    """How much better the right caption denoises than a wrong one or none, at every native size; needs no judge."""
+    texts = [encoder(captions), encoder(captions[1:] + captions[:1]), encoder([""] * len(captions))]
+    effects = []
+    for size in prior.image_sizes:
+        x = prior.encode(F.interpolate(images, (size, size), mode="area").to(prior.device))
+        for time_step in times:
+            t = torch.full((len(x),), time_step, device=x.device)
+            z = add_noise(prior, x, torch.randn(x.shape, generator=rng("noise", time_step)).to(x), t)
+            errors = [float((p.x0 - x).square().mean()) for p in prior.predict([Pass(z, t, text) for text in texts])]
+            effects.append(CaptionEffect(time_step, size, *errors))
+    return effects
+
+
+def report_prior(
+    sample: Sampler,
+    judge: Judge,
+    nouns: list[str],
+    core: list[str],
+    settings: SampleSettings,
+    training_views: Float[Tensor, "N 3 H W"] | None = None,
+    held_out_views: Float[Tensor, "M 3 H W"] | None = None,
+) -> tuple[PriorReport, dict[str, Float[Tensor, "B 3 H W"]]]:
+    """Every figure, and the pictures behind it by section: ``nouns``, ``combinations``, ``views``."""
+    begun = time.monotonic()
+    report = PriorReport()
+    pictures = {"nouns": _nouns(sample, judge, nouns, core, settings, report)}
+    pictures["combinations"] = _combinations(sample, judge, nouns, settings, report)
+    pictures["views"] = _views(sample, judge, nouns, report)
+    report.saturation = mean_saturation(pictures["nouns"])
+    report.image_size = pictures["nouns"].shape[-1]
+    if training_views is not None and held_out_views is not None:
+        known = judge.embed_images(training_views)
+        report.nearest_distance_samples = nearest_distance(judge.embed_images(pictures["nouns"]), known)
+        report.nearest_distance_held_out = nearest_distance(judge.embed_images(held_out_views), known)
+    report.seconds = time.monotonic() - begun
+    return report, pictures
+
+
+def _nouns(
+    sample: Sampler, judge: Judge, nouns: list[str], core: list[str], settings: SampleSettings, report: PriorReport
+) -> Tensor:
+    images = draw_nouns(sample, nouns, settings)
+    captions = [with_article(noun) for noun in nouns for _ in range(settings.per_noun)]
+    ranks = judge.rank_of(images, captions, [with_article(noun) for noun in judge.config.nouns])
+    ranks = ranks.view(len(nouns), settings.per_noun)
+    is_core = torch.tensor([noun in set(core) for noun in nouns])
+    report.precision_all, report.top5_all = share(ranks < 1), share(ranks < 5)
+    report.precision_core, report.top5_core = share(ranks[is_core] < 1), share(ranks[is_core] < 5)
+    report.missed_nouns = [noun for noun, row in zip(nouns, ranks, strict=True) if bool((row >= 5).all())]
+    return images
+
+
+def draw_nouns(sample: Sampler, nouns: list[str], settings: SampleSettings) -> Float[Tensor, "B 3 H W"]:
+    """``per_noun`` samples of every noun, noun by noun."""
+    images = sample([with_article(noun) for noun in nouns for _ in range(settings.per_noun)])
+    log.info("%d samples of %d nouns drawn", len(images), len(nouns))
+    return images
+
+
+def _combinations(
+    sample: Sampler, judge: Judge, nouns: list[str], settings: SampleSettings, report: PriorReport
+) -> Tensor:
+    known = set(nouns)
+    scenes = [scene for scene in read_held_out().scenes() if {thing.noun for thing in scene.things} <= known]
+    if not scenes:
+        return torch.zeros(0, 3, 1, 1)
+    repeated = [scene for scene in scenes for _ in range(settings.per_combination)]
+    images = sample([scene.text() for scene in repeated])
+    right = [_is_right(judge, image[None], scene) for image, scene in zip(images, repeated, strict=True)]
+    pairs = [ok for ok, scene in zip(right, repeated, strict=True) if scene.second is not None]
+    singles = [ok for ok, scene in zip(right, repeated, strict=True) if scene.second is None]
+    report.both_nouns_top5 = sum(pairs) / max(len(pairs), 1)
+    report.override_and_noun = sum(singles) / max(len(singles), 1)
+    return images
+
+
+def _is_right(judge: Judge, image: Float[Tensor, "1 3 H W"], scene: SceneCaption) -> bool:
+    """A pair: both nouns in the top five. A colour or material: the best override of this noun, and the noun itself."""
+    best = judge.top_nouns(image, 5)[0]
+    if scene.second is not None:
+        return {thing.noun for thing in scene.things} <= set(best)
+    noun, word = scene.first.noun, scene.first.color or scene.first.material or ""
+    others = [SceneCaption(Thing(noun, color=color)).text() for color in COLORS if color != word]
+    color_right = int(judge.rank_of(image, [scene.text()], others)[0]) == 0
+    return color_right and noun in best[:1]
+
+
+def _views(sample: Sampler, judge: Judge, nouns: list[str], report: PriorReport) -> Tensor:
+    """One sample for each view word of every noun with a front."""
+    fronted = [noun for noun in nouns if noun in set(judge.config.nouns_with_front)]
+    if not fronted:
+        return torch.zeros(0, 3, 1, 1)
+    wanted = [word for _ in fronted for word in VIEW_PHRASES]
+    captions = [f"{with_article(noun)}, {phrase}" for noun in fronted for phrase in VIEW_PHRASES.values()]
+    images = sample(captions)
+    found = judge.view_words(images)
+    report.view_words = sum(a == b for a, b in zip(found, wanted, strict=True)) / len(wanted)
+    return images
+
+
+def nearest_distance(queries: Float[Tensor, "N E"], known: Float[Tensor, "M E"]) -> float:
+    """Mean over the queries of ``1 - cosine`` to the nearest known embedding."""
+    return float((1.0 - (queries @ known.T).amax(dim=1)).mean())
+
+
+def mean_saturation(images: Float[Tensor, "B 3 H W"]) -> float:
+    """Mean over pixels of max - min over the channels."""
+    return float((images.amax(dim=1) - images.amin(dim=1)).mean())
+
+
+def share(hits: Tensor) -> float:
+    return float(hits.float().mean()) if hits.numel() else 0.0
+
+
+def sheet(images: Float[Tensor, "B 3 H W"], columns: int, labels: list[str] | None = None) -> Tensor:
+    """A grid ``3 H W`` in [0, 1], each row of tiles under its labels when there are any (one a tile)."""
+    size = max(images.shape[-1], 64)
+    images = F.interpolate(images, (size, size), mode="nearest")
+    pad = -len(images) % columns
+    images = torch.cat([images, torch.ones(pad, *images.shape[1:])])
+    if labels is not None:
+        strips = torch.stack([_label(text, size) for text in labels + [""] * pad])
+        images = torch.cat([images, strips], dim=2)
+    rows = images.reshape(-1, columns, *images.shape[1:])
+    return rows.permute(2, 0, 3, 1, 4).reshape(3, rows.shape[0] * images.shape[2], columns * size)
+
+
+def _label(text: str, width: int, height: int = 12) -> Float[Tensor, "3 h W"]:
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    strip = Image.new("RGB", (width, height), "white")
+    ImageDraw.Draw(strip).text((1, 0), text[: width // 5], fill="black")
+    return torch.from_numpy(np.asarray(strip, dtype="float32") / 255.0).permute(2, 0, 1)
+
+
+def save_sheets(pictures: dict[str, Tensor], nouns: list[str], settings: SampleSettings, folder: Path) -> list[Path]:
+    """samples.png, combinations.png, views.png, with labels."""
+    from distill3d.runtime.pictures import to_uint8, write_png
+
+    known = set(nouns)
+    scenes = [s for s in read_held_out().scenes() if {t.noun for t in s.things} <= known]
+    labels = {
+        "nouns": [n for n in nouns for _ in range(settings.per_noun)],
+        "combinations": [s.text().removeprefix("a ") for s in scenes for _ in range(settings.per_combination)],
+    }
+    columns = {"nouns": 4 * settings.per_noun, "combinations": 4 * settings.per_combination, "views": 16}
+    names = {"nouns": "samples.png", "combinations": "combinations.png", "views": "views.png"}
+    written = []
+    for section, images in pictures.items():
+        if len(images):
+            picture = sheet(images, columns[section], labels.get(section))
+            write_png(folder / names[section], to_uint8(picture[None])[0])
+            written.append(folder / names[section])
+    return written
+
+
+def write_report(report: PriorReport, path: Path, judged: bool = True) -> None:
+    """Write beside, then rename; the figures also go to the log. Without a judge only what needs none is written."""
+    content = report.as_dict()
+    if not judged:
+        content = {name: content[name] for name in ("caption_effects", "posterior_gaps")}
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+    log.info("%s", ", ".join(f"{k} {v:.3g}" for k, v in content.items() if isinstance(v, float)))

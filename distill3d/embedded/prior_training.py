@@ -1,0 +1,279 @@
+"""Training the embedded prior: v-prediction on captioned mesh views, text encoder and network together."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from distill3d.config.registry import register
+from distill3d.config.schedule import Scheduled
+from distill3d.embedded.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns
+from distill3d.embedded.posterior import Others, posterior_means
+from distill3d.runtime.rng import rng
+from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+log = logging.getLogger(__name__)
+
+HIDDEN_FROM = 0.4  # share of the timesteps; below it, no other view is as likely as the one that was drawn
+
+_FIRST_AND_LAST = (
+    "size.",
+    "outer_in.",
+    "inner_in.",
+    "outer_out.",
+    "inner_out.",
+    "words.score.",
+)  # left to Adam by Muon
+
+
+def v_target(x: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """``v = alpha eps - sigma x`` (arXiv 2202.00512)."""
+    return alpha * eps - sigma * x
+
+
+def min_snr_weight(alpha: Tensor, sigma: Tensor, gamma: float = 5.0) -> Tensor:
+    """``min(SNR, gamma) / (SNR + 1)``: min-SNR weighting (arXiv 2303.09556) of a loss on v."""
+    snr = (alpha / sigma.clamp_min(1e-8)) ** 2
+    return snr.clamp_max(gamma) / (snr + 1.0)
+
+
+def loss_weight(alpha: Tensor, sigma: Tensor, high_noise: float) -> Tensor:
+    """min-SNR plus ``high_noise sigma^2``.
+
+    min-SNR alone weighs t = 900 with .02, and there a picture's layout is decided: a short training needs more of it.
+    """
+    return min_snr_weight(alpha, sigma) + high_noise * sigma**2
+
+
+def draw_timesteps(
+    count: int, timesteps: int, high_noise_share: float, generator: torch.Generator, device: torch.device
+) -> Int[Tensor, "B"]:
+    """Timesteps with a density that rises as t, but for ``high_noise_share``, which are uniform over the noisiest 15 %.
+
+    There a sample finds its outline and its colours, and there most of the error is chance: both ask for more draws.
+    """
+    t = (timesteps * torch.rand(count, generator=generator, device=device).sqrt()).long().clamp_max(timesteps - 1)
+    high = torch.randint(int(0.85 * timesteps), timesteps, (count,), generator=generator, device=device)
+    return torch.where(torch.rand(count, generator=generator, device=device) < high_noise_share, high, t)
+
+
+@register("system", "embedded-prior-system")
+class EmbeddedPriorSystem(ModelTraining):
+    """Trains the small text-to-image diffusion model that ships with the program."""
+
+    @dataclass
+    class Config:
+        network: dict[str, Any] = field(default_factory=dict)  # arguments of PixelUNet2DConditionModel
+        text_width: int = 256
+        text_layers: int = 4
+        learning_rate: Scheduled = 5e-4
+        optimizer: Literal["AdamW", "Muon"] = "Muon"
+        high_noise_weight: float = 0.5
+        high_noise_share: float = 0.25
+        # the text encoder's layers learn slowly: at the network's rate their outputs collapse into one before they mean
+        # anything, since what all captions have in common is the first thing that lowers the loss
+        text_rate_factor: float = 0.05  # 0: the text encoder stays as its schooling left it
+        reading_steps: int = 500  # the text encoder's schooling before that
+        weight_decay: float = 0.01
+        ema_decay: float = 0.9995
+        caption_dropout: float = 0.12
+        save_every: int = 500
+        evaluate: str = "embedded"  # the prior that --test measures: embedded, or a folder
+        evaluate_guidance_scale: float = 4.0
+        evaluate_steps: int = 50
+        evaluate_eta: float = 1.0
+        evaluate_image_size: int | None = None  # None: the largest
+        evaluate_per_noun: int = 4
+        initial_folder: str | None = None  # start from the weights of a prior's folder
+        loggers: dict[str, Any] = field(default_factory=dict)
+
+        def __post_init__(self) -> None:
+            check_learning_rate(self.learning_rate)
+            for name in ("caption_dropout", "high_noise_share"):
+                if not 0.0 <= (value := getattr(self, name)) < 1.0:
+                    raise ValueError(f"system.{name}={value} must lie in [0, 1)")
+
+    alphas_cumprod: Tensor
+
+    def build(self, data: Any) -> None:
+        """Make tokenizer, networks and their averages for the nouns of a mesh-view datamodule."""
+        from distill3d.embedded.caption_reading import teach_reading
+        from distill3d.embedded.folder import make_scheduler
+        from distill3d.embedded.gallery_fill import fill_gallery
+        from distill3d.embedded.network import PixelUNet2DConditionModel
+        from distill3d.embedded.text import make_text_encoder, make_tokenizer
+
+        # every noun of the folder has its tokens, whichever are trained on, so that training can go on with more
+        self.tokenizer = self._initial_tokenizer() or make_tokenizer(all_nouns(data.assets), self.out_dir / "tokenizer")
+        self.nouns, self.cameras = list(data.nouns), data.cameras
+        self.scheduler = make_scheduler()
+        self.unet = PixelUNet2DConditionModel(**self.cfg.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.text_encoder = make_text_encoder(self.tokenizer, self.cfg.text_width, self.cfg.text_layers)
+        if self.cfg.initial_folder:
+            self._load_initial(Path(self.cfg.initial_folder))
+        elif self.trainer.ckpt_path is None:
+            teach_reading(self.text_encoder, self.tokenizer, all_nouns(data.assets), self.cfg.reading_steps, self.seed)
+            if self.unet.gallery is not None:
+                pooled = lambda captions: self._encode(captions)[1]  # noqa: E731
+                fill_gallery(self.unet.gallery, data.cache(), self.nouns, pooled, self.seed)
+        if self.unet.gallery is not None:
+            self.unet.gallery.freeze_table()
+        self.ema_unet = copy.deepcopy(self.unet).requires_grad_(False).eval()
+        self.text_encoder.requires_grad_(self.cfg.text_rate_factor > 0)
+        self.ema_text_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval()
+        self.register_buffer("alphas_cumprod", self.scheduler.alphas_cumprod.float(), persistent=False)
+
+    def _initial_tokenizer(self) -> CLIPTokenizer | None:
+        """The text encoder's own: with another it would read some words as others."""
+        from transformers import CLIPTokenizer
+
+        folder = self.cfg.initial_folder
+        return CLIPTokenizer.from_pretrained(Path(folder) / "tokenizer") if folder else None
+
+    def _load_initial(self, folder: Path) -> None:
+        from transformers import CLIPTextModel
+
+        from distill3d.embedded.network import PixelUNet2DConditionModel
+
+        unet = PixelUNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+        self.unet.load_state_dict(unet.state_dict())
+        self.text_encoder.load_state_dict(text_encoder.state_dict())
+
+    def training_step(self, batch: ViewBatch, _: int) -> Tensor:
+        x = batch.images.contiguous(memory_format=torch.channels_last)
+        generator = rng("noise", self.seed, self.global_step, device=x.device)
+        t = draw_timesteps(len(x), len(self.alphas_cumprod), self.cfg.high_noise_share, generator, x.device)
+        eps = torch.randn(x.shape, generator=generator, device=x.device)
+        alpha, sigma = self._alpha_sigma(t)
+        captions = self._dropped(batch.captions)
+        state, pooled = self._encode(captions)
+        noisy = alpha * x + sigma * eps
+        v = self.unet(noisy, t, state, {"text_embeds": pooled}).sample.float()
+        x0 = posterior_means(x, noisy, alpha, sigma, self._others(batch, captions, t))
+        error = (v - v_target(x0, (noisy - alpha * x0) / sigma, alpha, sigma)).square().mean(dim=(1, 2, 3))
+        loss = (error * loss_weight(alpha, sigma, self.cfg.high_noise_weight).flatten()).mean()
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def _others(self, batch: ViewBatch, captions: list[str], t: Tensor) -> list[Others | None]:
+        """What the batch knows, where its caption is given and the noise hides which view it is."""
+        if not batch.others:
+            return []
+        hidden = (t >= HIDDEN_FROM * len(self.alphas_cumprod)).tolist()
+        return [o if c and h else None for o, c, h in zip(batch.others, captions, hidden, strict=True)]
+
+    def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        abar = self.alphas_cumprod[t][:, None, None, None]
+        return abar.sqrt(), (1.0 - abar).sqrt()
+
+    def _encode(self, captions: list[str]) -> tuple[Float[Tensor, "B N C"], Float[Tensor, "B C"]]:
+        ids = self.tokenizer(
+            captions,
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        ).input_ids.to(self.device)
+        out = self.text_encoder(ids)
+        return out.last_hidden_state, out.pooler_output
+
+    def _dropped(self, captions: list[str]) -> list[str]:
+        draw = random.Random(f"dropout/{self.seed}/{self.global_step}")
+        return ["" if draw.random() < self.cfg.caption_dropout else caption for caption in captions]
+
+    def trained(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.ema_unet, self.unet), (self.ema_text_encoder, self.text_encoder)]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The network's kernels and matrices (for Muon), its other parameters with the word table, the text layers."""
+        from distill3d.embedded.text import word_table
+
+        words = word_table(self.text_encoder)
+        layers = [p for p in self.text_encoder.parameters() if p is not words]
+        table_factor = 1.0 if self.cfg.text_rate_factor else 0.0
+        groups = [
+            *muon_groups(self.unet, _FIRST_AND_LAST),
+            {"params": [words], "rate_factor": table_factor},
+            {"params": layers, "rate_factor": self.cfg.text_rate_factor},
+        ]
+        return [group for group in groups if group["rate_factor"]]
+
+    def save(self) -> None:
+        """The averaged weights as a diffusers folder."""
+        from distill3d.embedded.folder import save_folder
+
+        folder = self.out_dir / "prior"
+        networks = (self.ema_unet, self.ema_text_encoder, self.tokenizer, self.scheduler)
+        save_folder(folder, *networks, self.nouns, self.cameras)
+        log.info("step %d: the prior's folder is %s", self.global_step, folder)
+
+    def report(self, data: Any) -> None:
+        """Measure ``cfg.evaluate``: evaluation.json and contact sheets in save/, with a judge if one is shipped."""
+        from distill3d.embedded import prior_report
+        from distill3d.embedded.posterior_gap import posterior_gaps
+        from distill3d.priors.loader import PriorConfig, load_prior, load_prompt_encoder, prior_folder
+
+        cfg = PriorConfig(pretrained_model_name_or_path=self.cfg.evaluate)
+        settings = prior_report.SampleSettings(
+            guidance_scale=self.cfg.evaluate_guidance_scale,
+            steps=self.cfg.evaluate_steps,
+            eta=self.cfg.evaluate_eta,
+            per_noun=self.cfg.evaluate_per_noun,
+            image_size=self.cfg.evaluate_image_size,
+            seed=self.seed,
+        )
+        nouns = taught_nouns(prior_folder(cfg))
+        prior, encoder = load_prior(cfg, self.device), load_prompt_encoder(cfg, self.device)
+        known, (fresh, captions) = comparison_views(data, nouns)
+        sample = prior_report.make_sampler(prior, encoder, settings)
+        judge = _shipped_judge()
+        if judge is None:
+            report, pictures = prior_report.PriorReport(), {"nouns": prior_report.draw_nouns(sample, nouns, settings)}
+        else:
+            core = core_nouns(data.assets)
+            report, pictures = prior_report.report_prior(sample, judge, nouns, core, settings, known, fresh)
+        report.caption_effects = prior_report.caption_effects(prior, encoder, fresh[:96], captions[:96])
+        report.posterior_gaps = posterior_gaps(prior, encoder, data.cache(), nouns)
+        self.out_dir.mkdir(parents=True, exist_ok=True)
+        prior_report.save_sheets(pictures, nouns, settings, self.out_dir)
+        prior_report.write_report(report, self.out_dir / "evaluation.json", judged=judge is not None)
+
+
+def _shipped_judge() -> Any:
+    from distill3d.embedded.judge import FOLDER, load_judge
+
+    if (FOLDER / "judge.json").is_file():
+        return load_judge()
+    log.warning("no judge is shipped yet: retrieval figures are left out; train one with configs/prior/judge.yaml")
+    return None
+
+
+def taught_nouns(folder: Path | None) -> list[str]:
+    """The nouns of a prior's word list. Raises ValueError for a prior without one."""
+    words = folder / "words.json" if folder else None
+    if words is None or not words.is_file():
+        raise ValueError(
+            f"system.evaluate: {folder} has no words.json, so its nouns are unknown; train it with this config"
+        )
+    return json.loads(words.read_text(encoding="utf-8"))["nouns"]
+
+
+def comparison_views(data: Any, nouns: list[str], count: int = 2000) -> tuple[Tensor, tuple[Tensor, list[str]]]:
+    """Training views, and views of other cameras with their captions; in [0, 1], plain nouns alone."""
+    known = ViewSampler(data.cache(), nouns, seed=1, pair_share=0.0, override_share=0.0)
+    fresh = data.held_out_views(nouns, 300)
+    views = [0.5 + 0.5 * known.batch(step, 100, 64).images for step in range(count // 100)]
+    return torch.cat(views), (0.5 + 0.5 * fresh.images, fresh.captions)

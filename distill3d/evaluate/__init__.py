@@ -1,1 +1,0 @@
-"""What came out: retrieval, saturation, sharpness, reports."""

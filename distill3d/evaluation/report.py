@@ -1,0 +1,153 @@
+"""A report as files: evaluation.json, evaluation.csv, grid.png, and report.html, which needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill3d.evaluation.collect import Entry
+from distill3d.evaluation.compare import Comparison, Measured, compare
+from distill3d.evaluation.confidence import interval
+from distill3d.evaluation.scene_report import FIGURES
+from distill3d.evaluation.settings import EvaluateSettings
+from distill3d.runtime.trial import write_text
+
+PAGE = Path(__file__).parent / "page"
+TURNING_RUNS = 200  # a page of more shows one view each: it would not open otherwise
+
+
+@dataclass
+class Run:
+    """One trial, evaluated."""
+
+    entry: Entry
+    figures: dict[str, float | None]
+    judge: str | None = None
+    error: str = ""
+    pictures: dict[str, Path] = field(default_factory=dict)  # strips of views
+
+    @property
+    def error_text(self) -> str:
+        return self.error or self.entry.error
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "id": self.entry.id,
+            "prompt": self.entry.prompt,
+            "seed": self.entry.seed,
+            "settings": dict(self.entry.settings),
+            "label": self.entry.label,
+            "status": self.entry.status,
+            "judge": self.judge,
+            "figures": self.figures,
+            "error": self.error_text,
+        }
+
+
+@dataclass
+class Report:
+    """Everything that the files tell."""
+
+    name: str
+    settings: EvaluateSettings
+    runs: list[Run]
+
+    def figure_names(self) -> list[str]:
+        """Figures that at least one run has, in the order of their table."""
+        return [name for name in FIGURES if any(run.figures.get(name) is not None for run in self.runs)]
+
+    def comparisons(self) -> list[Comparison]:
+        measured = [Measured(r.entry.prompt, r.entry.seed, r.entry.settings, r.figures) for r in self.runs]
+        names = [name for name in self.figure_names() if name != "steps"]
+        return compare(measured, names, self.settings.resamples)
+
+    def as_dict(self) -> dict[str, Any]:
+        names = self.figure_names()
+        return {
+            "name": self.name,
+            "settings": asdict(self.settings),
+            "judges": sorted({run.judge for run in self.runs if run.judge}),
+            "figures": {name: asdict(FIGURES[name]) for name in names},
+            "runs": [run.as_dict() for run in self.runs],
+            "means": self._means(names),
+            "comparisons": [comparison.as_dict() for comparison in self.comparisons()],
+        }
+
+    def _means(self, names: list[str]) -> list[dict[str, Any]]:
+        """Each figure of each choice of settings, with its interval over prompts and seeds."""
+        rows = []
+        for label in dict.fromkeys(run.entry.label for run in self.runs):
+            for name in names:
+                values = {
+                    (run.entry.prompt, run.entry.seed): value
+                    for run in self.runs
+                    if run.entry.label == label and (value := run.figures.get(name)) is not None
+                }
+                found = interval(values, self.settings.resamples)
+                if found is not None:
+                    rows.append({"label": label, "figure": name, **asdict(found)})
+        return rows
+
+
+def write_report(report: Report, out: Path) -> None:
+    """Write all four files into a folder, each beside and renamed."""
+    out.mkdir(parents=True, exist_ok=True)
+    content = report.as_dict()
+    write_text(out / "evaluation.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "evaluation.csv", csv_text(report))
+    write_text(out / "report.html", page(report, content))
+    from distill3d.evaluation.sheet import write_grid
+
+    write_grid(report.runs, out / "grid.png")
+
+
+def csv_text(report: Report) -> str:
+    """One row for each run: settings, then figures."""
+    settings = list(dict.fromkeys(key for run in report.runs for key in run.entry.settings))
+    names = report.figure_names()
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["id", "prompt", "seed", *settings, "status", "judge", *names, "error"])
+    for run in report.runs:
+        own = [run.entry.settings.get(key, "") for key in settings]
+        values = ["" if run.figures.get(name) is None else run.figures[name] for name in names]
+        row = [run.entry.id, run.entry.prompt, run.entry.seed, *own, run.entry.status, run.judge or "", *values]
+        writer.writerow([*row, run.error_text])
+    return out.getvalue()
+
+
+def page(report: Report, content: dict[str, Any]) -> str:
+    """The page, with its data, script, style and pictures inlined."""
+    frames = None if len(report.runs) <= TURNING_RUNS else 1
+    runs = [
+        {**data, "pictures": {name: data_uri(path, frames) for name, path in run.pictures.items()}}
+        for data, run in zip(content["runs"], report.runs, strict=True)
+    ]
+    fill = {
+        "title": html.escape(report.name),
+        "style": (PAGE / "report.css").read_text(encoding="utf-8"),
+        "script": (PAGE / "report.js").read_text(encoding="utf-8"),
+        "data": json.dumps({**content, "runs": runs}, ensure_ascii=False).replace("<", "\\u003c"),
+    }
+    template = (PAGE / "report.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: fill[match.group(1)], template)
+
+
+def data_uri(strip: Path, frames: int | None = None) -> dict[str, Any]:
+    """A strip of square views as a JPEG within the page, and how many views it has."""
+    from PIL import Image
+
+    image = Image.open(strip).convert("RGB")
+    count = image.width // image.height
+    if frames is not None and count > frames:
+        image, count = image.crop((0, 0, frames * image.height, image.height)), frames
+    out = io.BytesIO()
+    image.save(out, format="JPEG", quality=85)
+    return {"uri": "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode(), "views": count}

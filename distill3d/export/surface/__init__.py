@@ -1,0 +1,1 @@
+"""From a trained field to one clean surface."""

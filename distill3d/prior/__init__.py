@@ -1,1 +1,0 @@
-"""Frozen diffusion models behind one protocol, and their prompts."""

@@ -1,0 +1,1 @@
+"""Frozen diffusion models, behind one interface."""

@@ -1,0 +1,97 @@
+"""Prompt embeddings on disk, so that a text encoder is loaded once for each text and never beside training."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+from distill3d.priors.loader import text_identity
+from distill3d.priors.prompt import encoder_dtype
+from distill3d.priors.settings import PriorConfig
+from distill3d.types import PromptEmbedding
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddingCache:
+    """One safetensors file for each text, in a folder for each text encoder.
+
+    A file that is cut or foreign counts as absent; a folder that cannot be written costs one warning and no run.
+    """
+
+    def __init__(self, root: Path, text_identity: str) -> None:
+        self.folder = root / text_identity
+        self._writable = True
+
+    def load(self, text: str) -> PromptEmbedding | None:
+        """The one-row embedding of a text, or None."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self._path(text)
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return None
+        if "tokens" not in tensors:
+            return None
+        return PromptEmbedding(tensors["tokens"], tensors.get("mask"), tensors.get("pooled"))
+
+    def holds(self, text: str) -> bool:
+        """Whether there is a file for a text."""
+        return self._path(text).is_file()
+
+    def save(self, text: str, embedding: PromptEmbedding) -> None:
+        """Write atomically: several processes may encode the same text at once."""
+        from safetensors.torch import save
+
+        if not self._writable:
+            return
+        tensors = {name: value.contiguous() for name, value in vars(embedding).items() if value is not None}
+        try:
+            _write_atomically(self._path(text), save(tensors))
+        except OSError as error:
+            self._writable = False
+            log.warning(
+                "prompt embeddings cannot be cached in %s (%s); set DISTILL3D_CACHE (or, for the prompt alone, "
+                "system.prompt_processor.cache_dir) to a folder that can be written",
+                self.folder,
+                error.strerror or error,
+            )
+
+    def _path(self, text: str) -> Path:
+        # a hash, since a prompt may hold any character and be longer than a file name may be
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return self.folder / f"{digest[:40]}.safetensors"
+
+
+def embedding_cache(prior: PriorConfig, device: torch.device | str, root: Path | None = None) -> EmbeddingCache:
+    """The embeddings that a model's text encoders make in the precision that they have on a device."""
+    precision = str(encoder_dtype(prior, device)).removeprefix("torch.")
+    return EmbeddingCache(root or default_cache_dir(), f"{text_identity(prior)}-{precision}")
+
+
+def default_cache_dir() -> Path:
+    """``$DISTILL3D_CACHE``, else ``$XDG_CACHE_HOME/distill3d``, else ``~/.cache/distill3d``; below it, embeddings/."""
+    own = os.environ.get("DISTILL3D_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "distill3d"
+    return base.expanduser() / "embeddings"
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

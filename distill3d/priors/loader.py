@@ -1,0 +1,106 @@
+"""One loader for every diffusion model: the kind is read from model_index.json, the name is all that a user gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from distill3d.config.registry import register
+from distill3d.priors.base import DiffusionPrior, PromptEncoder
+from distill3d.priors.flow import FlowPrior, FluxPrior
+from distill3d.priors.frozen import FrozenPrior, prior_identity
+from distill3d.priors.hub import PriorError, local_folder
+from distill3d.priors.kinds import KindName, PriorKind
+from distill3d.priors.latent import LatentPrior, SdxlPrior
+from distill3d.priors.model_folder import ModelFolder, open_folder
+from distill3d.priors.pixel import PixelPrior
+from distill3d.priors.prompt import TextTowers, text_identity_of
+from distill3d.priors.settings import PriorConfig
+from distill3d.priors.words import taught_words, unknown_words
+
+__all__ = [
+    "PretrainedDiffusionModel",
+    "PriorConfig",
+    "PriorError",
+    "load_prior",
+    "load_prompt_encoder",
+    "model_identity",
+    "prior_folder",
+    "prior_kind",
+    "text_identity",
+    "text_parameters",
+    "words_not_taught",
+]
+
+_PRIORS: dict[KindName, type[FrozenPrior]] = {
+    "embedded": PixelPrior,
+    "deepfloyd-if": PixelPrior,
+    "stable-diffusion": LatentPrior,
+    "sdxl": SdxlPrior,
+    "sd3": FlowPrior,
+    "flux": FluxPrior,
+}
+
+
+@register("prior", "pretrained-diffusion-model")
+class PretrainedDiffusionModel:
+    """Any diffusers folder or Hub id: the embedded prior, Stable Diffusion, SDXL, DeepFloyd IF, SD3, FLUX."""
+
+    Config = PriorConfig
+
+    def __init__(self, cfg: PriorConfig) -> None:
+        self.cfg = cfg
+
+    def load(self, device: torch.device | str) -> DiffusionPrior:
+        return load_prior(self.cfg, device)
+
+
+def load_prior(cfg: PriorConfig, device: torch.device | str = "cpu") -> DiffusionPrior:
+    """The frozen model that ``cfg`` names, on a device.
+
+    Raises PriorError, naming the setting and what to do, if it is gone, gated, partial, unreachable, without
+    safetensors or of an unknown kind. It never takes another model instead.
+    """
+    folder = _open(cfg, "image")
+    return _PRIORS[folder.kind.name](folder, cfg, device)
+
+
+def load_prompt_encoder(cfg: PriorConfig, device: torch.device | str = "cpu") -> PromptEncoder:
+    """The text encoders of the same model; drop the object to free them. Raises as `load_prior`."""
+    return TextTowers(_open(cfg, "text"), cfg, device)
+
+
+def text_identity(cfg: PriorConfig) -> str:
+    """A hash of the text encoders and tokenizers: the key of the embedding cache."""
+    return text_identity_of(_open(cfg, "text"), cfg)
+
+
+def text_parameters(cfg: PriorConfig) -> int:
+    """How many parameters the text encoders have, without loading them."""
+    folder = _open(cfg, "text")
+    return sum(folder.count_parameters(encoder) for _, encoder in folder.kind.towers)
+
+
+def model_identity(cfg: PriorConfig) -> str:
+    """`DiffusionPrior.identity` without loading the weights."""
+    return prior_identity(_open(cfg, "image"), cfg)
+
+
+def prior_folder(cfg: PriorConfig) -> Path | None:
+    """The model's local folder (where cameras.json may lie), or None if it is a model of the Hub."""
+    return local_folder(cfg.pretrained_model_name_or_path)
+
+
+def prior_kind(cfg: PriorConfig) -> PriorKind:
+    """What kind of model it is, by its model_index.json alone. Raises as `load_prior`, but for missing weights."""
+    return _open(cfg, "index").kind
+
+
+def words_not_taught(cfg: PriorConfig, prompt: str) -> list[str]:
+    """`DiffusionPrior.unknown_words` without loading the model."""
+    return unknown_words(prompt, taught_words(_open(cfg, "index").path))
+
+
+def _open(cfg: PriorConfig, part: str) -> ModelFolder:
+    return open_folder(cfg.pretrained_model_name_or_path, cfg.revision, cfg.variant, part)

@@ -1,0 +1,160 @@
+"""A diffusers folder as the program reads it: its kind, its parts, its words."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill3d.priors.hub import SETTING, PriorError, check_weights, component_patterns, find_folder, read_json
+from distill3d.priors.kinds import KINDS, PriorKind, kind_of
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder on disk whose model_index.json names a known kind."""
+
+    name: str  # as the user wrote it
+    path: Path
+    kind: PriorKind
+    index: dict[str, Any]
+    variant: str | None = None
+
+    def has(self, component: str) -> bool:
+        """Whether the model has this component; an entry ``[null, null]`` says that it was left out."""
+        entry = self.index.get(component)
+        return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
+
+    def config(self, component: str) -> dict[str, Any]:
+        """The component's own settings."""
+        file = "scheduler_config.json" if component == "scheduler" else "config.json"
+        return read_json(self.path, f"{component}/{file}", self.name)
+
+    def load_module(self, component: str, dtype: torch.dtype, device: torch.device) -> Any:
+        """A frozen network of the folder, from safetensors; raises PriorError if it is missing or cut."""
+        self.config(component)
+        check_weights(self.path, component, self.variant, self.name)
+        cls = self._class(component)
+        try:
+            with _without_progress_bars():
+                module, loading = cls.from_pretrained(self.path / component, **self._options(cls, dtype))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._broken(component, error) from error
+        self._check_complete(component, sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"]))
+        return module.eval().requires_grad_(False).to(device)
+
+    def count_parameters(self, component: str) -> int:
+        """Numbers in the component's weights, by the headers of its files; 0 for one that was left out."""
+        from safetensors import SafetensorError, safe_open
+
+        patterns = [p for p in component_patterns(component, self.variant) if p.endswith(".safetensors")]
+        count = 0
+        for path in sorted({path for pattern in patterns for path in self.path.glob(pattern)}):
+            try:
+                with safe_open(str(path), framework="pt") as file:
+                    count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+            except (OSError, SafetensorError) as error:
+                raise self._broken(component, error) from error
+        return count
+
+    def load_plain(self, component: str) -> Any:
+        """A tokenizer or scheduler of the folder."""
+        if not (self.path / component).is_dir():
+            raise PriorError(f"{SETTING}={self.name!r}: {self.path} has no folder {component}; fetch it again")
+        try:
+            return self._class(component).from_pretrained(self.path / component)
+        except (OSError, ValueError, TypeError) as error:
+            raise self._broken(component, error) from error
+
+    def _class(self, component: str) -> Any:
+        library, class_name = self.index.get(component) or (None, None)
+        module = _LIBRARIES.get(library or "")
+        cls = getattr(importlib.import_module(module), class_name, None) if module and class_name else None
+        if cls is None:
+            raise PriorError(
+                f"{SETTING}={self.name!r}: {component} is {library}.{class_name}, which is not a class that is known "
+                f"here; {self.kind.title} needs one of {', '.join(_LIBRARIES)}"
+            )
+        return cls
+
+    def _options(self, cls: Any, dtype: torch.dtype) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "use_safetensors": True,
+            "variant": self.variant,
+            "local_files_only": True,
+            "output_loading_info": True,
+        }
+        if cls.__module__.startswith("transformers"):
+            return options | {"dtype": dtype}
+        # without accelerate diffusers warns and takes the slow path anyway: ask for it
+        has_accelerate = importlib.util.find_spec("accelerate") is not None
+        return options | {"torch_dtype": dtype, "low_cpu_mem_usage": has_accelerate}
+
+    def _check_complete(self, component: str, missing: list[str], unexpected: list[str]) -> None:
+        """Raise PriorError if the weights leave a part of the network unset: it would stay empty, or random."""
+        if not missing:
+            return  # tensors that the network does not know are nobody's loss
+        strangers = f", and hold what it does not know: {_some(unexpected)}" if unexpected else ""
+        raise PriorError(
+            f"{SETTING}={self.name!r}: the weights in {self.path / component} lack {_some(missing)} of the network "
+            f"that its config.json describes{strangers}; config and weights are of different models, or the weights "
+            "are partial: fetch both again from one place"
+        )
+
+    def _broken(self, component: str, error: Exception) -> PriorError:
+        reason = " ".join(str(error).split())[:300]
+        return PriorError(
+            f"{SETTING}={self.name!r}: {self.path / component} cannot be loaded ({reason}); "
+            "if files are cut or of another version, fetch the model again"
+        )
+
+
+def open_folder(name: str, revision: str | None = None, variant: str | None = None, part: str = "image") -> ModelFolder:
+    """The folder of a model, with the components of one part ("image", "text" or "index") on disk.
+
+    Raises PriorError if it is gone, gated, partial, unreachable or of an unknown kind.
+    """
+    path = find_folder(name, revision, variant, ())
+    index = read_json(path, "model_index.json", name)
+    kind = kind_of(index.get("_class_name", ""))
+    if kind is None:
+        known = ", ".join(each.pipelines[0] for each in KINDS)
+        found = index.get("_class_name")
+        raise PriorError(f"{SETTING}={name!r} is a {found}, a kind of model that is not known here; known: {known}")
+    components = {"image": kind.image_components, "text": kind.text_components, "index": ()}[part]
+    if components:
+        path = find_folder(name, revision, variant, components)
+    return ModelFolder(name, path, kind, index, variant)
+
+
+def _some(keys: list[str], shown: int = 3) -> str:
+    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + more
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+# where the classes of a model_index.json may come from; anything else would be code of unknown origin
+_LIBRARIES = {
+    "diffusers": "diffusers",
+    "transformers": "transformers",
+    "distill3d": "distill3d.embedded.network",
+}

@@ -1,0 +1,141 @@
+"""Text encoders, as each kind of model uses its own: built when a prompt is not in the cache, then freed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill3d.priors.identity import folder_identity
+from distill3d.priors.kinds import KindName
+from distill3d.priors.model_folder import ModelFolder
+from distill3d.priors.settings import PriorConfig, choose_dtype
+from distill3d.types import PromptEmbedding
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A tokenizer and its text encoder."""
+
+    tokenizer: Any
+    model: Any
+
+    def tokenize(self, texts: list[str], length: int | None = None) -> dict[str, Tensor]:
+        """Ids and mask, padded and cut to ``length`` tokens (None: as many as tokenizer and encoder both take)."""
+        positions = getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        length = length or min(self.tokenizer.model_max_length, positions)
+        tokens = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        device = next(self.model.parameters()).device
+        return {"input_ids": tokens.input_ids.to(device), "attention_mask": tokens.attention_mask.to(device)}
+
+
+class TextTowers:
+    """A model's text encoders as one `PromptEncoder`; embeddings come in fp32 on the CPU, ready for the cache."""
+
+    def __init__(self, folder: ModelFolder, cfg: PriorConfig, device: torch.device | str) -> None:
+        device = torch.device(device)
+        dtype = encoder_dtype(cfg, device)
+        self._encode = _ENCODERS[folder.kind.name]
+        self._context = EncodingContext(folder, cfg)
+        self.towers = [
+            Tower(folder.load_plain(tokenizer), folder.load_module(encoder, dtype, device))
+            for tokenizer, encoder in folder.kind.towers
+            if folder.has(encoder)
+        ]
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> PromptEmbedding:
+        device = next(self.towers[0].model.parameters()).device
+        with torch.autocast(device.type, enabled=False):
+            embedding = self._encode(self.towers, texts, self._context)
+        return embedding.to("cpu", torch.float32)
+
+
+@dataclass(frozen=True)
+class EncodingContext:
+    """What an encoding depends on besides the towers."""
+
+    folder: ModelFolder
+    cfg: PriorConfig
+
+    def length(self, default: int) -> int:
+        return self.cfg.text_tokens or default
+
+
+def encoder_dtype(cfg: PriorConfig, device: torch.device | str) -> torch.dtype:
+    """The precision of text encoders; bf16 on a GPU, since T5 overflows in fp16."""
+    return choose_dtype(cfg.precision, torch.device(device), torch.bfloat16)
+
+
+def text_identity_of(folder: ModelFolder, cfg: PriorConfig) -> str:
+    """A hash of the text encoders, the tokenizers and the settings that change an embedding."""
+    settings = f"{folder.kind.name};{cfg.text_tokens};{folder.index.get('force_zeros_for_empty_prompt')}"
+    return folder_identity(folder.path, folder.kind.text_components, folder.variant, settings)
+
+
+def _embedded(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
+    tokens = towers[0].tokenize(texts)
+    output = towers[0].model(**tokens)
+    return PromptEmbedding(output.last_hidden_state, tokens["attention_mask"].bool(), output.pooler_output)
+
+
+def _stable_diffusion(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
+    tokens = towers[0].tokenize(texts)
+    if not getattr(towers[0].model.config, "use_attention_mask", False):
+        tokens.pop("attention_mask")  # SD attends to the padding too
+    return PromptEmbedding(towers[0].model(**tokens).last_hidden_state)
+
+
+def _sdxl(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
+    hidden, pooled = _penultimate(towers, texts)
+    tokens, pooled = torch.cat(hidden, dim=-1), pooled[-1]
+    if context.folder.index.get("force_zeros_for_empty_prompt", False):
+        # SDXL was trained with zeros, not with the embedding of "", for dropped captions
+        kept = torch.tensor([bool(text) for text in texts], device=tokens.device)
+        tokens, pooled = tokens * kept[:, None, None], pooled * kept[:, None]
+    return PromptEmbedding(tokens, pooled=pooled)
+
+
+def _deepfloyd_if(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
+    tokens = towers[0].tokenize([text.lower().strip() for text in texts], context.length(77))
+    return PromptEmbedding(towers[0].model(**tokens).last_hidden_state, tokens["attention_mask"].bool())
+
+
+def _sd3(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
+    """CLIP-L and CLIP-G side by side, padded to T5's width, then T5's tokens, or zeros where T5 was left out."""
+    hidden, pooled = _penultimate(towers[:2], texts)
+    clip, length = torch.cat(hidden, dim=-1), context.length(256)
+    if len(towers) == 3:
+        t5 = towers[2].model(input_ids=towers[2].tokenize(texts, length)["input_ids"]).last_hidden_state
+    else:
+        width = context.folder.config("transformer")["joint_attention_dim"]
+        t5 = clip.new_zeros(len(texts), length, width)
+    clip = F.pad(clip, (0, t5.shape[-1] - clip.shape[-1]))
+    return PromptEmbedding(torch.cat([clip, t5], dim=1), pooled=torch.cat(pooled, dim=-1))
+
+
+def _flux(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
+    pooled = towers[0].model(input_ids=towers[0].tokenize(texts)["input_ids"]).pooler_output
+    t5 = towers[1].model(input_ids=towers[1].tokenize(texts, context.length(512))["input_ids"])
+    return PromptEmbedding(t5.last_hidden_state, pooled=pooled)
+
+
+def _penultimate(towers: list[Tower], texts: list[str]) -> tuple[list[Tensor], list[Tensor]]:
+    """The last hidden state but one, and the projected pooled output, of each CLIP tower."""
+    outputs = [t.model(input_ids=t.tokenize(texts)["input_ids"], output_hidden_states=True) for t in towers]
+    return [output.hidden_states[-2] for output in outputs], [output[0] for output in outputs]
+
+
+_Encode = Callable[[list[Tower], list[str], EncodingContext], PromptEmbedding]
+_ENCODERS: dict[KindName, _Encode] = {
+    "embedded": _embedded,
+    "stable-diffusion": _stable_diffusion,
+    "sdxl": _sdxl,
+    "deepfloyd-if": _deepfloyd_if,
+    "sd3": _sd3,
+    "flux": _flux,
+}

@@ -1,0 +1,145 @@
+"""What the user writes, with the words for each view, as embeddings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from distill3d.camera import VIEW_WORDS, ViewWord, view_words
+from distill3d.config.registry import register
+from distill3d.priors.embedding_cache import embedding_cache
+from distill3d.priors.loader import words_not_taught
+from distill3d.priors.settings import PriorConfig
+from distill3d.priors.text_table import encoded
+from distill3d.types import Cameras, Prompt, PromptEmbedding, ShadingMode, TextRequest
+
+log = logging.getLogger(__name__)
+
+_VIEW_SUFFIX: Mapping[ViewWord, str] = {
+    "front": "front view",
+    "side": "side view",
+    "back": "back view",
+    "overhead": "overhead view",
+}
+_SETTING = "system.prompt_processor"
+
+
+@register("prompt_processor", "prompt-processor")
+class PromptProcessor:
+    """View-dependent prompts, embedded once and cached on disk (DreamFusion, arXiv 2209.14988, section 3.2)."""
+
+    @dataclass
+    class Config:
+        prompt: str = ""
+        negative_prompt: str = ""
+        source_prompt: str | None = None  # what an edit starts from
+        prompt_front: str | None = None  # instead of "<prompt>, front view"
+        prompt_side: str | None = None
+        prompt_back: str | None = None
+        prompt_overhead: str | None = None
+        view_dependent_prompting: bool = True
+        view_dependent_prompt_front: bool = False  # "front view of <prompt>" instead of "<prompt>, front view"
+        overhead_threshold: float = 60.0  # degrees of elevation above which a view is from overhead
+        front_threshold: float = 45.0  # degrees of azimuth around the front
+        back_threshold: float = 45.0  # degrees of azimuth around the back
+        textureless_suffix: str | None = None  # appended when the view is rendered without texture
+        use_cache: bool = True
+        cache_dir: str | None = None  # None: see `default_cache_dir`
+
+        def __post_init__(self) -> None:
+            for setting in ("overhead_threshold", "front_threshold", "back_threshold"):
+                value = getattr(self, setting)
+                if not 0.0 <= value <= 180.0:
+                    raise ValueError(f"{_SETTING}.{setting}={value} must be an angle of 0 to 180 degrees")
+
+    def __init__(self, cfg: Config) -> None:
+        if not cfg.prompt.strip():
+            raise ValueError(f'{_SETTING}.prompt is empty: say what to make, as in {_SETTING}.prompt="a hamburger"')
+        self.cfg = cfg
+        self.prompt = Prompt(cfg.prompt, cfg.negative_prompt, cfg.source_prompt, self._views())
+        self._requests: dict[str, TextRequest] = {}
+        self._row: dict[str, int] = {}  # text -> row of the table
+        self._table: PromptEmbedding | None = None
+
+    def prepare(self, requests: Mapping[str, TextRequest], prior: PriorConfig, device: torch.device | str) -> None:
+        """Embed every text that the roles will need; the text encoders are built only if one is not in the cache.
+
+        Warns once, with a list, of words that the model was never taught. Raises PriorError as the loader does.
+        """
+        unknown = words_not_taught(prior, self.prompt.text)
+        if unknown:
+            log.warning(
+                "the model %s was never taught: %s; what it makes of them is a guess",
+                prior.pretrained_model_name_or_path,
+                ", ".join(unknown),
+            )
+        self._requests = dict(requests)
+        texts = list(dict.fromkeys(text for request in requests.values() for text in self._texts_of(request)))
+        self._row = {text: row for row, text in enumerate(texts)}
+        self._table = PromptEmbedding.cat(self._embed(texts, prior, device)).to(device)
+
+    def texts(
+        self, cameras: Cameras | None, batch: int, shading: ShadingMode | Sequence[ShadingMode] | None = None
+    ) -> dict[str, PromptEmbedding]:
+        """For each role B rows, by each camera's view word and, with ``textureless_suffix``, by its shading.
+
+        Without cameras every row has the plain text. Raises RuntimeError before `prepare`, ValueError if the batch is
+        not the number of cameras.
+        """
+        if self._table is None:
+            raise RuntimeError("PromptProcessor.texts was called before prepare")
+        if cameras is not None and len(cameras) != batch:
+            raise ValueError(f"{len(cameras)} cameras for a batch of {batch}: one camera a row is needed")
+        views = [None] * batch if cameras is None else self._words(cameras)
+        shadings = [shading] * batch if shading is None or isinstance(shading, str) else list(shading)
+        textureless = [mode == "textureless" for mode in shadings]
+        return {role: self._table[self._rows(request, views, textureless)] for role, request in self._requests.items()}
+
+    def _rows(self, request: TextRequest, views: Sequence[ViewWord | None], textureless: list[bool]) -> list[int]:
+        """Rows of the table, one for each view."""
+        pairs = zip(views, textureless, strict=True)
+        return [self._row[self._text(request, view, plain)] for view, plain in pairs]
+
+    def _words(self, cameras: Cameras) -> list[ViewWord]:
+        cfg = self.cfg
+        angles = cameras.elevation_deg, cameras.azimuth_deg
+        return view_words(*angles, cfg.overhead_threshold, cfg.front_threshold, cfg.back_threshold)
+
+    def _views(self) -> dict[str, str]:
+        """The prompt with each view's words, or what the user wrote instead."""
+        own = {view: getattr(self.cfg, f"prompt_{view}") for view in VIEW_WORDS}
+        return {view: own[view] or self._with_words(self.cfg.prompt, view) for view in VIEW_WORDS}
+
+    def _with_words(self, text: str, view: ViewWord) -> str:
+        if not self.cfg.view_dependent_prompting:
+            return text
+        words = _VIEW_SUFFIX[view]
+        return f"{words} of {text}" if self.cfg.view_dependent_prompt_front else f"{text}, {words}"
+
+    def _text(self, request: TextRequest, view: ViewWord | None, textureless: bool) -> str:
+        """One role's text for one view. Only roles that follow the view follow its shading."""
+        text = request.text
+        if not request.per_view:
+            return text
+        if view is not None:
+            own = getattr(self.cfg, f"prompt_{view}")
+            # the user's words for a view replace the prompt, and what a rule adds to the prompt stays
+            if own and text.startswith(self.prompt.text):
+                text = own + text[len(self.prompt.text) :]
+            else:
+                text = self._with_words(text, view)
+        return text + self.cfg.textureless_suffix if textureless and self.cfg.textureless_suffix else text
+
+    def _texts_of(self, request: TextRequest) -> list[str]:
+        """Every text that a role may need."""
+        shadings = (False, True) if self.cfg.textureless_suffix else (False,)
+        return [self._text(request, view, mode) for view in (None, *VIEW_WORDS) for mode in shadings]
+
+    def _embed(self, texts: list[str], prior: PriorConfig, device: torch.device | str) -> list[PromptEmbedding]:
+        root = Path(self.cfg.cache_dir).expanduser() if self.cfg.cache_dir else None
+        cache = embedding_cache(prior, device, root) if self.cfg.use_cache else None
+        return [row for _, row in encoded(texts, prior, device, cache)]

@@ -1,1 +1,0 @@
-"""From a scene to pixels: occupancy, volume compositing, mesh rasterisation."""

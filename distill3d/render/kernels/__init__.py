@@ -1,1 +1,0 @@
-"""Inner loops for the CPU (numba), imported on first use."""

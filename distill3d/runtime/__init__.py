@@ -1,0 +1,1 @@
+"""What every room stands on: device, logs, random streams, checkpoints, trial folders, files."""

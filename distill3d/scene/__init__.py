@@ -1,1 +1,0 @@
-"""What is optimised: fields, materials, backgrounds, images."""

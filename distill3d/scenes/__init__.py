@@ -1,0 +1,1 @@
+"""What is optimised: volumes, pictures, drawings, networks between pictures."""

@@ -1,0 +1,1 @@
+"""Triangles: a z-buffer in numba."""

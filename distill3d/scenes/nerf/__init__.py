@@ -1,0 +1,1 @@
+"""A radiance field: encoding, field, material, background, occupancy, renderer."""

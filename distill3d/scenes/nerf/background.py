@@ -1,0 +1,153 @@
+"""Backgrounds: a colour for each ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from distill3d.config.registry import register
+from distill3d.scenes.nerf.activations import activation
+from distill3d.scenes.nerf.mlp import HIDDEN_ACTIVATIONS, init_weights, mlp
+
+Color = tuple[float, float, float]
+
+
+@dataclass
+class DirectionEncodingConfig:
+    otype: Literal["SphericalHarmonics"] = "SphericalHarmonics"
+    degree: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.degree <= 3:
+            raise ValueError(f"degree={self.degree} must lie in 1 .. 3")
+
+
+@dataclass
+class BackgroundMLPConfig:
+    otype: Literal["VanillaMLP", "FullyFusedMLP", "CutlassMLP"] = "VanillaMLP"
+    activation: str = "ReLU"
+    output_activation: Literal["none"] = "none"
+    n_neurons: int = 16
+    n_hidden_layers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.activation.lower() not in HIDDEN_ACTIVATIONS:
+            raise ValueError(
+                f"activation={self.activation!r} is unknown; choose one of {', '.join(HIDDEN_ACTIVATIONS)}"
+            )
+        if self.n_neurons < 1 or self.n_hidden_layers < 0:
+            raise ValueError(
+                f"n_neurons={self.n_neurons} must be positive, n_hidden_layers={self.n_hidden_layers} not negative"
+            )
+
+
+def spherical_harmonics(directions: Float[Tensor, "rays 3"], degree: int) -> Float[Tensor, "bands rays"]:
+    """The real spherical harmonics of orders below ``degree`` (1 to 3), ``degree^2`` of them, orthonormal."""
+    x, y, z = directions.unbind(-1)
+    bands = [torch.full_like(x, 0.28209479)]
+    if degree > 1:
+        bands += [0.48860251 * v for v in (y, z, x)]
+    if degree > 2:
+        bands += [1.09254843 * x * y, 1.09254843 * y * z, 0.31539157 * (3.0 * z * z - 1.0)]
+        bands += [1.09254843 * x * z, 0.54627422 * (x * x - y * y)]
+    return torch.stack(bands)
+
+
+class _Background(nn.Module):
+    """Replaces its colours by one random colour in a share of the training views."""
+
+    def __init__(self, random_aug: bool, random_aug_prob: float) -> None:
+        super().__init__()
+        self.random_aug_prob = random_aug_prob if random_aug else 0.0
+
+    def forward(
+        self, directions: Float[Tensor, "rays 3"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "rays 3"]:
+        """Colours of one view's rays; without a generator (evaluation) there is no augmentation."""
+        if generator is None:
+            return self.eval_colors(directions)
+        draw = torch.rand(4, generator=generator, device=generator.device)
+        if float(draw[0]) < self.random_aug_prob:
+            return draw[1:].to(directions).expand_as(directions)
+        return self.colors(directions)
+
+    def colors(self, directions: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def eval_colors(self, directions: Tensor) -> Tensor:
+        return self.colors(directions)
+
+
+@register("background", "neural-environment-map-background")
+class NeuralEnvironmentMapBackground(_Background):
+    """A small MLP on the ray's direction."""
+
+    @dataclass
+    class Config:
+        color_activation: str = "sigmoid"
+        dir_encoding_config: DirectionEncodingConfig = field(default_factory=DirectionEncodingConfig)
+        mlp_network_config: BackgroundMLPConfig = field(default_factory=BackgroundMLPConfig)
+        random_aug: bool = False
+        random_aug_prob: float = 0.5
+        eval_color: Color | None = None  # replaces the map in evaluation
+
+        def __post_init__(self) -> None:
+            activation(self.color_activation, "color_activation")
+            _check_probability(self.random_aug_prob)
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg.random_aug, cfg.random_aug_prob)
+        self.cfg = cfg
+        network, self.degree = cfg.mlp_network_config, cfg.dir_encoding_config.degree
+        self.hidden_activation = HIDDEN_ACTIVATIONS[network.activation.lower()]
+        self.color_activation = activation(cfg.color_activation, "color_activation")
+        weights = init_weights(self.degree**2, network.n_neurons, network.n_hidden_layers, 3)
+        self.weights = nn.ParameterList(weights)
+
+    def colors(self, directions: Tensor) -> Tensor:
+        with torch.autocast(directions.device.type, enabled=False):
+            bands = spherical_harmonics(directions, self.degree)
+            return self.color_activation(mlp(bands, list(self.weights), self.hidden_activation)).t()
+
+    def eval_colors(self, directions: Tensor) -> Tensor:
+        if self.cfg.eval_color is None:
+            return self.colors(directions)
+        return directions.new_tensor(self.cfg.eval_color).expand_as(directions)
+
+
+@register("background", "solid-color-background")
+class SolidColorBackground(_Background):
+    """One colour, fixed or learned."""
+
+    @dataclass
+    class Config:
+        color: Color = (1.0, 1.0, 1.0)
+        learned: bool = False
+        random_aug: bool = False
+        random_aug_prob: float = 0.5
+
+        def __post_init__(self) -> None:
+            _check_probability(self.random_aug_prob)
+
+    color: Tensor
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg.random_aug, cfg.random_aug_prob)
+        self.cfg = cfg
+        color = torch.tensor(cfg.color, dtype=torch.float32)
+        if cfg.learned:
+            self.color = nn.Parameter(color)
+        else:
+            self.register_buffer("color", color)
+
+    def colors(self, directions: Tensor) -> Tensor:
+        return self.color.to(directions.dtype).expand_as(directions)
+
+
+def _check_probability(value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"random_aug_prob={value} is a probability; it must lie in 0 .. 1")

@@ -1,0 +1,255 @@
+"""The volume renderer: cameras to images of a shaded field."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from distill3d.camera import camera_rays
+from distill3d.config.registry import register
+from distill3d.runtime.rng import rng
+from distill3d.scenes.nerf.activations import activation
+from distill3d.scenes.nerf.occupancy import OccupancyGrid
+from distill3d.scenes.nerf.sampler import Marching, sample_rays
+from distill3d.scenes.nerf.shading import needs_normal
+from distill3d.scenes.nerf.volume import accumulate, render_weights
+from distill3d.types import Cameras, Light, RaySamples, RenderOutput, ShadingMode
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Lit:
+    """The field at samples, shaded."""
+
+    density: Float[Tensor, "samples"]
+    color: Float[Tensor, "samples 3"]
+    normal: Float[Tensor, "samples 3"] | None
+
+
+@register("renderer", "nerf-volume-renderer")
+class NeRFVolumeRenderer(nn.Module):
+    """Ray marching through an occupancy grid, one point light, any background."""
+
+    @dataclass
+    class Config:
+        radius: float | None = None  # null: the geometry's
+        num_samples_per_ray: int = 96  # steps along the diagonal of the volume
+        max_samples_per_ray: int = (
+            32  # on average over a training view; beyond it the steps of that view are lengthened
+        )
+        randomized: bool = True  # jitter training rays
+        near_plane: float = 0.0
+        far_plane: float = 1e10
+        bound: Literal["box", "sphere"] = "sphere"
+        eval_chunk_size: int = 160_000  # points per evaluation of the field, without gradients
+        grid_prune: bool = True  # skip empty cells
+        occupancy_resolution: int = 32
+        occupancy_update_interval: int = 8
+        occupancy_threshold: float = 0.01  # optical depth over one step
+        occupancy_ema_decay: float = 0.9  # nerfacc's .95 would outlast a run of some hundred steps
+        occupancy_warmup_steps: int = 256  # until then every cell is looked at, later about half of them
+
+        def __post_init__(self) -> None:
+            counts = ("num_samples_per_ray", "max_samples_per_ray", "eval_chunk_size")
+            for name in (*counts, "occupancy_resolution", "occupancy_update_interval"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+            if self.radius is not None and self.radius <= 0:
+                raise ValueError(f"radius={self.radius} must be positive")
+            if not 0.0 <= self.near_plane < self.far_plane:
+                raise ValueError(f"near_plane={self.near_plane} must lie in 0 .. far_plane={self.far_plane}")
+            if not 0.0 <= self.occupancy_ema_decay <= 1.0:
+                raise ValueError(f"occupancy_ema_decay={self.occupancy_ema_decay} must lie in 0 .. 1")
+
+    def __init__(self, cfg: Config, geometry: Any, material: Any, background: Any) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.geometry, self.material, self.background = geometry, material, background
+        if material.cfg.albedo_activation is not None:  # threestudio's place for the geometry's color_activation
+            geometry.color_activation = activation(material.cfg.albedo_activation, "system.material.albedo_activation")
+        radius = float(geometry.radius if cfg.radius is None else cfg.radius)
+        self.marching = Marching(
+            radius,
+            2.0 * 3.0**0.5 * radius / cfg.num_samples_per_ray,
+            cfg.near_plane,
+            cfg.far_plane,
+            cfg.bound == "sphere",
+        )
+        self.occupancy = OccupancyGrid(
+            cfg.occupancy_resolution, radius, cfg.occupancy_ema_decay, cfg.occupancy_threshold
+        )
+
+    @property
+    def radius(self) -> float:
+        """Of the volume that is rendered, in world units."""
+        return self.marching.radius
+
+    def update_step(self, step: int, seed: int) -> None:
+        """Before a training step: the progression of the encoding, and every few steps the occupancy grid."""
+        self.geometry.update_step(step)
+        if self.cfg.grid_prune and step % self.cfg.occupancy_update_interval == 0:
+            generator = rng("occupancy", seed, step)
+            every_cell = step < self.cfg.occupancy_warmup_steps
+            self.occupancy.update(self.geometry.density, self.marching.step_size, generator, every_cell)
+
+    def forward(
+        self,
+        cameras: Cameras,
+        light: Light | None,
+        shading: ShadingMode,
+        step: int,
+        seed: int,
+        rank: int = 0,
+        need_normal: bool = False,
+    ) -> RenderOutput:
+        """Render training views with all that regularisers read.
+
+        Rays are jittered from the stream ``ray``, backgrounds augmented from ``background``. Normals are computed where
+        the shading reads them, or on demand.
+        """
+        origins, directions, view = _flat_rays(cameras)
+        generator = rng("ray", seed, step, rank)
+        jitter = torch.rand(len(origins), generator=generator).to(origins) if self.cfg.randomized else None
+        ratio = float(torch.rand((), generator=generator)) if self.material.cfg.soft_shading else None
+        samples = self._capped_samples(origins, directions, jitter)
+        points = _midpoints(origins, directions, samples)
+        rows = None if light is None else light.position[view[samples.ray_index]]
+        lit = self._lit(points, rows, shading, need_normal or needs_normal(shading), ratio)
+        backdrop = self._backdrop(directions, len(cameras), rng("background", seed, step, rank))
+        return _composite(lit, samples, directions, backdrop, cameras, shading, with_samples=True)
+
+    @torch.no_grad()
+    def render(
+        self,
+        cameras: Cameras,
+        light: Light | None = None,
+        shading: ShadingMode = "albedo",
+        background: Tensor | None = None,
+        need_normal: bool = True,
+    ) -> RenderOutput:
+        """Render views to look at: no gradient, no jitter, no augmentation, in chunks.
+
+        Without a light, shaded modes are lit from the camera. ``background`` is a colour that replaces the scene's.
+        """
+        views = [
+            self._render_view(_camera(cameras, i), light, i, shading, background, need_normal)
+            for i in range(len(cameras))
+        ]
+        joined = lambda name: torch.cat([getattr(v, name) for v in views])  # noqa: E731
+        normal = None if views[0].normal is None else joined("normal")
+        return RenderOutput(joined("rgb"), joined("opacity"), joined("depth"), normal, shading)
+
+    def _render_view(
+        self,
+        camera: Cameras,
+        light: Light | None,
+        index: int,
+        shading: ShadingMode,
+        background: Tensor | None,
+        need_normal: bool,
+    ) -> RenderOutput:
+        origins, directions, _ = _flat_rays(camera)
+        position = camera.position[0] if light is None else light.position[index]
+        samples = self._samples(origins, directions, None, self.marching)
+        points = _midpoints(origins, directions, samples)
+        need_normal = need_normal or needs_normal(shading)
+        parts = [
+            self._lit(part, position.expand_as(part), shading, need_normal, None)
+            for part in points.split(self.cfg.eval_chunk_size)
+        ]
+        if background is None:
+            backdrop = self._backdrop(directions, 1, None)
+        else:
+            backdrop = background.to(directions).reshape(-1, 3).expand_as(directions)
+        return _composite(_joined(parts), samples, directions, backdrop, camera, shading, with_samples=False)
+
+    def _samples(self, origins: Tensor, directions: Tensor, jitter: Tensor | None, marching: Marching) -> RaySamples:
+        jitter = torch.full_like(origins[:, 0], 0.5) if jitter is None else jitter
+        grid = self.occupancy.occupied
+        return sample_rays(
+            origins, directions, grid if self.cfg.grid_prune else torch.ones_like(grid), marching, jitter
+        )
+
+    def _capped_samples(self, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> RaySamples:
+        """Samples with the configured step, or with the shortest step that keeps their number within bounds."""
+        marching, limit = self.marching, self.cfg.max_samples_per_ray * len(origins)
+        samples = self._samples(origins, directions, jitter, marching)
+        while len(samples) > limit:
+            longer = marching.step_size * max(1.05, len(samples) / limit)
+            marching = replace(marching, step_size=longer)
+            samples = self._samples(origins, directions, jitter, marching)
+        return samples
+
+    def _lit(
+        self, points: Tensor, light_position: Tensor | None, mode: ShadingMode, need_normal: bool, ratio: float | None
+    ) -> _Lit:
+        sample = self.geometry.sample(points, need_normal)
+        color = self.material.shade(sample.albedo, sample.normal, points, light_position, mode, ratio)
+        return _Lit(sample.density, color, sample.normal)
+
+    def _backdrop(self, directions: Tensor, views: int, generator: torch.Generator | None) -> Float[Tensor, "rays 3"]:
+        return torch.cat([self.background(part, generator) for part in directions.chunk(views)])
+
+
+def _flat_rays(cameras: Cameras) -> tuple[Tensor, Tensor, Int[Tensor, "rays"]]:
+    """Origins, directions and view of all rays, view after view, row after row."""
+    rays = camera_rays(cameras)
+    view = torch.arange(len(cameras), device=rays.origins.device)
+    per_view = cameras.height * cameras.width
+    return rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3), view.repeat_interleave(per_view)
+
+
+def _midpoints(origins: Tensor, directions: Tensor, samples: RaySamples) -> Float[Tensor, "samples 3"]:
+    t_mid = 0.5 * (samples.t_start + samples.t_end)
+    return origins[samples.ray_index] + t_mid[:, None] * directions[samples.ray_index]
+
+
+def _composite(
+    lit: _Lit,
+    samples: RaySamples,
+    directions: Float[Tensor, "rays 3"],
+    backdrop: Float[Tensor, "rays 3"],
+    cameras: Cameras,
+    shading: ShadingMode,
+    with_samples: bool,
+) -> RenderOutput:
+    """Sums along rays, over the background."""
+    weights = render_weights(lit.density, samples)
+    t_mid = 0.5 * (samples.t_start + samples.t_end)
+    values = [lit.color, t_mid[:, None], torch.ones_like(t_mid)[:, None]]
+    values = values if lit.normal is None else [*values, lit.normal]
+    sums = accumulate(weights, torch.cat(values, dim=-1), samples)
+    color, distance, opacity, normal = sums[:, :3], sums[:, 3:4], sums[:, 4:5], sums[:, 5:]
+    image = lambda x: x.view(len(cameras), cameras.height, cameras.width, -1).permute(0, 3, 1, 2)  # noqa: E731
+    return RenderOutput(
+        rgb=image(color + (1.0 - opacity) * backdrop),
+        opacity=image(opacity),
+        depth=image(distance / opacity.clamp_min(1e-6)),
+        normal=None if lit.normal is None else image(normal),
+        shading=shading,
+        samples=samples if with_samples else None,
+        weights=weights if with_samples else None,
+        sample_normals=lit.normal if with_samples else None,
+        sample_directions=directions[samples.ray_index] if with_samples else None,
+    )
+
+
+def _joined(parts: list[_Lit]) -> _Lit:
+    normals = [part.normal for part in parts if part.normal is not None]
+    return _Lit(
+        torch.cat([part.density for part in parts]),
+        torch.cat([part.color for part in parts]),
+        torch.cat(normals) if normals else None,
+    )
+
+
+def _camera(cameras: Cameras, index: int) -> Cameras:
+    """One camera of a batch, still a batch."""
+    rows = {k: v[index : index + 1] for k, v in vars(cameras).items() if isinstance(v, Tensor)}
+    return replace(cameras, **rows)

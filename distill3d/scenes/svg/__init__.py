@@ -1,0 +1,1 @@
+"""Drawings: reading, rendering with gradients, and writing SVG."""

@@ -1,1 +1,0 @@
-"""SVG files: outlines, colours and structure in, the same structure out."""

@@ -1,1 +1,0 @@
-"""Lightning modules that wire one scene, one prior and one guidance together."""

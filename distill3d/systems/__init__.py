@@ -1,0 +1,1 @@
+"""Lightning modules: the loop, its losses, records and callbacks."""

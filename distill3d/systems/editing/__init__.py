@@ -1,0 +1,1 @@
+"""Edits of whole images that a scene is refitted to."""

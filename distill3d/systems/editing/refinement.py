@@ -1,0 +1,81 @@
+"""A set of pictures that changes while a scene is fitted to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from distill3d.systems.editing.editor import EditorSettings
+
+
+@dataclass
+class RefinementSettings:
+    """The stage after distillation (arXiv 2311.13831, section 4.2); without a ``start_step`` there is none.
+
+    From ``start_step`` on nothing is distilled: every ``interval`` steps one view is redrawn from its render, and the
+    scene is fitted to the redrawn views. Published: a view every 10 steps, SDEdit, over 15 000 steps.
+    """
+
+    start_step: int | None = None
+    interval: int = 10
+    editor: EditorSettings = field(default_factory=EditorSettings)
+
+    def __post_init__(self) -> None:
+        if self.start_step is not None and self.start_step < 0:
+            raise ValueError(f"start_step={self.start_step} must not be negative; null means no refinement")
+        if self.interval < 1:
+            raise ValueError(f"interval={self.interval} must be at least 1")
+
+    def is_active(self, step: int) -> bool:
+        return self.start_step is not None and step >= self.start_step
+
+    def is_due(self, step: int) -> bool:
+        """Whether a view is redrawn in this step."""
+        return self.is_active(step) and (step - (self.start_step or 0)) % self.interval == 0
+
+
+class ChangingViews(nn.Module):
+    """One picture for each view, as bytes, and how often each was replaced: in every checkpoint, so that a resumed run
+    goes on with the same set."""
+
+    pictures: Tensor
+    replaced: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("pictures", torch.zeros(0, 3, 0, 0, dtype=torch.uint8))
+        self.register_buffer("replaced", torch.zeros(0, dtype=torch.long))
+
+    @property
+    def is_empty(self) -> bool:
+        return self.pictures.numel() == 0
+
+    def begin(self, images: Float[Tensor, "N 3 H W"]) -> None:
+        """Start from pictures in [0, 1]; none of them counts as replaced."""
+        self.pictures = as_bytes(images)
+        self.replaced = torch.zeros(len(images), dtype=torch.long, device=images.device)
+
+    def images(self, index: Int[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
+        """The present pictures of these views, in [0, 1]."""
+        return self.pictures[index].float() / 255.0
+
+    def replace(self, index: Int[Tensor, "B"], images: Float[Tensor, "B 3 H W"]) -> None:
+        """Put other pictures in the place of these."""
+        self.pictures[index] = as_bytes(images)
+        self.replaced[index] += 1
+
+    def edited(self) -> Int[Tensor, "M"]:
+        """The views that were replaced at least once, ascending."""
+        return self.replaced.nonzero()[:, 0]
+
+
+def as_bytes(images: Float[Tensor, "N 3 H W"]) -> UInt8[Tensor, "N 3 H W"]:
+    return (images.detach().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+
+
+def photometric_loss(render: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
+    """Mean squared difference of colours."""
+    return (render - target.to(render)).square().mean()

@@ -1,0 +1,125 @@
+"""Regularisers of a volume-rendered scene, each with a scheduled weight.
+
+All are means over the views of a batch, so that their scale does not depend on its size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from distill3d.config.schedule import Scheduled, scheduled
+from distill3d.types import RenderOutput
+
+OrientReduction = Literal["sum", "ray_mean"]
+
+
+@dataclass
+class LossWeights:
+    """Settings named ``lambda_<loss>``: the weight of each loss, a number or a schedule."""
+
+    def weights(self, step: int, epoch: int = 0) -> dict[str, float]:
+        """The weights that are not 0 at this step, by the name of the loss."""
+        names = [f.name for f in fields(self) if f.name.startswith("lambda_")]
+        values = {name.removeprefix("lambda_"): scheduled(getattr(self, name), step, epoch) for name in names}
+        return {name: value for name, value in values.items() if value != 0.0}
+
+
+@dataclass
+class LossSettings(LossWeights):
+    """The weight of each term: a number or a schedule.
+
+    ``lambda_sds`` multiplies the distillation loss of any guidance. ``lambda_orient`` is on the paper's scale (a sum
+    over the samples of a view, 1e-4 to 1e-2) with ``orient_reduction: sum``, and on threestudio's (divided by the
+    number of rays that hit something, 10 to 1000) with ``ray_mean``.
+    """
+
+    lambda_sds: Scheduled = 1.0
+    lambda_orient: Scheduled = 0.0
+    lambda_sparsity: Scheduled = 0.0
+    lambda_opaque: Scheduled = 0.0
+    lambda_z_variance: Scheduled = 0.0
+    orient_reduction: OrientReduction = "sum"
+
+
+def regularisers(output: RenderOutput, names: list[str], orient_reduction: OrientReduction) -> dict[str, Tensor]:
+    """The named regularisers of one render, unweighted."""
+    terms = {
+        "orient": lambda: orientation_loss(output, orient_reduction),
+        "sparsity": lambda: sparsity_loss(output.opacity),
+        "opaque": lambda: opaque_loss(output.opacity),
+        "z_variance": lambda: z_variance_loss(output),
+    }
+    return {name: terms[name]() for name in names}
+
+
+def orientation_loss(output: RenderOutput, reduction: OrientReduction = "sum") -> Float[Tensor, ""]:
+    """Normals of visible samples must not face away from the camera (arXiv 2209.14988, after 2112.03907).
+
+    ``sum_i stop(w_i) max(0, n_i . v)^2`` with v the ray's direction away from the camera; summed over the rays of a
+    view. ``ray_mean`` divides by the rays that hit something. Raises ValueError where the render has no normals.
+    """
+    weights, normals, directions = output.weights, output.sample_normals, output.sample_directions
+    if weights is None or normals is None or directions is None:
+        raise ValueError(
+            "loss.lambda_orient is not 0, but the renderer gave no normals; "
+            "set system.loss.lambda_orient=0 or a geometry whose normal_type is analytic or finite_difference"
+        )
+    facing_away = (normals * directions).sum(-1).clamp_min(0.0)
+    total = (weights.detach() * facing_away**2).sum()
+    if reduction == "sum":
+        return total / output.opacity.shape[0]
+    return total / (output.opacity > 0).sum().clamp_min(1)
+
+
+def sparsity_loss(opacity: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
+    """``sqrt(opacity^2 + .01)``, the mean over pixels (arXiv 2209.14988): empty space stays empty."""
+    return (opacity**2 + 0.01).sqrt().mean()
+
+
+def opaque_loss(opacity: Float[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
+    """Binary entropy of the opacity in nats, the mean over pixels: every ray either hits or misses.
+
+    The clamp keeps the logarithm, and with it the gradient, finite at 0 and 1.
+    """
+    clamped = opacity.clamp(1e-3, 1.0 - 1e-3)
+    return -(clamped * clamped.log() + (1.0 - clamped) * (1.0 - clamped).log()).mean()
+
+
+def z_variance_loss(output: RenderOutput, min_opacity: float = 0.5) -> Float[Tensor, ""]:
+    """Variance of the depth along rays that hit the object (HiFA, arXiv 2305.18766): surfaces become thin.
+
+    ``sum_i w_i (t_i - mu)^2 / sum_i w_i`` with ``mu = sum_i w_i t_i / sum_i w_i``, the mean over rays whose opacity
+    exceeds ``min_opacity``; 0 where there is none.
+    """
+    samples, weights = output.samples, output.weights
+    if samples is None or weights is None:
+        raise ValueError("loss.lambda_z_variance is not 0, but the renderer gave no samples; set it to 0")
+    middle = 0.5 * (samples.t_start + samples.t_end)
+
+    def per_ray(values: Tensor) -> Tensor:
+        return weights.new_zeros(samples.ray_count).index_add(0, samples.ray_index, values)
+
+    mass = per_ray(weights)
+    safe_mass = mass.clamp_min(1e-6)
+    mean = per_ray(weights * middle) / safe_mass
+    variance = per_ray(weights * (middle - mean[samples.ray_index]) ** 2) / safe_mass
+    hit = (mass > min_opacity).to(variance)
+    return (variance * hit).sum() / hit.sum().clamp_min(1.0)
+
+
+def distillation_loss_value(grad: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
+    """``0.5 ||g||^2 / B``: what is logged, because the loss that carries the gradient has no meaningful value."""
+    return 0.5 * grad.detach().float().square().sum() / grad.shape[0]
+
+
+def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """The sum of all terms times their weights; 0 where there is none."""
+    total = torch.zeros(())
+    for name, term in terms.items():
+        total = total.to(term) + weights[name] * term
+    return total

@@ -1,0 +1,334 @@
+"""What the edits of a NeRF share: the scene that they start from, the views of a data set, and what is measured."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from distill3d.camera import camera_rays
+from distill3d.config.check import ConfigError
+from distill3d.config.schedule import Scheduled
+from distill3d.data.edit_views import EditViewsDataModule
+from distill3d.data.posed.images import PosedImageBatch, PosedImages
+from distill3d.data.random_cameras import RandomCameraBatch, draw_rank
+from distill3d.optim import OptimizerSettings
+from distill3d.runtime.pictures import contact_sheet, panel
+from distill3d.runtime.rng import rng
+from distill3d.systems.base import ScoreDistillationSystem
+from distill3d.systems.editing.consistency import view_inconsistency
+from distill3d.systems.editing.editor import Editor, EditorSettings, EditRequest, make_editor
+from distill3d.systems.editing.held_field import Box, check_box
+from distill3d.systems.editing.refinement import ChangingViews, photometric_loss
+from distill3d.systems.image_quality import psnr_db, ssim
+from distill3d.systems.losses import LossSettings
+from distill3d.systems.metrics import RunMetrics
+from distill3d.systems.prior_samples import x_limit
+from distill3d.systems.scene_source import PARTS, hold, read_scene
+from distill3d.systems.text_to_3d import TextTo3D
+from distill3d.types import Cameras, RenderOutput, TextRequest
+
+HIGHEST_PSNR_DB = 99.0  # of equal pictures: JSON has no infinity
+
+
+@dataclass
+class EditLosses(LossSettings):
+    """``lambda_source`` weighs ``0.5 ||x - x_source||^2`` in the prior's space: its gradient is on the scale of g.
+
+    ``lambda_photometric`` weighs the mean squared difference to edited pictures.
+    """
+
+    lambda_source: Scheduled = 0.0
+    lambda_photometric: Scheduled = 1.0
+
+
+@dataclass
+class EditMetrics(RunMetrics):
+    """metrics.json with what an edit kept of its source, and how well its views agree with each other."""
+
+    edit: dict[str, float | None] = field(default_factory=dict)
+
+
+def _gentle() -> OptimizerSettings:
+    # with eps 1e-15 what rounding leaves of a gradient that should be 0 moves a parameter by the learning rate
+    return OptimizerSettings(args={"lr": 0.005, "betas": [0.9, 0.99], "eps": 1e-8})
+
+
+@dataclass
+class NeRFEditSettings(TextTo3D.Config):
+    """Settings of every edit of a NeRF.
+
+    source_checkpoint: the scene to edit, a last.ckpt of nerf-reconstruction, text to 3D or another edit. The types and
+        settings of its geometry, material, background and renderer are those of its trial where they are null here.
+    keep_geometry: only colour changes. edit_box: the lower and the upper corner, in world units, of what may change.
+    """
+
+    source_checkpoint: str = ""
+    keep_geometry: bool = False
+    edit_box: Box | None = None
+    geometry_type: str | None = None  # type: ignore[assignment]
+    material_type: str | None = None  # type: ignore[assignment]
+    background_type: str | None = None  # type: ignore[assignment]
+    renderer_type: str | None = None  # type: ignore[assignment]
+    optimizer: OptimizerSettings = field(default_factory=_gentle)
+    loss: EditLosses = field(default_factory=EditLosses)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.edit_box is not None:
+            check_box(self.edit_box)
+
+
+class NeRFEditSystem(TextTo3D):
+    """Starts from a trained scene, and keeps a copy of it as it was.
+
+    The copy is in no checkpoint: an edit that goes on, or is tested, reads it again from ``source_checkpoint``.
+    """
+
+    Config = NeRFEditSettings
+    has_original = True
+    cfg: NeRFEditSettings
+
+    def configure(self) -> None:
+        own = {name: getattr(self.cfg, name) for kind in PARTS for name in (kind, f"{kind}_type")}
+        scene = read_scene(self.cfg.source_checkpoint, own)
+        self.cfg = replace(self.cfg, **scene.settings)  # what the checkpoint of this edit is identified by
+        super().configure()  # health and frames; its new scene gives way to the one that was read
+        self.renderer = scene.renderer
+        # a dictionary hides the copy from Lightning: no parameter, no state
+        self._original = {"renderer": deepcopy(scene.renderer).requires_grad_(False)}
+        hold(self.renderer, self.cfg.keep_geometry, self.cfg.edit_box)
+        self.changing = ChangingViews()
+        self._check_prompts()
+
+    def _check_prompts(self) -> None:
+        try:
+            self.text_requests()
+        except ValueError as error:
+            raise ConfigError(str(error), "system.prompt_processor.source_prompt") from error
+
+    @property
+    def original(self) -> Any:
+        """The renderer of the scene as it was."""
+        return self._original["renderer"]
+
+    def setup(self, stage: str) -> None:
+        self.views_of_scene()  # what is wrong with the data is said before the prior is loaded
+        self.original.to(self.trainer.strategy.root_device)
+        super().setup(stage)
+
+    def views_of_scene(self) -> PosedImages:
+        """The training views. Raises ConfigError if the data are of another kind."""
+        return self.data().train_views
+
+    def data(self) -> EditViewsDataModule:
+        data = cast(Any, self.trainer).datamodule
+        if not isinstance(data, EditViewsDataModule):
+            raise ConfigError(
+                "data_type must be edit-views-datamodule here: data.root, a folder of images with cameras; "
+                "python launch.py --render-views makes one of a mesh or a trial",
+                "data_type",
+            )
+        return data
+
+    @property
+    def source_is_rendered(self) -> bool:
+        """Whether edits are compared with renders of the scene as it was, not with the data set's images."""
+        return self.data().cfg.source == "renders"
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # not the base class's: a schedule that starts again at step 0 would close levels of the encoding
+        ScoreDistillationSystem.on_train_batch_start(self, batch, batch_idx)
+        with self.record.watch("render"), self.full_precision():
+            for renderer in self.renderers_in_use():
+                refresh_occupancy(renderer, self.global_step, self.seed)
+
+    def renderers_in_use(self) -> list[Any]:
+        """The scenes that are rendered in training steps. Where both are, they are sampled alike: equal scenes then
+        give equal bits, and an edit that asks for no change makes none."""
+        return [self.renderer]
+
+    def render_training(self, renderer: Any, cameras: Cameras, need_normal: bool = False) -> RenderOutput:
+        """Training views, albedo alone; the same rays, jitter and background for every renderer."""
+        rank = draw_rank(self.trainer)
+        return renderer(cameras, None, "albedo", self.global_step, self.seed, rank, need_normal=need_normal)
+
+    def source_images(self, batch: PosedImageBatch) -> Float[Tensor, "B 3 H W"]:
+        """The batch's views of the source, over the backgrounds that its renders have in this step."""
+        if self.source_is_rendered:
+            with torch.no_grad():
+                return self.render_training(self.original, batch.cameras).rgb
+        generator = rng("background", self.seed, self.global_step, draw_rank(self.trainer))
+        return over_backdrop(batch, backdrop(self.renderer, batch.cameras, generator))
+
+    def fit_step(self, batch: PosedImageBatch) -> Tensor:
+        """The loss of fitting the scene to the changing pictures of the batch's views."""
+        weights = self.cfg.loss.weights(self.global_step, self.current_epoch)
+        names = [name for name in weights if name not in ("sds", "source", "photometric")]
+        with self.record.watch("render"), self.full_precision():
+            output = self.render_training(self.renderer, batch.cameras, "orient" in weights)
+            self._observe(output.opacity)
+            loss = photometric_loss(output.rgb, self.changing.images(batch.index))
+        terms = {"photometric": loss, **self.regularise([output], names)}
+        self.log_numbers({f"loss_{name}": term.detach() for name, term in terms.items()})
+        return cast(Tensor, sum(weights.get(name, 0.0) * term for name, term in terms.items()))
+
+    # -- edited pictures -----------------------------------------------------------------------------------------
+
+    def editor_texts(self, settings: EditorSettings) -> dict[str, TextRequest]:
+        """The texts that an editor reads. Raises ValueError where there is no source prompt and it needs one."""
+        prompt = self.prompt_processor.prompt
+        texts = {"conditional": TextRequest(prompt.text, per_view=True), "negative": TextRequest(prompt.negative)}
+        if settings.name != "ddpm-inversion":
+            return texts
+        if prompt.source is None:
+            raise ValueError(
+                "system.prompt_processor.source_prompt is not set; ddpm-inversion edits, so say what the original "
+                'shows: system.prompt_processor.source_prompt="a cat"'
+            )
+        return {**texts, "source": TextRequest(prompt.source, per_view=True)}
+
+    def editor(self, settings: EditorSettings) -> Editor:
+        """The editor, loaded once for a training."""
+        if "editor" not in self._frozen:
+            made = make_editor(settings, self.prior, self.prompt_processor.prompt.text, x_limit(self.prior))
+            cast(dict[str, Any], self._frozen)["editor"] = made
+        return cast(Editor, self._frozen["editor"])
+
+    def redraw(self, settings: EditorSettings) -> None:
+        """Replace the picture of one view, drawn at random, by an edit of its render."""
+        views = self.views_of_scene()
+        index = torch.randint(len(views), (1,), generator=rng("data", self.seed, self.global_step))
+        cameras = views.cameras[index].to(self.device)
+        render = self.renderer.render(cameras, need_normal=False).rgb
+        request = EditRequest(
+            render,
+            self.source_pictures(index),
+            self.prompt_processor.texts(cameras, 1),
+            rng("noise", self.seed, self.global_step),
+        )
+        with self.record.watch("prior"), self.full_precision():
+            self.changing.replace(index.to(self.device), self.editor(settings)(request))
+
+    def source_pictures(self, index: Tensor) -> Float[Tensor, "B 3 H W"]:
+        """Views of the source without jitter or augmentation, as an editor sees them."""
+        batch = self.views_of_scene().batch(index).to(self.device)
+        if self.source_is_rendered:
+            return self.original.render(batch.cameras, need_normal=False).rgb
+        return over_backdrop(batch, backdrop(self.original, batch.cameras, None))
+
+    # -- pictures and figures ------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: PosedImageBatch | RandomCameraBatch, batch_idx: int) -> None:
+        with self.full_precision():
+            output = self.renderer.render(batch.cameras)
+        first = int(batch.index[0]) if isinstance(batch, PosedImageBatch) else batch.index
+        for i in range(len(batch.cameras)):
+            self.save_png(panel(output, i), f"it{self.steps_done}-{first + i}.png")
+
+    def on_test_epoch_end(self) -> None:
+        """The turntable and the sheets, and the figures into metrics.json."""
+        self.record.metrics = EditMetrics(**{**vars(self.record.metrics), "edit": self.figures()})
+        sheet = self.pictures_sheet(self.cfg.contact_views)
+        if sheet is not None:
+            self.save_png(sheet, f"it{self.steps_done}-pictures.png")
+        super().on_test_epoch_end()
+
+    def contact_sheet(self) -> Tensor:
+        """Source over edited, the same cameras around the object."""
+        cameras = self._around()
+        return contact_sheet([r.render(cameras, need_normal=False).rgb for r in (self.original, self.renderer)])
+
+    def figures(self) -> dict[str, float | None]:
+        """What the edit kept, over views around the object, and how well its views agree with each other."""
+        cameras = self._around()
+        source, edited = (r.render(cameras, need_normal=False) for r in (self.original, self.renderer))
+        return {
+            "ssim_to_source": finite(float(ssim(edited.rgb, source.rgb).mean())),
+            "psnr_to_source_db": finite(float(psnr_db(edited.rgb, source.rgb).clamp_max(HIGHEST_PSNR_DB).mean())),
+            "inconsistency_of_renders": self.inconsistency(edited.rgb, cameras),
+        } | self.figures_of_pictures()
+
+    def figures_of_pictures(self) -> dict[str, float | None]:
+        """Of edited pictures, where there are some: how badly one scene explains them.
+
+        ``inconsistency_of_pictures`` warps each into its neighbour by the depth of the edited scene; that of the
+        source's pictures, by the depth of the source, is its floor. ``residual`` is the root of the mean squared
+        difference between the pictures and the renders of the scene that was fitted to them.
+        """
+        index = self.changing.edited().cpu()
+        if len(index) == 0:
+            return {"pictures_edited": 0}
+        cameras = self.views_of_scene().cameras[index].to(self.device)
+        pictures = self.changing.images(index.to(self.device))
+        renders = self.renderer.render(cameras, need_normal=False).rgb
+        source = self.original.render(cameras, need_normal=False)
+        floor = view_inconsistency(self.source_pictures(index), cameras, source.depth, source.opacity)
+        return {
+            "pictures_edited": len(index),
+            "inconsistency_of_pictures": self.inconsistency(pictures, cameras),
+            "inconsistency_of_source": floor,
+            "residual": finite(float(photometric_loss(renders, pictures).sqrt())),
+        }
+
+    def inconsistency(self, images: Float[Tensor, "V 3 H W"], cameras: Cameras) -> float | None:
+        """`view_inconsistency` by the depth of the edited scene."""
+        shape = self.renderer.render(cameras, need_normal=False)
+        return view_inconsistency(images, cameras, shape.depth, shape.opacity)
+
+    def pictures_sheet(self, columns: int) -> Tensor | None:
+        """Pictures of the source over edited ones, of views spread over those that were edited; None without any."""
+        edited = self.changing.edited().cpu()
+        if len(edited) == 0:
+            return None
+        index = edited[torch.linspace(0, len(edited) - 1, min(columns, len(edited))).round().long()]
+        return contact_sheet([self.source_pictures(index), self.changing.images(index.to(self.device))])
+
+    def _around(self) -> Cameras:
+        return self.data().evaluation_batch(self.cfg.contact_views).cameras.to(self.device)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The changing pictures of a checkpoint have the number and size that they have."""
+        saved = checkpoint["state_dict"].get("changing.pictures")
+        if saved is not None and self.changing.pictures.shape != saved.shape:
+            self.changing.begin(saved.float() / 255.0)
+        super().on_load_checkpoint(checkpoint)
+
+
+def refresh_occupancy(renderer: Any, step: int, seed: int) -> None:
+    """The occupancy grid of a scene whose encoding stays at the stage of its checkpoint."""
+    cfg = renderer.cfg
+    if cfg.grid_prune and step % cfg.occupancy_update_interval == 0:
+        every_cell = step < cfg.occupancy_warmup_steps
+        generator = rng("occupancy", seed, step)
+        renderer.occupancy.update(renderer.geometry.density, renderer.marching.step_size, generator, every_cell)
+
+
+def backdrop(renderer: Any, cameras: Cameras, generator: torch.Generator | None) -> Float[Tensor, "B 3 H W"]:
+    """What lies behind the scene in each view, drawn as the renderer draws it."""
+    directions = camera_rays(cameras).directions
+    with torch.no_grad():
+        parts = [renderer.background(view.reshape(-1, 3), generator) for view in directions]
+    shape = (len(parts), cameras.height, cameras.width, 3)
+    return torch.stack(parts).reshape(shape).permute(0, 3, 1, 2)
+
+
+def over_backdrop(batch: PosedImageBatch, behind: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Images with an alpha over another background, ``C + (1 - alpha) (b' - b)``; others as they are."""
+    if batch.alpha is None or batch.background is None:
+        return batch.images
+    return batch.images + (1.0 - batch.alpha) * (behind - batch.background[:, :, None, None])
+
+
+def finite(value: float) -> float | None:
+    """The value, or None, which is JSON's only word for what is not finite."""
+    return value if math.isfinite(value) else None

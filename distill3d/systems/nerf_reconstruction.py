@@ -1,0 +1,155 @@
+"""Reconstruction: the volume of text to 3D, fitted to posed images. What an edit of it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from distill3d.camera import camera_rays
+from distill3d.config.registry import Kind, register
+from distill3d.config.schedule import Scheduled
+from distill3d.data.posed.images import PosedImageBatch, PosedImages
+from distill3d.data.random_cameras import draw_rank
+from distill3d.runtime.pictures import contact_sheet
+from distill3d.runtime.rng import rng
+from distill3d.systems.image_quality import psnr_db, ssim
+from distill3d.systems.losses import LossWeights, OrientReduction, regularisers, weighted_sum
+from distill3d.systems.metrics import RunMetrics
+from distill3d.systems.text_to_3d import TextTo3D
+from distill3d.types import Prompt, RenderOutput
+
+SHEET_VIEWS = 8  # test views in the picture that compares them, at most
+
+
+@dataclass
+class ReconstructionLosses(LossWeights):
+    """``lambda_rgb`` weighs the mean squared error of colours, ``lambda_opacity`` that of the opacity to the alpha.
+
+    The others are those of text to 3D.
+    """
+
+    lambda_rgb: Scheduled = 1.0
+    lambda_opacity: Scheduled = 0.1
+    lambda_orient: Scheduled = 0.0
+    lambda_opaque: Scheduled = 0.0
+    lambda_z_variance: Scheduled = 0.0
+    orient_reduction: OrientReduction = "sum"
+
+
+@dataclass
+class ReconstructionMetrics(RunMetrics):
+    """metrics.json with the means over test views; null where a figure has no value."""
+
+    test_psnr_db: float | None = None
+    test_ssim: float | None = None
+
+
+@register("system", "nerf-reconstruction-system")
+class NeRFReconstruction(TextTo3D):
+    """A NeRF from posed images, by a photometric loss; there is no prompt, no prior and no guidance."""
+
+    @dataclass
+    class Config(TextTo3D.Config):
+        prompt_processor_type: str | None = None  # type: ignore[assignment]
+        guidance_type: str | None = None  # type: ignore[assignment]
+        prior_type: str | None = None  # type: ignore[assignment]
+        background_type: str = "solid-color-background"
+        loss: ReconstructionLosses = field(default_factory=ReconstructionLosses)  # type: ignore[assignment]
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.background.get("random_aug"):
+                raise ValueError(
+                    "background.random_aug=true would hide the images' own background; set it to false: images with an "
+                    "alpha get random ones by data.background=alpha"
+                )
+
+    def make(self, kind: Kind, *parts: Any) -> Any:
+        """The part that ``<kind>_type`` names; what a reconstruction has none of stays empty."""
+        if getattr(self.cfg, f"{kind}_type") is not None:
+            return super().make(kind, *parts)
+        return _NoPrompt() if kind == "prompt_processor" else None
+
+    def check(self) -> None:
+        """There is no prompt, no prior and no guidance that could lack anything."""
+        self.check_optimizer()
+
+    def setup(self, stage: str) -> None:
+        self.record.describe(self.trainer)
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: PosedImageBatch, batch_idx: int) -> Tensor:  # type: ignore[override]
+        weights = self.cfg.loss.weights(self.global_step, self.current_epoch)
+        with self.record.watch("render"), self.full_precision():
+            rank = draw_rank(self.trainer)
+            output = self.renderer(
+                batch.cameras, None, "albedo", self.global_step, self.seed, rank, need_normal="orient" in weights
+            )
+            terms = self.losses(output, batch, list(weights))
+        self._observe(output.opacity)
+        self.log_numbers({f"loss_{name}": term.detach() for name, term in terms.items()})
+        self.log_numbers({"psnr_db": psnr_db(output.rgb.detach(), batch.images).mean()})
+        return weighted_sum(terms, weights)
+
+    def losses(self, output: RenderOutput, batch: PosedImageBatch, names: list[str]) -> dict[str, Tensor]:
+        """The named losses of one render, unweighted."""
+        own = {"rgb": lambda: (self.before(output, batch) - batch.images).square().mean()}
+        alpha = batch.alpha
+        if alpha is not None:
+            own["opacity"] = lambda: (output.opacity - alpha).square().mean()
+        shared = [name for name in names if name not in ("rgb", "opacity")]
+        terms = regularisers(output, shared, self.cfg.loss.orient_reduction)
+        return {name: own[name]() for name in names if name in own} | terms
+
+    def before(self, output: RenderOutput, batch: PosedImageBatch) -> Float[Tensor, "B 3 H W"]:
+        """The render before the images' own background where that is known, else before the scene's.
+
+        ``C + (1 - opacity) (b' - b)``: the scene's b is taken out exactly, so that it is not trained there.
+        """
+        if batch.background is None:
+            return output.rgb
+        directions = camera_rays(batch.cameras).directions  # B H W 3
+        generator = rng("background", self.seed, self.global_step)  # asks for colours without those of evaluation
+        own = self.renderer.background(directions.reshape(-1, 3), generator).view(directions.shape).permute(0, 3, 1, 2)
+        return output.rgb + (1.0 - output.opacity) * (batch.background[:, :, None, None] - own)
+
+    # -- pictures ------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: PosedImageBatch, batch_idx: int) -> None:  # type: ignore[override]
+        """The image, the render, and where they differ."""
+        seen = self.view(batch)
+        self.log("val/psnr_db", psnr_db(seen, batch.images).mean(), batch_size=len(batch))
+        sheet = contact_sheet([batch.images, seen, (seen - batch.images).abs()])
+        self.save_png(sheet, f"it{self.steps_done}-{int(batch.index[0])}.png")
+
+    def view(self, batch: PosedImageBatch) -> Float[Tensor, "B 3 H W"]:
+        """The scene from the cameras of a batch, before its background; without gradient."""
+        color = None if batch.background is None else batch.background[0]
+        with self.full_precision():
+            return self.renderer.render(batch.cameras, None, "albedo", color, need_normal=False).rgb.clamp(0.0, 1.0)
+
+    def on_test_epoch_end(self) -> None:
+        """Measure the test views; then the turntable and the contact sheet."""
+        views = self.trainer.datamodule.test_views  # type: ignore[attr-defined]
+        seen, truth = self.rendered(views)
+        figures = {"test_psnr_db": psnr_db(seen, truth).mean(), "test_ssim": ssim(seen, truth).mean()}
+        known = {name: float(value) if value.isfinite() else None for name, value in figures.items()}
+        self.record.metrics = ReconstructionMetrics(**{**vars(self.record.metrics), **known})
+        self.save_png(contact_sheet([truth[:SHEET_VIEWS], seen[:SHEET_VIEWS]]), f"it{self.steps_done}-test-views.png")
+        super().on_test_epoch_end()
+
+    def rendered(self, views: PosedImages) -> tuple[Float[Tensor, "N 3 H W"], Float[Tensor, "N 3 H W"]]:
+        """Renders of all views of a set, and its images, on the CPU."""
+        batches = [views.batch([i]).to(self.device) for i in range(len(views))]
+        return torch.cat([self.view(batch).cpu() for batch in batches]), views.images
+
+
+class _NoPrompt:
+    """In the place of a prompt processor."""
+
+    prompt = Prompt("")

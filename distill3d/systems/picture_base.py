@@ -1,0 +1,168 @@
+"""What the systems of pictures share: losses in the prior's space, frames of the progress, results as files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from distill3d.config.schedule import Scheduled
+from distill3d.guidance.base import distillation_loss
+from distill3d.priors.base import DiffusionPrior
+from distill3d.runtime.pictures import write_png
+from distill3d.systems.base import ScoreDistillationSystem, SystemSettings
+from distill3d.systems.losses import LossWeights
+from distill3d.systems.prior_samples import draw_picture
+from distill3d.systems.video import write_video
+from distill3d.types import TextRequest
+
+SHORTEST_SIDE = 256  # of a video's frames: small pictures are enlarged by whole pixels
+FREE_RUNNING_INTERVAL = 10  # steps between frames where training has no last step
+
+
+@dataclass
+class PictureLosses(LossWeights):
+    """``lambda_source`` weighs ``0.5 ||x - x_source||^2`` in the prior's space: its gradient is on the scale of g."""
+
+    lambda_sds: Scheduled = 1.0
+    lambda_source: Scheduled = 0.0
+
+
+@dataclass
+class PictureSettings(SystemSettings):
+    """Settings of every system of pictures."""
+
+    loss: PictureLosses = field(default_factory=PictureLosses)
+    progress_frames: int = 60  # of the video, at most
+    progress_fps: int = 12
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("progress_frames", "progress_fps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+class Views(NamedTuple):
+    """What the guidance sees in a step, encoded; ``source`` is the original of an edit."""
+
+    x: Float[Tensor, "B C h w"]
+    source: Float[Tensor, "B C h w"] | None
+
+
+class PictureSystem(ScoreDistillationSystem):
+    """A system whose views are pictures: there are no cameras, and nothing is rendered in 3D."""
+
+    # -- for a subclass ------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Prepare training; the prior is loaded and the trainer has its data."""
+
+    def views(self, batch: Any) -> Views:
+        """What is distilled in this step."""
+        raise NotImplementedError
+
+    def frame(self) -> UInt8[Tensor, "3 H W"]:
+        """The present state as one picture."""
+        raise NotImplementedError
+
+    def results(self) -> dict[str, UInt8[Tensor, "3 H W"]]:
+        """Final pictures by their names, without the step and the suffix."""
+        return {}
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            self.begin()
+
+    def text_requests(self) -> dict[str, TextRequest]:
+        """Also the empty text and the source prompt: pictures to start from are samples of them."""
+        prompt = self.prompt_processor.prompt
+        own = {"unconditional": ""} | ({} if prompt.source is None else {"source": prompt.source})
+        return super().text_requests() | {role: TextRequest(text) for role, text in own.items()}
+
+    def sample_picture(self, role: str) -> Float[Tensor, "3 H W"]:
+        """A sample of the prior for the text of a role, in [0, 1]."""
+        texts = self.prompt_processor.texts(None, 1)
+        return draw_picture(self.prior, texts[role], texts["unconditional"], self.seed)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        weights = self.cfg.loss.weights(self.global_step, self.current_epoch)
+        with self.record.watch("render"), self.full_precision():
+            x, source = self.views(batch)
+        with self.record.watch("prior"), self.full_precision():
+            guided = self.distil(x, None, source=source)
+        terms = {"sds": distillation_loss(x, guided.grad)}
+        if source is not None and "source" in weights:
+            terms["source"] = 0.5 * (x - source).square().sum() / len(x)
+        return self.weighted(terms, weights, guided)
+
+    # -- pictures ------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        self._save_frame()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        steps = self.trainer.max_steps
+        interval = max(1, steps // self.cfg.progress_frames) if steps > 0 else FREE_RUNNING_INTERVAL
+        if self.global_step % interval == 0 or self.global_step == steps:
+            self._save_frame()
+
+    @torch.no_grad()
+    def _save_frame(self) -> None:
+        """One file for each frame: a run that goes on later has them all."""
+        if self.save_dir is not None:
+            folder = self.save_dir / "progress"
+            folder.mkdir(exist_ok=True)
+            write_png(folder / f"{self.global_step:07d}.png", enlarged(self.frame()))
+
+    @torch.no_grad()
+    def export(self, strict: bool = True) -> list[Path]:
+        """Write the final pictures and the video of the progress; returns the files."""
+        if self.save_dir is None:
+            raise RuntimeError("attach the system to a trial before exporting")
+        names = []
+        for name, image in self.results().items():
+            names.append(f"it{self.steps_done}-{name}.png")
+            self.save_png(image, names[-1])
+        frames = read_frames(self.save_dir / "progress")
+        if frames is not None:
+            names.append(f"it{self.steps_done}-progress.mp4")
+            write_video(self.save_dir / names[-1], frames, self.cfg.progress_fps)
+        files = [self.save_dir / name for name in names]
+        self.record.add_files(*files)
+        self.write_metrics()
+        return files
+
+    # -- the prior -----------------------------------------------------------------------------------------------
+
+    def prior_to_decode(self) -> DiffusionPrior:
+        """The prior, loaded again if training is over."""
+        if "prior" not in self._frozen:
+            self._frozen["prior"] = self.make("prior").load(self.device)
+        return self._frozen["prior"]
+
+
+def enlarged(image: UInt8[Tensor, "3 H W"], shortest: int = SHORTEST_SIDE) -> UInt8[Tensor, "3 h w"]:
+    """Each pixel as a square of pixels, until the shorter side is that long; larger pictures stay."""
+    factor = -(-shortest // min(image.shape[-2:]))
+    return image.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+
+
+def read_frames(folder: Path) -> UInt8[Tensor, "T 3 H W"] | None:
+    """The frames in a folder, in the order of their names; None where there are none."""
+    from PIL import Image
+
+    frames = []
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as file:
+            frames.append(torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1))
+    return torch.stack(frames) if frames else None
