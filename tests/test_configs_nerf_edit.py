@@ -106,7 +106,23 @@ def moved(trained, before) -> bool:
     return bool(table.isfinite().all()) and not torch.equal(table, start)
 
 
-def test_what_is_missing_is_said(views, capsys, caplog):
-    assert main(["--config", "nerf-edit.yaml", f"data.root={views}"]) == 2
-    said = caplog.text + capsys.readouterr().err
-    assert "source_checkpoint" in said or "prompt" in said
+NEEDED = {
+    "system.source_checkpoint": "last.ckpt",
+    "system.prompt_processor.prompt": "a pineapple",
+    "system.prompt_processor.source_prompt": "an apple",
+}
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("system.source_checkpoint", "system.source_checkpoint: missing"),
+        ("system.prompt_processor.prompt", "give system.prompt_processor.prompt="),
+        ("system.prompt_processor.source_prompt", "give system.prompt_processor.source_prompt="),
+    ],
+)
+def test_a_missing_setting_is_named(missing, message, views, tmp_path, capsys, caplog):
+    given = [f"{name}={value}" for name, value in NEEDED.items() if name != missing]
+    assert main(["--config", "nerf-edit.yaml", f"data.root={views}", f"exp_root_dir={tmp_path}", *given]) == 2
+    error = caplog.text + capsys.readouterr().err
+    assert message in error and not any(name in error for name in NEEDED if name != missing)

@@ -81,6 +81,29 @@ def test_sdi_formula(prior):
     torch.testing.assert_close(rule.gradient(prior, inputs, draw)[0], inputs.x - x_hat, rtol=1e-4, atol=1e-4)
 
 
+def test_inversion_adds_eta_times_the_reverse_deviation(prior):
+    x = prior.sample(400, torch.Generator().manual_seed(0), "a cat")
+    text, stops = prior.embed(["a cat"] * 400), [torch.full((400,), t) for t in (300, 500)]
+    predict = lambda z, t: prior.predict([Pass(z, t, text)])[0]  # noqa: E731
+    calm, noisy = (invert(prior, x, stops, predict, torch.Generator().manual_seed(1), eta) for eta in (0.0, 0.3))
+    deviation = 0.3 * float(reverse_deviation(prior, stops[0], stops[1])[0])
+    assert float((noisy - calm).std()) == pytest.approx(deviation, rel=0.02)
+
+
+def test_sdi_inverts_with_its_own_eta(prior):
+    """Without the overshoot nothing else is drawn at random."""
+
+    def kappas(eta):
+        rule = make("sdi", inversion_eta=eta, inversion_overshoot=False)
+        inputs = inputs_for(rule, prior)
+        draw = draw_at(prior, inputs.x, [500, 500], weighting="uniform")
+        return [rule.inverted_noise(prior, inputs, draw) for _ in range(2)]
+
+    (calm, same), (little, other), (much, _) = (kappas(eta) for eta in (0.0, 0.05, 0.3))
+    assert torch.equal(calm, same) and not torch.equal(little, other)
+    assert (much - calm).norm() > 3 * (little - calm).norm() > 0
+
+
 def test_sdi_draws_little_noise_and_follows_a_line(prior):
     rule = make("sdi")
     times = [rule.draw(prior, inputs_for(rule, prior, step=step)).t[0].item() for step in (0, 50, 100)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from closed_form import GaussianPrior
@@ -78,6 +80,21 @@ def test_views_are_interpolated_and_have_their_neighbours_as_negatives(prior):
     assert (views.weights <= 1e-3).all() and (views.weights[4] == 0).all()
     assert views.weights[0, 0].abs() < 1e-3  # the front is not pushed from itself
     assert views.weights[3, 1] == pytest.approx(-(1.0 + 0.967))  # but the back is, fully, from the front
+
+
+def test_each_quarter_turn_has_its_own_two_decays(prior):
+    """``-(a exp(-b r) + c)``, r the distance from the nearer view: (front, side) before 90 deg, (side, back) after."""
+    decays = ViewDecays((2.0, 0.3, 0.1), (3.0, 0.4, 0.2), (5.0, 0.5, 0.3), (7.0, 0.6, 0.4))
+    azimuth = [30.0, -30.0, 120.0, -120.0]
+    weights = view_texts(view_embeddings(prior, 4), cameras_at(azimuth, [0.0] * 4), decays, 60.0).weights
+
+    def decay(name, r):
+        a, b, c = getattr(decays, name)
+        return -(a * math.exp(-b * r) + c)
+
+    fore = [decay("front_side", 2 / 3), decay("side_front", 1 / 3)]
+    aft = [decay("side_back", 2 / 3), decay("front_side_back", 2 / 3)]
+    torch.testing.assert_close(weights, torch.tensor([fore, fore, aft, aft]))
 
 
 def test_each_row_has_its_own_negatives(prior):

@@ -7,7 +7,14 @@ import torch
 from closed_form import GaussianMixturePrior, GaussianPrior
 
 from distill3d.priors.base import add_noise
-from distill3d.priors.sampling import ancestral_step, ddim_denoise, ddim_sample, ddim_step, guided_prediction
+from distill3d.priors.sampling import (
+    ancestral_step,
+    clip_x0,
+    ddim_denoise,
+    ddim_sample,
+    ddim_step,
+    guided_prediction,
+)
 
 
 @pytest.mark.parametrize(("eta", "steps"), [(0.0, 100), (1.0, 900)])  # new noise needs finer steps
@@ -67,6 +74,26 @@ def test_an_ancestral_step_forgets_and_without_fresh_noise_is_ddims():
     step = lambda eta, seed: ancestral_step(prior, at, t, t - 200, eta, torch.Generator().manual_seed(seed))  # noqa: E731
     torch.testing.assert_close(step(0.0, 1), ddim_step(prior, at, t - 200))
     assert not torch.allclose(step(1.0, 1), step(1.0, 2), atol=0.1)
+
+
+def test_clipping_changes_the_noise_with_x0():
+    """``alpha x0 + sigma eps = z`` holds for what is clipped as for what is predicted."""
+    prior = GaussianPrior()
+    z, t = 3 * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([300, 600])
+    prediction = guided_prediction(prior, z, t, prior.embed(["a cat"] * 2), None, 0.0)
+    clipped = clip_x0(prior, prediction, z, t, 0.5)
+    alpha, sigma = prior.alpha_sigma(t)
+    assert torch.equal(clipped.x0, prediction.x0.clamp(-0.5, 0.5)) and not torch.equal(clipped.x0, prediction.x0)
+    torch.testing.assert_close(alpha * clipped.x0 + sigma * clipped.noise, z)
+
+
+def test_a_clipped_step_goes_on_with_the_clipped_noise():
+    prior = GaussianPrior()
+    z, text = 3 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), prior.embed(["a cat"])
+    first = clip_x0(prior, guided_prediction(prior, z, t := torch.tensor([800]), text, None, 0.0), z, t, 0.5)
+    middle = ddim_step(prior, first, zero := torch.tensor([0]))
+    expected = guided_prediction(prior, middle, zero, text, None, 0.0).x0.clamp(-0.5, 0.5)
+    torch.testing.assert_close(ddim_denoise(prior, z, 800, text, steps=2, clip=0.5), expected)
 
 
 def test_clip_keeps_pixels_in_range():

@@ -1,6 +1,7 @@
 """The volume renderer: what a training view holds, determinism, chunks, and settings."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -17,6 +18,21 @@ from distill3d.types import SHADING_MODES, FieldSample, Light
 
 SIZE = 12
 ENCODING = {"otype": "HashGrid", "n_levels": 3, "base_resolution": 4, "log2_hashmap_size": 8}
+
+
+class Fog(nn.Module):
+    """A white ball of radius .5 of constant density."""
+
+    radius = 1.0
+
+    def update_step(self, step: int) -> None:
+        pass
+
+    def density(self, points):
+        return 0.7 * (points.norm(dim=-1) < 0.5)
+
+    def sample(self, points, need_normal):
+        return FieldSample(self.density(points), torch.ones_like(points), None)
 
 
 class Ball(nn.Module):
@@ -122,6 +138,18 @@ def test_a_ball_looks_like_a_ball():
     assert top[1] < 0.2 and out.rgb[0, 1, 16 + 7, 16] > 0.8
 
 
+def test_depth_is_the_mean_distance_also_where_light_passes_through():
+    """Of a slab of density s from a to b: ``integral t s exp(-s (t - a)) dt / (1 - exp(-s (b - a)))``."""
+    cameras, _ = _views(1, 33)
+    renderer = _renderer(Fog(), num_samples_per_ray=2000, eval_chunk_size=10**6, grid_prune=False)
+    out = renderer.render(cameras, need_normal=False)
+    density, near, thickness = 0.7, 1.3, 1.0
+    opacity = -math.expm1(-density * thickness)
+    mean = near + 1 / density - thickness * math.exp(-density * thickness) / opacity
+    torch.testing.assert_close(out.opacity[0, 0, 16, 16], torch.tensor(opacity), atol=5e-3, rtol=0)
+    torch.testing.assert_close(out.depth[0, 0, 16, 16], torch.tensor(mean), atol=5e-3, rtol=0)
+
+
 def test_the_light_falls_on_the_side_that_it_stands_on():
     cameras, _ = _views(1, 33)
     renderer = _renderer(Ball(), SolidColorBackground(SolidColorBackground.Config()))
@@ -164,6 +192,17 @@ def test_views_of_one_batch_are_augmented_independently():
     background = NeuralBackground(NeuralBackground.Config(random_aug=True, random_aug_prob=1.0))
     corners = _renderer(Ball(), background)(*_views(3), "albedo", 1, 0).rgb[:, :, 0, 0]
     assert len(corners.unique(dim=0)) == 3
+
+
+def test_pictures_are_never_augmented():
+    plain, augmented = (
+        NeuralBackground(NeuralBackground.Config(random_aug=aug, random_aug_prob=1.0)) for aug in (False, True)
+    )
+    augmented.load_state_dict(plain.state_dict())
+    cameras, light = _views(3)
+    pictures = [_renderer(Ball(), background).render(cameras).rgb for background in (plain, augmented)]
+    assert torch.equal(*pictures)
+    assert not torch.equal(_renderer(Ball(), augmented)(cameras, light, "albedo", 1, 0).rgb, pictures[0])
 
 
 def test_samples_are_capped_by_longer_steps_that_still_cover_the_object():
