@@ -1,10 +1,14 @@
 """Mesh files: the frame they are in, and their colours."""
 
+import json
+import struct
+
 import numpy as np
 import pytest
 import trimesh
 
 from distill3d.data.mesh_file import load_mesh_file
+from distill3d.runtime.foreign import ForeignFileError
 
 
 def arrow(front, up):
@@ -45,7 +49,8 @@ def test_a_texture_is_read_finer_than_the_faces_are(tmp_path):
     texture[:, 8:] = 255
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
     square = trimesh.Trimesh(np.c_[corners, np.zeros(4)], [[0, 1, 2], [0, 2, 3]], process=False)
-    square.visual = trimesh.visual.TextureVisuals(corners, image=Image.fromarray(texture))
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(texture))  # its factor is white
+    square.visual = trimesh.visual.TextureVisuals(corners, material=material)
     square.export(tmp_path / "square.glb")
     mesh = load_mesh_file(tmp_path / "square.glb", detail=16)
     across = mesh.vertices[:, 1]  # the file's x is the world's y
@@ -60,3 +65,171 @@ def test_a_file_without_triangles_says_so(tmp_path):
     trimesh.PointCloud(np.eye(3)).export(tmp_path / "points.ply")
     with pytest.raises(ValueError, match=r"points.ply holds no triangles"):
         load_mesh_file(tmp_path / "points.ply")
+
+
+def test_a_missing_file_is_told_as_missing(tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.obj does not exist; give a mesh"):
+        load_mesh_file(tmp_path / "gone.obj")
+
+
+# -- colours ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_obj_has_the_plain_colours_of_its_mtl_and_stands_upright(tmp_path):
+    """Two towers, as Blender writes them: y-up, one material each and no texture coordinates."""
+    boxes = [trimesh.creation.box((0.2, 1.0, 0.2)).apply_translation((x, 0, 0)) for x in (-0.3, 0.3)]
+    lines = ["mtllib two.mtl"]
+    for number, (name, box) in enumerate(zip(("Red", "Blue"), boxes, strict=True)):
+        lines += [f"v {x} {y} {z}" for x, y, z in box.vertices.tolist()] + [f"usemtl {name}"]
+        lines += [f"f {a} {b} {c}" for a, b, c in (box.faces + 1 + 8 * number).tolist()]
+    (tmp_path / "two.obj").write_text("\n".join(lines))
+    (tmp_path / "two.mtl").write_text("newmtl Red\nKd 0.8 0.05 0.05\n\nnewmtl Blue\nKd 0.1 0.2 0.9\n")
+    mesh = load_mesh_file(tmp_path / "two.obj")
+    extent = np.ptp(mesh.vertices, axis=0)
+    assert extent.argmax() == 2  # the longest side is up
+    left, right = mesh.colors[mesh.vertices[:, 1] < 0], mesh.colors[mesh.vertices[:, 1] > 0]
+    assert np.abs(left - (0.8, 0.05, 0.05)).max() < 0.003
+    assert np.abs(right - (0.1, 0.2, 0.9)).max() < 0.003
+    lying = load_mesh_file(tmp_path / "two.obj", up="z")
+    assert np.ptp(lying.vertices, axis=0).argmax() == 1
+
+
+def material_cube(factor, texture=None, color=None):
+    cube = trimesh.creation.box()
+    uv = None if texture is None else np.random.default_rng(0).random((8, 2))
+    material = trimesh.visual.material.PBRMaterial(baseColorFactor=factor, baseColorTexture=texture)
+    cube.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+    if color is not None:
+        cube.visual.vertex_attributes["color"] = np.tile(np.array(color, np.uint8), (8, 1))
+    return cube
+
+
+def test_a_factor_without_a_texture_is_linear(tmp_path):
+    material_cube([0.5, 0.0, 1.0, 1.0]).export(tmp_path / "cube.glb")
+    mesh = load_mesh_file(tmp_path / "cube.glb")
+    assert np.abs(mesh.colors - (0.735, 0.0, 1.0)).max() < 0.003  # srgb(.5) = .7354
+
+
+def test_a_factor_tints_its_texture_in_linear_light(tmp_path):
+    from PIL import Image
+
+    grey = Image.new("RGB", (8, 8), (188, 188, 188))  # .5 in linear light
+    material_cube([1.0, 0.0, 0.5, 1.0], grey).export(tmp_path / "cube.glb")
+    mesh = load_mesh_file(tmp_path / "cube.glb", detail=8)
+    assert np.abs(mesh.colors - (0.737, 0.0, 0.538)).max() < 0.006  # srgb(.5), 0, srgb(.25)
+
+
+def test_vertex_colours_of_a_glb_are_linear_and_those_of_a_ply_are_not(tmp_path):
+    cube = trimesh.creation.box()
+    cube.visual.vertex_colors = np.tile(np.array([128, 0, 255, 255], np.uint8), (8, 1))
+    for suffix, expected in ((".glb", 0.737), (".ply", 0.502)):
+        cube.export(tmp_path / f"cube{suffix}")
+        assert np.abs(load_mesh_file(tmp_path / f"cube{suffix}").colors - (expected, 0.0, 1.0)).max() < 0.003
+
+
+@pytest.mark.parametrize("suffix", ["glb", "obj", "ply"])
+def test_what_the_program_exports_it_reads_with_the_same_colours_and_the_same_way_up(suffix, tmp_path):
+    from export_assets import letter
+
+    from distill3d.export.formats.glb import glb_bytes
+    from distill3d.export.formats.obj import obj_files
+    from distill3d.export.formats.ply import ply_files
+
+    asset = letter(textured=False)
+    files = {"glb": lambda: {"letter.glb": glb_bytes(asset)}, "obj": lambda: obj_files(asset, "letter")}
+    for name, data in (files.get(suffix) or (lambda: ply_files(asset, "letter")))().items():
+        (tmp_path / name).write_bytes(data)
+    mesh = load_mesh_file(tmp_path / f"letter.{suffix}")
+    assert np.abs(mesh.colors - asset.colors).max() < 0.03
+    extent = np.ptp(asset.vertices, axis=0)
+    assert np.ptp(mesh.vertices, axis=0) / np.ptp(mesh.vertices) == pytest.approx(extent / extent.max(), rel=1e-3)
+
+
+def test_quads_and_a_lost_mtl_are_read(tmp_path):
+    corners = ["0 0 0", "1 0 0", "1 1 0", "0 1 0", "0 0 1", "1 0 1", "1 1 1", "0 1 1"]
+    quads = ["-8 -7 -6 -5", "5 6 7 8", "1 2 6 5", "2 3 7 6", "3 4 8 7", "4 1 5 8"]
+    text = ["mtllib C:\\Users\\me\\chair.mtl", *(f"v {c}" for c in corners), "usemtl wood", *(f"f {q}" for q in quads)]
+    (tmp_path / "quads.obj").write_text("\n".join(text))
+    mesh = load_mesh_file(tmp_path / "quads.obj")
+    assert len(mesh.faces) == 12 and np.ptp(mesh.vertices, axis=0) == pytest.approx([3**-0.5] * 3, rel=1e-5)
+
+
+# -- geometry ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_cube_far_from_the_origin_is_a_cube(tmp_path):
+    """Coordinates of a map: float32 holds 4 649 776 m to half a metre only."""
+    cube = trimesh.creation.box().apply_translation((500000.5, 4649776.25, 312.0))
+    cube.export(tmp_path / "cube.obj")
+    mesh = load_mesh_file(tmp_path / "cube.obj")
+    assert np.ptp(mesh.vertices, axis=0) == pytest.approx([3**-0.5] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e200])
+def test_any_size_is_normalised(scale, tmp_path):
+    lines = [f"v {x * scale} {y * scale} {z * scale}" for x, y, z in trimesh.creation.box().vertices.tolist()]
+    lines += [f"f {a} {b} {c}" for a, b, c in (trimesh.creation.box().faces + 1).tolist()]
+    (tmp_path / "cube.obj").write_text("\n".join(lines))
+    assert np.ptp(load_mesh_file(tmp_path / "cube.obj").vertices, axis=0) == pytest.approx([3**-0.5] * 3, rel=1e-5)
+
+
+def test_several_nodes_are_all_placed(tmp_path):
+    scene = trimesh.Scene()
+    cube = trimesh.creation.box()
+    for x in (0.0, 5.0):
+        scene.add_geometry(cube, node_name=f"at{x}", transform=trimesh.transformations.translation_matrix([x, 0, 0]))
+    scene.export(tmp_path / "two.glb")
+    mesh = load_mesh_file(tmp_path / "two.glb")
+    assert len(mesh.faces) == 24 and np.ptp(mesh.vertices, axis=0)[1] > 5 * np.ptp(mesh.vertices, axis=0)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "not finite"),
+        ("v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n", "at one point"),
+        ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "broken.obj"),
+    ],
+)
+def test_meshes_that_cannot_be_used_say_so(content, message, tmp_path):
+    (tmp_path / "broken.obj").write_text(content)
+    with pytest.raises(ForeignFileError, match=message):
+        load_mesh_file(tmp_path / "broken.obj")
+
+
+# -- glTF extensions --------------------------------------------------------------------------------------------------
+
+
+def with_extension(path, name, required=True):
+    """A cube as a GLB whose header asks for an extension."""
+    data = trimesh.creation.box().export(file_type="glb")
+    length = struct.unpack("<I", data[12:16])[0]
+    header = json.loads(data[20 : 20 + length])
+    header["extensionsUsed"] = [name]
+    header["extensionsRequired"] = [name] if required else []
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 4)
+    rest = data[20 + length :]
+    path.write_bytes(
+        struct.pack("<4sIIII", b"glTF", 2, 20 + len(text) + len(rest), len(text), 0x4E4F534A) + text + rest
+    )
+
+
+@pytest.mark.parametrize(
+    ("extension", "name"),
+    [
+        ("KHR_draco_mesh_compression", "Draco compression is not read; export without it"),
+        ("EXT_meshopt_compression", "meshopt compression is not read; export without it"),
+        ("KHR_texture_basisu", "KTX2"),
+        ("ACME_secret", "the glTF extension ACME_secret is not read"),
+    ],
+)
+def test_what_a_glb_needs_and_is_not_read_is_named(extension, name, tmp_path):
+    with_extension(tmp_path / "cube.glb", extension)
+    with pytest.raises(ForeignFileError, match=name):
+        load_mesh_file(tmp_path / "cube.glb")
+
+
+def test_extensions_that_only_add_are_read(tmp_path):
+    with_extension(tmp_path / "cube.glb", "KHR_materials_unlit")
+    assert len(load_mesh_file(tmp_path / "cube.glb").faces) == 12

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from distill3d.runtime.foreign import ForeignFileError, read_text, reading
 from distill3d.scenes.mesh.raster import Mesh
 
 # rotations about +Y, in degrees, that bring a front to +Z
@@ -56,8 +57,10 @@ def read_index(folder: Path | str) -> list[Asset]:
     index = folder / "index.csv"
     if not index.is_file():
         raise FileNotFoundError(f"data.assets={folder} holds no index.csv; point it to a folder of meshes that has one")
-    with index.open(newline="", encoding="utf-8") as file:
-        return [_asset(folder, row, number) for number, row in enumerate(csv.DictReader(file), start=2)]
+    text = read_text(index, "CSV", setting="data.assets")
+    with reading(index, "an index of meshes", "its columns are noun, file, tier, rank, category, variant and front"):
+        rows = csv.DictReader(text.splitlines())
+        return [_asset(folder, row, number) for number, row in enumerate(rows, start=2)]
 
 
 def first_variants(assets: list[Asset], count: int | None) -> list[Asset]:
@@ -71,10 +74,12 @@ def first_variants(assets: list[Asset], count: int | None) -> list[Asset]:
 def _asset(folder: Path, row: dict[str, str], line: int) -> Asset:
     path = folder / row["file"]
     if not path.is_file():
-        raise ValueError(f"{folder}/index.csv line {line}: {row['file']} does not exist")
+        raise ForeignFileError(f"{folder}/index.csv line {line}: {row['file']} does not exist")
     front = FRONT_BY_EYE.get(row["file"], row.get("front", ""))
     if front not in _TURN_TO_FRONT:
-        raise ValueError(f"{folder}/index.csv line {line}: front={front!r}; expected one of {sorted(_TURN_TO_FRONT)}")
+        raise ForeignFileError(
+            f"{folder}/index.csv line {line}: front={front!r}; expected one of {sorted(_TURN_TO_FRONT)}"
+        )
     return Asset(
         row["noun"], row.get("tier") == "core", int(row["rank"]), row["category"], int(row["variant"]), path, front
     )
@@ -84,10 +89,11 @@ def load_mesh(asset: Asset) -> Mesh:
     """The mesh in the world frame (front at +x, z up), its farthest vertex at 0.5 from the origin, sRGB in [0, 1]."""
     import trimesh
 
-    loaded = trimesh.load(asset.path, process=False)
-    vertices = np.asarray(loaded.vertices, np.float32)  # type: ignore[union-attr]
-    colors = np.asarray(loaded.visual.vertex_colors, np.float32)[:, :3] / 255.0  # type: ignore[union-attr]
-    faces = np.asarray(loaded.faces, np.int32)  # type: ignore[union-attr]
+    with reading(asset.path, "a mesh with colours at its vertices", setting="data.assets"):
+        loaded = trimesh.load(asset.path, process=False)
+        vertices = np.asarray(loaded.vertices, np.float32)  # type: ignore[union-attr]
+        colors = np.asarray(loaded.visual.vertex_colors, np.float32)[:, :3] / 255.0  # type: ignore[union-attr]
+        faces = np.asarray(loaded.faces, np.int32)  # type: ignore[union-attr]
     return Mesh(y_up_to_world(vertices, _TURN_TO_FRONT[asset.front]), faces, colors).normalized()
 
 

@@ -2,57 +2,104 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from distill3d.data.assets import y_up_to_world
+from distill3d.data.gltf_header import check_gltf
+from distill3d.data.mesh_colors import coloured
+from distill3d.runtime.foreign import ForeignFileError, named, reading
 from distill3d.scenes.mesh.raster import Mesh
 
 UpAxis = Literal["auto", "y", "z"]
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".off", ".stl")
-_Y_UP = (".glb", ".gltf")  # as their standard says
-_MAX_FACES = 400_000  # a textured mesh is not divided beyond this
+_GLTF = (".glb", ".gltf")
 
 
-def load_mesh_file(path: Path, up: UpAxis = "auto", turn_deg: float = 0.0, detail: int = 64) -> Mesh:
+def load_mesh_file(path: Path, up: UpAxis = "auto", turn_deg: float = 0.0, detail: int = 64, setting: str = "") -> Mesh:
     """The mesh with z up, centred, its farthest vertex at 0.5 from the origin; colours are sRGB in [0, 1].
 
-    up: the file's axis; ``auto``: y for GLB and glTF, z for others. A y-up file has its front at +z, a z-up one at +x,
-    after a turn of ``turn_deg`` about its up axis. Textures are read at the vertices of faces that are divided until
-    no edge is longer than the mesh's size over ``detail``. Raises ValueError for a file without triangles.
+    up: the file's axis; ``auto``: y for GLB and glTF by their standard, y for OBJ as Blender and Maya write it (z where
+    the file says ``# up: z``), z for others. A y-up file has its front at +z, a z-up one at
+    +x, after a turn of ``turn_deg`` about its up axis. Textures are read at the vertices of faces that are divided
+    until no edge is longer than the mesh's size over ``detail``. Raises ForeignFileError for a file that is missing,
+    has no triangles, or needs a compression that is not read.
     """
+    if not path.is_file():
+        raise ForeignFileError(f"{named(path, setting)} does not exist; give a mesh ({', '.join(SUFFIXES)})")
+    is_gltf = path.suffix.lower() in _GLTF
+    if is_gltf:
+        check_gltf(path, setting)
+    with reading(path, "a mesh", setting=setting):
+        parts = _parts(path)
+        if not parts:
+            raise ForeignFileError(f"{named(path, setting)} holds no triangles; give a mesh ({', '.join(SUFFIXES)})")
+        mesh = Mesh.merged([coloured(part, _size(parts) / detail, is_gltf) for part in parts])
+    is_y_up = _is_y_up(path) if up == "auto" else up == "y"
+    world = _in_world(mesh, is_y_up, turn_deg)
+    if not np.ptp(world.vertices[world.faces].reshape(-1, 3), axis=0).any():
+        raise ForeignFileError(f"{named(path, setting)}: all vertices are at one point; nothing is to be seen of it")
+    return world
+
+
+def _parts(path: Path) -> list[Any]:
+    """The triangle meshes of a file, each placed by its nodes. Raises ForeignFileError for vertices without a place."""
     import trimesh
 
-    try:
-        scene: Any = trimesh.load(path, process=False, force="scene")
-    except Exception as error:  # each format's reader has errors of its own
-        raise ValueError(f"{path} cannot be read as a mesh: {error}") from error
-    parts = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
-    if not parts:
-        raise ValueError(f"{path} holds no triangles; give a mesh ({', '.join(SUFFIXES)})")
-    longest = float(np.max(scene.extents)) / detail
-    mesh = Mesh.merged([_coloured(part, longest) for part in parts])
-    if not np.isfinite(mesh.vertices).all():
-        raise ValueError(f"{path} has vertices that are not finite; repair the mesh")
-    is_y_up = path.suffix.lower() in _Y_UP if up == "auto" else up == "y"
-    vertices = y_up_to_world(mesh.vertices, turn_deg) if is_y_up else _turned(mesh.vertices, turn_deg)
-    return Mesh(vertices, mesh.faces, mesh.colors).normalized()
+    scene: Any = trimesh.load(path, process=False, force="scene")
+    parts = [_placed(scene, node) for node in scene.graph.nodes_geometry]
+    parts = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    for part in parts:
+        if not np.isfinite(part.vertices).all():
+            raise ForeignFileError(f"{path} has vertices that are not finite; repair the mesh")
+        if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
+            raise ForeignFileError(f"{path} has faces whose vertices do not exist; repair the mesh")
+    return parts
 
 
-def _coloured(part: Any, longest: float) -> Mesh:
-    if part.visual.kind == "texture" and part.visual.uv is not None:
-        while part.edges_unique_length.max() > longest and 4 * len(part.faces) <= _MAX_FACES:
-            part = part.subdivide()
-        colors = part.visual.to_color().vertex_colors
-    else:
-        colors = part.visual.vertex_colors
-    shades = np.asarray(colors, np.float32)[:, :3] / 255.0
-    return Mesh(np.asarray(part.vertices, np.float32), np.asarray(part.faces, np.int32), shades)
+def _placed(scene: Any, node: str) -> Any:
+    """A node's geometry where it belongs, the attributes of its visual kept (`Trimesh.copy` loses them)."""
+    transform, name = scene.graph[node]
+    part = scene.geometry[name]
+    placed = part.copy()
+    if part.visual.kind == "texture" and "color" in part.visual.vertex_attributes.data:
+        placed.visual.vertex_attributes["color"] = part.visual.vertex_attributes["color"]
+    placed.vertices = part.vertices @ transform[:3, :3].T + transform[:3, 3]
+    return placed
 
 
-def _turned(vertices: np.ndarray, turn_deg: float) -> np.ndarray:
+def _size(parts: list[Any]) -> float:
+    bounds = np.concatenate([part.bounds for part in parts])
+    return float(np.ptp(bounds, axis=0).max())
+
+
+def _is_y_up(path: Path) -> bool:
+    """By the file's kind; an OBJ of this program says in its first lines that it is z-up."""
+    if path.suffix.lower() != ".obj":
+        return path.suffix.lower() in _GLTF
+    with path.open(encoding="utf-8", errors="replace") as file:
+        said = list(itertools.takewhile(lambda line: line.startswith("#"), itertools.islice(file, 100)))
+    earlier = [any(line.startswith(f"# {key}: ") for line in said) for key in ("prompt", "version")]
+    return "# up: z" not in [line.strip() for line in said] and not all(earlier)
+
+
+def _in_world(mesh: Mesh, is_y_up: bool, turn_deg: float) -> Mesh:
+    """Centred while the numbers are float64: at an offset of a map's coordinates float32 has steps of half a metre."""
+    used = mesh.vertices[np.unique(mesh.faces)]
+    vertices = mesh.vertices - (0.5 * used.min(0) + 0.5 * used.max(0))
+    size = float((0.5 * used.max(0) - 0.5 * used.min(0)).max())
+    if size > 0.0:
+        vertices = vertices / size  # 1e-30 and 1e300 are no sizes for float32
+    turned = y_up_to_world(vertices, turn_deg) if is_y_up else _turned(vertices, turn_deg)
+    return Mesh(turned, mesh.faces, mesh.colors.astype(np.float32)).normalized()
+
+
+def _turned(vertices: Float[ndarray, "V 3"], turn_deg: float) -> Float[ndarray, "V 3"]:
     """About +z."""
     angle = np.deg2rad(turn_deg)
     rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])

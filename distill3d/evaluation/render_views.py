@@ -100,7 +100,7 @@ def view_cameras(settings: RenderViewsSettings, count: int, split: int) -> Camer
 
 def scene_renderer(source: Path, settings: RenderViewsSettings) -> Renderer:
     """Cameras to views of a mesh file, a trial folder or a checkpoint in one. Raises ConfigError for anything else."""
-    if source.is_file() and source.suffix.lower() in SUFFIXES:
+    if source.suffix.lower() in SUFFIXES and not source.is_dir():
         mesh = load_mesh_file(source, settings.up, settings.turn_deg, detail=settings.size)
         return lambda cameras: mesh_views(mesh, cameras, settings.shading)
     if source.is_dir() or source.suffix == ".ckpt":

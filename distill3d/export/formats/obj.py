@@ -8,6 +8,8 @@ import numpy as np
 
 from distill3d.export.formats.asset import Asset, encoded_image
 
+UP = "up: z"  # said in the file, as OBJ itself does not say and most programs write y
+
 
 def obj_files(asset: Asset, name: str) -> dict[str, bytes]:
     """``name.obj``, and with a texture ``name.mtl`` and the images; in the world frame, z up.
@@ -33,7 +35,7 @@ def _geometry(asset: Asset, name: str) -> str:
     """Every corner uses one index for position, texture coordinate and normal."""
     textured = asset.base_color is not None and asset.uv is not None
     out = io.StringIO()
-    out.writelines(f"# {line}\n" for line in comments(asset))
+    out.writelines(f"# {line}\n" for line in (*comments(asset), UP))
     out.write(f"mtllib {name}.mtl\n" if textured else "")
     out.write(f"o {name}\n")
     positions = asset.vertices if textured else np.concatenate([asset.vertices, asset.colors], axis=1)

@@ -1,0 +1,90 @@
+"""Colours at the vertices of a mesh from a file: its own, its material's, or its texture's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from distill3d.scenes.mesh.raster import Mesh
+
+_MAX_FACES = 400_000  # a textured mesh is not divided beyond this
+_GREY = 102.0 / 255.0  # of a mesh that says nothing about its colour: trimesh's own
+
+
+def coloured(part: Any, longest: float, linear: bool) -> Mesh:
+    """A trimesh as a `Mesh` in float64, its colours sRGB in [0, 1].
+
+    Textures are read at the vertices of faces that are divided until no edge is longer than ``longest``. ``linear``:
+    the file's factors and vertex colours are linear, as glTF's are; there base colour = texture x factor x COLOR_0.
+    """
+    vertices, faces = np.asarray(part.vertices, np.float64), np.asarray(part.faces, np.int64)
+    if part.visual.kind != "texture":
+        own = _shades(part.visual.vertex_colors if part.visual.kind else np.full((len(vertices), 3), _GREY))
+        return Mesh(vertices, faces.astype(np.int32), srgb_from_linear(own) if linear and part.visual.kind else own)
+    material, uv = part.visual.material, part.visual.uv
+    attributes = {"color": _shades(part.visual.vertex_attributes.data.get("color", np.ones((len(vertices), 3))))}
+    has_texture = uv is not None and len(uv) == len(vertices) and _texture(material) is not None
+    if has_texture:
+        attributes["uv"] = np.nan_to_num(np.asarray(uv, np.float64)[:, :2], posinf=0.0, neginf=0.0)
+        vertices, faces, attributes = _divided(vertices, faces, attributes, longest)
+    color = attributes["color"] * (_factor(material) if linear or not has_texture else 1.0)
+    if has_texture:
+        seen = _shades(material.to_color(attributes["uv"]))
+        color = srgb_from_linear(linear_from_srgb(seen) * color) if linear else seen * color
+    elif linear:
+        color = srgb_from_linear(color)
+    return Mesh(vertices, faces.astype(np.int32), color.astype(np.float32))
+
+
+def srgb_from_linear(color: Float[ndarray, "*S"]) -> Float[ndarray, "*S"]:
+    """The sRGB transfer function (IEC 61966-2-1), for values in [0, 1]."""
+    color = np.clip(color, 0.0, 1.0)
+    return np.where(color <= 0.0031308, 12.92 * color, 1.055 * np.power(color, 1.0 / 2.4) - 0.055).astype(np.float32)
+
+
+def linear_from_srgb(color: Float[ndarray, "*S"]) -> Float[ndarray, "*S"]:
+    """The inverse of `srgb_from_linear`."""
+    return np.where(color <= 0.04045, color / 12.92, np.power((color + 0.055) / 1.055, 2.4)).astype(np.float32)
+
+
+def _texture(material: Any) -> Any:
+    """The picture of a material, by glTF's name or by OBJ's."""
+    from trimesh.visual.material import PBRMaterial
+
+    return material.baseColorTexture if isinstance(material, PBRMaterial) else material.image
+
+
+def _factor(material: Any) -> Float[ndarray, "3"]:
+    """A material's one colour: glTF's baseColorFactor (linear), OBJ's Kd. White where a texture stands alone."""
+    from trimesh.visual.material import PBRMaterial
+
+    color = material.baseColorFactor if isinstance(material, PBRMaterial) else material.main_color
+    return np.ones(3, np.float32) if color is None else _shades(np.asarray(color)[None])[0]
+
+
+def _divided(
+    vertices: ndarray, faces: ndarray, attributes: dict[str, ndarray], longest: float
+) -> tuple[ndarray, ndarray, dict[str, ndarray]]:
+    """Each face as four, again and again, until the edges are short or there are too many faces."""
+    from trimesh.remesh import subdivide
+
+    while 4 * len(faces) <= _MAX_FACES and _longest_edge(vertices, faces) > longest:
+        vertices, faces, attributes = subdivide(vertices, faces, vertex_attributes=attributes)  # type: ignore[assignment]
+    return vertices, faces, attributes
+
+
+def _longest_edge(vertices: ndarray, faces: ndarray) -> float:
+    corners = vertices[faces]
+    return float(np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max())
+
+
+def _shades(colors: Any) -> Float[ndarray, "N 3"]:
+    """The first three channels in [0, 1]: integers by their range, one channel as grey."""
+    values = np.asarray(colors)
+    top = float(np.iinfo(values.dtype).max) if values.dtype.kind in "iu" else 1.0
+    values = np.nan_to_num(values.astype(np.float32) / top)
+    values = values[:, None] if values.ndim == 1 else values
+    return np.clip(values[:, :3] if values.shape[1] >= 3 else np.repeat(values[:, :1], 3, axis=1), 0.0, 1.0)
