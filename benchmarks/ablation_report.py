@@ -15,7 +15,7 @@ from tables import shown, table
 
 from distill3d.evaluation.confidence import interval
 from distill3d.evaluation.samples import read_strip
-from distill3d.runtime.trial import write_text
+from distill3d.runtime.files import write_atomically, write_json
 
 COLUMNS = {
     "r_precision_shape": "R-Precision, shape",
@@ -54,10 +54,10 @@ def write(
     for title, claims in sections.items():
         parts += [f"## {title}", claim_table(claims), "\n".join(claim.reading() for claim in claims)]
     text = "\n\n".join(parts) + "\n"
-    write_text(results / "dreamfusion_ablation.md", text)
+    write_atomically(results / "dreamfusion_ablation.md", text)
     records = {title: claim_records(claims) for title, claims in sections.items()}
     saved = {"command": command, "claims": records, "means": content["means"]}
-    write_text(results / "dreamfusion_ablation.json", json.dumps(saved, indent=1) + "\n")
+    write_json(results / "dreamfusion_ablation.json", saved)
     return text
 
 

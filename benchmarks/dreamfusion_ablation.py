@@ -38,8 +38,8 @@ from distill3d.evaluation.judges import ImageTextJudge, choose_judge
 from distill3d.evaluation.loaded_trial import load_scene
 from distill3d.evaluation.samples import ReferenceSamples, read_strip
 from distill3d.evaluation.settings import EvaluateSettings
+from distill3d.runtime.files import write_atomically
 from distill3d.runtime.logs import set_up_logging
-from distill3d.runtime.trial import write_text
 from distill3d.sweep.local import LocalEngine, cores
 from distill3d.sweep.loop import Sweep
 from distill3d.sweep.plan import make_plan
@@ -124,7 +124,7 @@ def sweep(given: argparse.Namespace) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     config = out / "ablation.yaml"
     block = {"cases": list(ablation().values()), "grid": {PROMPT: given.prompts, "seed": list(range(given.seeds))}}
-    write_text(config, dump_yaml({"base": str(BASE), "name": "ablation", **UNSEEN, "sweep": block}))
+    write_atomically(config, dump_yaml({"base": str(BASE), "name": "ablation", **UNSEEN, "sweep": block}))
     plan = make_plan(config, [f"exp_root_dir={out}", f"trainer.max_steps={given.steps}"])
     outcome = Sweep(plan, LocalEngine(given.jobs)).run()
     for run, error in outcome.failed.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from edit_sheet import draw_sheet
 from tables import shown, table
 
 from distill3d.evaluation.confidence import interval
-from distill3d.runtime.trial import write_text
+from distill3d.runtime.files import write_atomically, write_json
 
 TITLES = {"nerf": "Scenes", "image": "Pictures", "svg": "A drawing", "psi": "What psi buys"}
 COLUMNS = {
@@ -73,9 +72,9 @@ def write_report(lines: Sequence[Line], picture: Picture, results: Path, command
     if (results / "edit_toy.png").is_file():
         parts += ["## Between two modes in the plane", "`python benchmarks/edit_toy.py`", "![toy](edit_toy.png)"]
     text = "\n\n".join(parts) + "\n"
-    write_text(results / "edit.md", text)
+    write_atomically(results / "edit.md", text)
     found = {suite: claim_records(own) for suite, own in claims.items()}
-    write_text(results / "edit.json", json.dumps({"claims": found, "judges": judges}, indent=1) + "\n")
+    write_json(results / "edit.json", {"claims": found, "judges": judges})
     return text
 
 

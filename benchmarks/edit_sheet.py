@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from distill3d.evaluation.samples import read_strip
+from distill3d.runtime.files import write_atomically
 from distill3d.runtime.pictures import to_uint8
 from distill3d.systems.labelled import blank, labelled_grid
 from distill3d.systems.picture_base import enlarged
@@ -66,9 +67,8 @@ def stacked(parts: Sequence[UInt8[Tensor, "3 h w"]]) -> UInt8[Tensor, "3 H W"]:
 
 
 def write_jpeg(path: Path, image: UInt8[Tensor, "3 H W"], most_bytes: int = BYTES) -> None:
-    """At the best quality that keeps the file that small, written beside and renamed."""
+    """At the best quality that keeps the file that small."""
     import io
-    import os
 
     from PIL import Image
 
@@ -79,6 +79,4 @@ def write_jpeg(path: Path, image: UInt8[Tensor, "3 H W"], most_bytes: int = BYTE
         )
         if buffer.tell() <= most_bytes:
             break
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(buffer.getvalue())
-    os.replace(temporary, path)
+    write_atomically(path, buffer.getvalue())

@@ -11,7 +11,6 @@ and edit_toy.json.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,9 +27,9 @@ from torch import Tensor
 
 from distill3d.config.check import build
 from distill3d.config.registry import find, import_rooms
+from distill3d.runtime.files import write_json
 from distill3d.runtime.pictures import write_png
 from distill3d.runtime.rng import rng
-from distill3d.runtime.trial import write_text
 from distill3d.types import GuidanceInput, Pass, Prediction, PromptEmbedding
 
 MEANS = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])  # of the modes a and b
@@ -200,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = [figures(panel, places) for panel, places in zip(PANELS, paths, strict=True)]
     args.results.mkdir(parents=True, exist_ok=True)
     write_png(args.results / "edit_toy.png", torch.cat(rows, dim=1))
-    write_text(args.results / "edit_toy.json", json.dumps(found, indent=1) + "\n")
+    write_json(args.results / "edit_toy.json", found)
     for line in found:
         print(line)
 

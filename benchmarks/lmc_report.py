@@ -16,8 +16,8 @@ from torch import Tensor
 
 from distill3d.evaluation.confidence import interval, paired_difference
 from distill3d.evaluation.samples import read_strip
+from distill3d.runtime.files import write_atomically
 from distill3d.runtime.pictures import to_uint8, write_png
-from distill3d.runtime.trial import write_text
 from distill3d.systems.labelled import labelled_grid
 from distill3d.systems.picture_base import enlarged
 
@@ -67,7 +67,7 @@ def write_report(lines: Sequence[Line], picture: Callable[[str], Path], results:
             parts.append(f"![{title}]({name})")
     draw_sheet(lines, picture, results / "lmc_vs_sds.jpg")
     text = "\n\n".join(parts) + "\n"
-    write_text(results / "lmc_vs_sds.md", text)
+    write_atomically(results / "lmc_vs_sds.md", text)
     return text
 
 

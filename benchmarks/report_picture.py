@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import io
 import logging
-import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from distill3d.runtime.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if browser is None:
         parser.error("no browser: apt-get install -y chromium")
     content = smallest(screenshot(browser, page, given.look, given.size))
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    beside = given.out.with_name(f".{given.out.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    beside.replace(given.out)
+    write_atomically(given.out, content)
     log.info("%s: %d kB", given.out, len(content) // 1000)
 
 

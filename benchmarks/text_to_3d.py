@@ -25,8 +25,8 @@ from distill3d.embedded.captions import with_article
 from distill3d.embedded.judge import Judge, load_judge
 from distill3d.evaluation.evaluation import evaluate_folder
 from distill3d.evaluation.samples import read_strip
+from distill3d.runtime.files import write_atomically, write_json
 from distill3d.runtime.logs import set_up_logging
-from distill3d.runtime.trial import write_text
 from distill3d.sweep.local import LocalEngine
 from distill3d.sweep.loop import Sweep
 from distill3d.sweep.plan import make_plan
@@ -89,7 +89,7 @@ def train(given: argparse.Namespace, prompts: list[str]) -> Path:
     given.out.mkdir(parents=True, exist_ok=True)
     config = given.out / "text-to-3d.yaml"
     base = str(PROJECT / "configs" / given.config)
-    write_text(config, dump_yaml({"base": base, "name": "text-to-3d", "sweep": {"grid": {PROMPT: prompts}}}))
+    write_atomically(config, dump_yaml({"base": base, "name": "text-to-3d", "sweep": {"grid": {PROMPT: prompts}}}))
     plan = make_plan(config, [f"exp_root_dir={given.out}", *given.settings])
     outcome = Sweep(plan, LocalEngine(given.jobs)).run()
     for run, error in outcome.failed.items():
@@ -139,8 +139,8 @@ def write(given: argparse.Namespace, results: list[Result], failed: list[str]) -
         "",
     ]
     figures = [{key: value for key, value in asdict(r).items() if key != "pictures"} for r in results]
-    write_text(given.results / "text_to_3d.md", "\n".join(lines))
-    write_text(given.results / "text_to_3d.json", json.dumps({"config": given.config, "results": figures}, indent=1))
+    write_atomically(given.results / "text_to_3d.md", "\n".join(lines))
+    write_json(given.results / "text_to_3d.json", {"config": given.config, "results": figures})
     print("\n".join(lines))
 
 

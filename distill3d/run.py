@@ -16,8 +16,9 @@ from distill3d.config.experiment import ConfigError, Experiment, build, load
 from distill3d.config.registry import find
 from distill3d.runtime.checkpoint import read_checkpoint
 from distill3d.runtime.device import choose_accelerator, choose_precision, set_threads
+from distill3d.runtime.files import write_json
 from distill3d.runtime.logs import log_to_file
-from distill3d.runtime.trial import Trial, begin_trial, trial_of, write_text
+from distill3d.runtime.trial import Trial, begin_trial, trial_of
 from distill3d.systems.callbacks import trainer_callbacks, trainer_loggers
 from distill3d.verbs import Request
 
@@ -127,7 +128,7 @@ def _mark_finished(run: Run) -> None:
     metrics = json.loads(path.read_text(encoding="utf-8"))
     timed = run.experiment.trainer.get("max_time") is not None
     metrics["finished"] = timed or trainer.global_step >= trainer.max_steps or bool(metrics.get("diverged"))
-    write_text(path, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, metrics)
 
 
 def _trainer_settings(experiment: Experiment) -> dict[str, Any]:

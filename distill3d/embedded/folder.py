@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ import torch
 
 from distill3d.camera import CameraRanges
 from distill3d.embedded.captions import vocabulary
+from distill3d.runtime.files import replacing_folder, write_json
 
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -50,24 +49,16 @@ def save_folder(
     nouns: list[str],
     cameras: CameraRanges,
 ) -> None:
-    """Half-precision weights of at most 16 MB a file, written beside and renamed; other files there are kept."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    """Half-precision weights of at most 16 MB a file; each folder and file is replaced as a whole, others are kept."""
     for name, model in (("unet", unet), ("text_encoder", text_encoder)):
-        _half_copy(model).save_pretrained(partial / name, max_shard_size="15900KB", safe_serialization=True)
-    tokenizer.save_pretrained(partial / "tokenizer")
-    scheduler.save_pretrained(partial / "scheduler")
-    _write_json(partial / "model_index.json", MODEL_INDEX)
-    _write_json(partial / "words.json", {"words": vocabulary(nouns), "nouns": nouns})
-    _write_json(partial / "cameras.json", camera_record(cameras))
-    folder.mkdir(parents=True, exist_ok=True)
-    for item in partial.iterdir():
-        target = folder / item.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        item.replace(target)
-    partial.rmdir()
+        with replacing_folder(folder / name) as temporary:
+            _half_copy(model).save_pretrained(temporary, max_shard_size="15900KB", safe_serialization=True)
+    for name, part in (("tokenizer", tokenizer), ("scheduler", scheduler)):
+        with replacing_folder(folder / name) as temporary:
+            part.save_pretrained(temporary)
+    write_json(folder / "model_index.json", MODEL_INDEX)
+    write_json(folder / "words.json", {"words": vocabulary(nouns), "nouns": nouns})
+    write_json(folder / "cameras.json", camera_record(cameras))
 
 
 def camera_record(cameras: CameraRanges) -> dict[str, Any]:
@@ -83,7 +74,3 @@ def _half_copy(model: Any) -> Any:
     copy = type(model)(model.config) if not hasattr(model, "from_config") else type(model).from_config(model.config)
     copy.load_state_dict(model.state_dict())
     return copy.to(torch.float16)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

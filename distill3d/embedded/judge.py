@@ -18,6 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from distill3d.camera import VIEW_WORDS
+from distill3d.runtime.files import write_json
+from distill3d.runtime.tensor_file import write_tensors
 
 FOLDER = Path(__file__).with_name("judge_weights")
 IMAGE_SIZE = 64
@@ -148,15 +150,10 @@ def split_words(text: str) -> list[str]:
 
 
 def save_judge(judge: Judge, folder: Path) -> None:
-    """judge.safetensors in half precision and judge.json, each written beside and renamed."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().half().contiguous() for name, tensor in judge.state_dict().items()}
-    save_file(weights, folder / "judge.safetensors.partial")
-    (folder / "judge.json.partial").write_text(json.dumps(asdict(judge.config), indent=1), encoding="utf-8")
-    for name in ("judge.safetensors", "judge.json"):
-        (folder / f"{name}.partial").replace(folder / name)
+    """judge.safetensors in half precision, and judge.json."""
+    weights = {name: tensor.half() for name, tensor in judge.state_dict().items()}
+    write_tensors(folder / "judge.safetensors", weights, {})
+    write_json(folder / "judge.json", asdict(judge.config))
 
 
 def load_judge(folder: Path = FOLDER) -> Judge:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from distill3d.embedded.captions import SceneCaption, vocabulary, with_article
 from distill3d.embedded.judge import Judge, JudgeConfig, load_judge, save_judge
 from distill3d.embedded.judge_report import report_judge
 from distill3d.embedded.mesh_views import ShadingMix, ViewBatch, all_nouns
-from distill3d.runtime.trial import write_text
+from distill3d.runtime.files import write_json
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
 
 log = logging.getLogger(__name__)
@@ -124,6 +123,5 @@ class JudgeSystem(ModelTraining):
         )
         nouns = [scene.first.noun for scene in views.scenes]
         report = report_judge(judge, 0.5 + 0.5 * views.images, nouns, views.views)
-        self.out_dir.mkdir(parents=True, exist_ok=True)
-        write_text(self.out_dir / "judge.json", json.dumps(asdict(report), indent=1))
+        write_json(self.out_dir / "judge.json", asdict(report))
         log.info("top-1 %.1f %%, top-5 %.1f %% over %d nouns", 100 * report.top1, 100 * report.top5, report.nouns)

@@ -25,6 +25,7 @@ from distill3d.embedded.captions import VIEW_PHRASES, SceneCaption, Thing, train
 from distill3d.embedded.mesh_scenes import compose, draw_override, draw_pair, group_by_noun, read_held_out
 from distill3d.embedded.posterior import FlatViews, Others
 from distill3d.light import random_lights
+from distill3d.runtime.files import replacing_folder
 from distill3d.runtime.rng import rng
 from distill3d.scenes.mesh.raster import Mesh, rasterize
 
@@ -142,12 +143,14 @@ def open_cache(
 
 
 def _rasterize_all(assets: list[Asset], specs: list[ViewSpec], folder: Path, size: int, ranges: CameraRanges) -> None:
-    """Write beside, then rename: a killed run leaves no half-written cache under the final name."""
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(folder) as temporary:
+        _write_views(assets, specs, temporary, size, ranges)
+
+
+def _write_views(assets: list[Asset], specs: list[ViewSpec], folder: Path, size: int, ranges: CameraRanges) -> None:
     meshes = [load_mesh(asset) for asset in assets]
     shape = (len(specs), relight.CHANNELS, size, size)
-    buffers = np.lib.format.open_memmap(partial / "buffers.npy", mode="w+", dtype=np.uint8, shape=shape)
+    buffers = np.lib.format.open_memmap(folder / "buffers.npy", mode="w+", dtype=np.uint8, shape=shape)
     cameras = np.zeros((len(specs), 5), np.float32)
     start = time.monotonic()
 
@@ -162,8 +165,7 @@ def _rasterize_all(assets: list[Asset], specs: list[ViewSpec], folder: Path, siz
                     "rasterised %d of %d views, %.0f/s, %.0f s left", done, len(specs), rate, (len(specs) - done) / rate
                 )
     buffers.flush()
-    np.save(partial / "cameras.npy", cameras)
-    os.replace(partial, folder)
+    np.save(folder / "cameras.npy", cameras)
 
 
 def _rasterize_one(

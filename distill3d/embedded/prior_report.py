@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from distill3d.embedded.mesh_scenes import read_held_out
 from distill3d.embedded.posterior_gap import PosteriorGap
 from distill3d.priors.base import DiffusionPrior, PromptEncoder, add_noise
 from distill3d.priors.sampling import ddim_sample
+from distill3d.runtime.files import write_json
 from distill3d.runtime.rng import rng
 from distill3d.types import Pass
 
@@ -265,11 +265,9 @@ def save_sheets(pictures: dict[str, Tensor], nouns: list[str], settings: SampleS
 
 
 def write_report(report: PriorReport, path: Path, judged: bool = True) -> None:
-    """Write beside, then rename; the figures also go to the log. Without a judge only what needs none is written."""
+    """The figures as JSON, and in the log. Without a judge only what needs none is written."""
     content = report.as_dict()
     if not judged:
         content = {name: content[name] for name in ("caption_effects", "posterior_gaps")}
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, content)
     log.info("%s", ", ".join(f"{k} {v:.3g}" for k, v in content.items() if isinstance(v, float)))

@@ -29,7 +29,7 @@ from distill3d.evaluation.scene_report import (
 )
 from distill3d.evaluation.settings import EvaluateSettings
 from distill3d.runtime.device import choose_accelerator
-from distill3d.runtime.trial import write_text
+from distill3d.runtime.files import write_json
 from distill3d.sweep.folder import read_metrics
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Evaluator:
         names = ("color.png", "textureless.png") if final is None else ("color.png",)
         if known is None or known.get("key") != key or self.settings.again or not _all_exist(folder, names):
             known = {"key": key, "figures": self._figures(scene, final, judge, folder)}
-            write_text(folder / "figures.json", json.dumps(known, indent=2) + "\n")
+            write_json(folder / "figures.json", known)
         run.figures = {**known["figures"], **run.figures}
         run.pictures = {name.removesuffix(".png"): folder / name for name in names}
 

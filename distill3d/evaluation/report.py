@@ -17,7 +17,7 @@ from distill3d.evaluation.compare import Comparison, Measured, compare
 from distill3d.evaluation.confidence import interval
 from distill3d.evaluation.scene_report import FIGURES
 from distill3d.evaluation.settings import EvaluateSettings
-from distill3d.runtime.trial import write_text
+from distill3d.runtime.files import write_atomically, write_json
 
 PAGE = Path(__file__).parent / "page"
 TURNING_RUNS = 200  # a page of more shows one view each: it would not open otherwise
@@ -100,9 +100,9 @@ def write_report(report: Report, out: Path) -> None:
     """Write all four files into a folder, each beside and renamed."""
     out.mkdir(parents=True, exist_ok=True)
     content = report.as_dict()
-    write_text(out / "evaluation.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    write_text(out / "evaluation.csv", csv_text(report))
-    write_text(out / "report.html", page(report, content))
+    write_json(out / "evaluation.json", content)
+    write_atomically(out / "evaluation.csv", csv_text(report))
+    write_atomically(out / "report.html", page(report, content))
     from distill3d.evaluation.sheet import write_grid
 
     write_grid(report.runs, out / "grid.png")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from distill3d.runtime.files import replacing
 
 if TYPE_CHECKING:
     from distill3d.evaluation.report import Run
@@ -15,7 +16,7 @@ _LABEL_WIDTH, _LABEL_HEIGHT = 120, 28
 
 
 def write_grid(runs: Sequence[Run], path: Path) -> None:
-    """Write the picture beside, then rename; nothing where no run has a picture."""
+    """Write the picture; nothing where no run has a picture."""
     seen = [run for run in runs if "color" in run.pictures]
     if not seen:
         return
@@ -24,9 +25,8 @@ def write_grid(runs: Sequence[Run], path: Path) -> None:
     cells: dict[tuple[str, str], Path] = {}
     for run in sorted(seen, key=lambda run: run.entry.seed):
         cells.setdefault((run.entry.prompt, run.entry.label), run.pictures["color"])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    _draw(rows, columns, cells).save(temporary, format="PNG")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        _draw(rows, columns, cells).save(temporary, format="PNG")
 
 
 def _draw(rows: list[str], columns: list[str], cells: dict[tuple[str, str], Path]) -> Any:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -14,6 +12,7 @@ import torch
 from distill3d.priors.loader import text_identity
 from distill3d.priors.prompt import encoder_dtype
 from distill3d.priors.settings import PriorConfig
+from distill3d.runtime.files import write_atomically
 from distill3d.types import PromptEmbedding
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ class EmbeddingCache:
             return
         tensors = {name: value.contiguous() for name, value in vars(embedding).items() if value is not None}
         try:
-            _write_atomically(self._path(text), save(tensors))
+            write_atomically(self._path(text), save(tensors))
         except OSError as error:
             self._writable = False
             log.warning(
@@ -82,16 +81,3 @@ def default_cache_dir() -> Path:
     own = os.environ.get("DISTILL3D_CACHE")
     base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "distill3d"
     return base.expanduser() / "embeddings"
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
+
+from distill3d.runtime.files import replacing
 
 
 class CheckpointError(ValueError):
@@ -39,18 +40,9 @@ def read_checkpoint(path: str | Path, setting: str = "resume") -> dict[str, Any]
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Write beside, flush to the disk, rename: the old file stands until the new one is whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write atomically: the old file stays until the new one is complete."""
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:  # given a path, torch stores its name too
+        torch.save(checkpoint, file)
 
 
 def check_same_experiment(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from distill3d.runtime.files import replacing
 from distill3d.types import RenderOutput
 
 
@@ -36,9 +36,7 @@ def contact_sheet(rows: list[Float[Tensor, "B 3 H W"]]) -> UInt8[Tensor, "3 rH B
 
 
 def write_png(path: Path, image: UInt8[Tensor, "3 H W"]) -> None:
-    """Write beside, then rename."""
     from PIL import Image
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(temporary, format="PNG")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(temporary, format="PNG")

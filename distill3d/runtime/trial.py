@@ -15,6 +15,7 @@ from typing import Any
 
 from distill3d.config.experiment import ConfigError, Experiment, Loaded
 from distill3d.config.yaml_text import dump_yaml, escape, is_text_key
+from distill3d.runtime.files import write_atomically
 
 MIN_FREE_BYTES = 64 * 2**20  # a checkpoint, pictures and a mesh of the smallest config
 _SHARED = "DISTILL3D_TRIAL"  # tells the processes that a distributed run starts where the first one writes
@@ -119,17 +120,7 @@ def _write_snapshots(trial: Trial, loaded: Loaded) -> None:
         if path.exists() and path.read_text(encoding="utf-8") != text:
             number = len(list(trial.configs.glob(f"{name}-*.yaml"))) + 1
             shutil.copyfile(path, trial.configs / f"{name}-{number}.yaml")
-        write_text(path, text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside, then rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_atomically(path, text)
 
 
 def _without_interpolation(content: Any, key: Any = None) -> Any:

@@ -13,8 +13,9 @@ from typing import Any
 from distill3d.config.experiment import ConfigError, Experiment, load_layers
 from distill3d.config.files import Layer, find_config, merge, parse_override, read_layers
 from distill3d.config.yaml_text import dump_yaml
+from distill3d.runtime.files import write_atomically
 from distill3d.runtime.names import safe_name
-from distill3d.runtime.trial import parsed_settings, write_text
+from distill3d.runtime.trial import parsed_settings
 from distill3d.sweep.cases import Case, read_axes
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.ledger import Ledger
@@ -94,7 +95,7 @@ def write_plan(plan: Plan) -> None:
     known = {record["run"]: record["case"] for record in ledger.records() if record.get("event") == "planned"}
     _refuse_other_weights(plan, known)
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_text(folder.config, plan.config_text)
+    write_atomically(folder.config, plan.config_text)
     if ledger.torn:
         log.warning("%s: %d torn line(s) passed over; what runs have done is read from them", ledger.path, ledger.torn)
     new = [run for run in plan.runs if run.id not in known]

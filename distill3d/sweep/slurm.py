@@ -34,9 +34,9 @@ exec {child} "${{runs[$SLURM_ARRAY_TASK_ID]}}"
 
 def write_slurm(folder: SweepFolder, run_ids: Sequence[str], jobs: int | None = None) -> Path:
     """Write sweep.slurm into the sweep's folder, and return its path."""
-    from distill3d.runtime.trial import write_text
+    from distill3d.runtime.files import write_atomically
 
     (folder.root / "logs").mkdir(parents=True, exist_ok=True)
     path = folder.root / "sweep.slurm"
-    write_text(path, slurm_script(folder, run_ids, jobs))
+    write_atomically(path, slurm_script(folder, run_ids, jobs))
     return path

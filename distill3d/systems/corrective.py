@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -32,8 +31,8 @@ from distill3d.priors.embedding_cache import embedding_cache
 from distill3d.priors.loader import prior_kind, text_parameters
 from distill3d.priors.settings import PriorConfig
 from distill3d.priors.text_table import TextTable
+from distill3d.runtime.files import write_json
 from distill3d.runtime.rng import rng
-from distill3d.runtime.trial import write_text
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
 from distill3d.systems.prior_samples import draw_samples
 from distill3d.types import PromptEmbedding
@@ -213,7 +212,7 @@ class CorrectiveSystem(ModelTraining):
         self.out_dir.mkdir(parents=True, exist_ok=True)
         lines = spectra(self.ema_network, self.prior, x, text, generator)
         draw_report(self.out_dir / "corrective.png", lines, loss_lines(losses))
-        write_text(self.out_dir / "validation.json", json.dumps({"loss_by_time": losses}, indent=2))
+        write_json(self.out_dir / "validation.json", {"loss_by_time": losses})
         means = ", ".join(f"{name} {sum(values) / len(values):.4f}" for name, values in losses.items())
         log.info("mean loss: %s; pictures in %s", means, self.out_dir)
 

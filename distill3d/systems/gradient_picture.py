@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +20,7 @@ from distill3d.guidance.lmc_cond import LMCCond
 from distill3d.guidance.lmc_sds import LMCSDS
 from distill3d.guidance.sds import SDS
 from distill3d.priors.base import DiffusionPrior
+from distill3d.runtime.files import write_json
 from distill3d.runtime.pictures import to_uint8
 from distill3d.runtime.rng import rng
 from distill3d.scenes.image import centre_square
@@ -98,9 +97,7 @@ class GradientPicture(PictureSystem):
         self.save_png(self.sheet(rows), f"it{self.steps_done}-gradients.png")
         if self.save_dir is not None:
             path = self.save_dir / "gradients.json"
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            partial.write_text(json.dumps([figures(row) for row in rows], indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, path)
+            write_json(path, [figures(row) for row in rows])
             self.record.add_files(path)
 
     # -- one t ---------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from distill3d.runtime.files import write_json
 
 STAGES = ("total", "render", "prior", "backward", "optimizer")
 
@@ -80,11 +81,8 @@ class Stopwatch:
 
 
 def write_metrics(path: Path, metrics: RunMetrics) -> None:
-    """Write beside, then rename: a reader, or a kill, never meets half a file."""
-    text = json.dumps(asdict(metrics), indent=2, ensure_ascii=False, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Write metrics.json."""
+    write_json(path, asdict(metrics), allow_nan=False)
 
 
 def read_metrics(path: Path) -> RunMetrics | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from distill3d import __version__
 from distill3d.config.schedule import Scheduled, check_schedule, largest, scheduled, smallest
 from distill3d.optim import Muon
 from distill3d.runtime.checkpoint import check_same_experiment
+from distill3d.runtime.files import write_json
 from distill3d.runtime.rng import rng
 
 log = logging.getLogger(__name__)
@@ -104,9 +103,7 @@ class ModelTraining(pl.LightningModule):
             "device": str(self.device),
             "threads": torch.get_num_threads(),
         }
-        partial = self.root / "metrics.json.partial"
-        partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        os.replace(partial, self.root / "metrics.json")
+        write_json(self.root / "metrics.json", content)
 
     def seconds(self) -> float:
         """Training time so far, earlier pieces included."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+
+from distill3d.runtime.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -18,13 +19,17 @@ def write_video(path: Path, frames: UInt8[Tensor, "T 3 H W"], fps: int) -> None:
 
     4:2:0 needs even sides: an odd one gets a copy of its last row or column, and the log says so.
     """
+    frames = even_sides(frames, path.name)
+    with replacing(path) as temporary:
+        _encode(temporary, frames, fps)
+
+
+def _encode(path: Path, frames: UInt8[Tensor, "T 3 H W"], fps: int) -> None:
     import imageio_ffmpeg
 
-    frames = even_sides(frames, path.name)
     height, width = frames.shape[-2:]
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     writer = imageio_ffmpeg.write_frames(
-        str(temporary),
+        str(path),
         (width, height),
         fps=fps,
         codec="libx264",
@@ -37,7 +42,6 @@ def write_video(path: Path, frames: UInt8[Tensor, "T 3 H W"], fps: int) -> None:
     for frame in frames:
         writer.send(frame.permute(1, 2, 0).contiguous().cpu().numpy())
     writer.close()
-    os.replace(temporary, path)
 
 
 def even_sides(frames: UInt8[Tensor, "T 3 H W"], name: str) -> UInt8[Tensor, "T 3 h w"]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.data.posed.transforms_json import OWN_WORLD
+from distill3d.runtime.files import replacing_folder, write_json
 from distill3d.types import Cameras
 
 
@@ -28,25 +27,19 @@ class RenderedViews:
 
 
 def write_posed_images(folder: Path, splits: Mapping[str, RenderedViews], source: str, overwrite: bool = False) -> None:
-    """``transforms_<split>.json`` and ``<split>/r_<i>.png`` of each split, written beside and renamed.
+    """``transforms_<split>.json`` and ``<split>/r_<i>.png`` of each split.
 
     ``camera_angle_x`` is in radians and stands in each frame too; poses are in the project's world, and say so. With
     ``overwrite`` an earlier data set of this function gives way, and nothing else does. Raises ValueError otherwise.
     """
     check_free(folder, overwrite)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
+    with replacing_folder(folder) as temporary:
         for split, views in splits.items():
-            (partial / split).mkdir(parents=True)
-            frames = [_write_view(partial, split, views, i) for i in range(len(views.cameras))]
+            (temporary / split).mkdir()
+            frames = [_write_view(temporary, split, views, i) for i in range(len(views.cameras))]
             content = {"camera_angle_x": frames[0]["camera_angle_x"], "world": OWN_WORLD, "source": source}
             content |= {"w": views.cameras.width, "h": views.cameras.height, "frames": frames}
-            (partial / f"transforms_{split}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            write_json(temporary / f"transforms_{split}.json", content)
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
