@@ -11,19 +11,20 @@ from typing import NoReturn
 
 from distill3d.config.check import ConfigError, nearest
 from distill3d.runtime.logs import set_up_logging
+from distill3d.runtime.program import command, python_arguments
 from distill3d.verbs import NAMES, Request, Verb, runner, verbs
 
 log = logging.getLogger(__name__)
 
 _EXAMPLES = """\
 examples:
-  python launch.py --config dreamfusion.yaml
-  python launch.py --config dreamfusion.yaml --train system.prompt_processor.prompt="a pineapple" seed=3
-  python launch.py --config dreamfusion.yaml data.batch_size=2 trainer.max_steps=2000 system.guidance_type=sds
-  python launch.py --config dreamfusion.yaml --train --sweep system.guidance_type=sds,lmc-sds seed=0:2:1
-  python launch.py --evaluate outputs/NAME/TRIAL
-  python launch.py --config outputs/NAME/TRIAL/configs/parsed.yaml --train  resume=outputs/NAME/TRIAL/ckpts/last.ckpt
-  python launch.py --config outputs/NAME/TRIAL/configs/parsed.yaml --export resume=outputs/NAME/TRIAL/ckpts/last.ckpt
+  {command} --config dreamfusion.yaml
+  {command} --config dreamfusion.yaml --train system.prompt_processor.prompt="a pineapple" seed=3
+  {command} --config dreamfusion.yaml data.batch_size=2 trainer.max_steps=2000 system.guidance_type=sds
+  {command} --config dreamfusion.yaml --train --sweep system.guidance_type=sds,lmc-sds seed=0:2:1
+  {command} --evaluate outputs/NAME/TRIAL
+  {command} --config outputs/NAME/TRIAL/configs/parsed.yaml --train  resume=outputs/NAME/TRIAL/ckpts/last.ckpt
+  {command} --config outputs/NAME/TRIAL/configs/parsed.yaml --export resume=outputs/NAME/TRIAL/ckpts/last.ckpt
 
 Settings are key=value without dashes. A prompt is taken as it is written; other values are YAML: 3, 1e-3, [1, 2], null.
 """
@@ -55,7 +56,7 @@ def parse(arguments: Sequence[str]) -> tuple[Request, argparse.Namespace]:
         verb=_verb(parser, given, table),
         config=given.config,
         overrides=tuple(given.settings),
-        argv=("launch.py", *arguments),
+        argv=python_arguments(arguments),
         options={name: vars(given)[name] for verb in table.values() for name in (*verb.options, *verb.flags)},
     )
     verb = table[request.verb]
@@ -102,13 +103,13 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _parser(table: dict[str, Verb]) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="launch.py",
+        prog=command().removeprefix("python "),
         description="3D objects from text by score distillation.",
-        epilog=_EXAMPLES,
+        epilog=_EXAMPLES.format(command=command()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", metavar="YAML", help="a path, or a name in configs/")
+    parser.add_argument("--config", metavar="YAML", help="a path, or the name of a shipped one (--list shows them)")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the YAML's")
     group = parser.add_argument_group("verbs (one)")
     for verb in table.values():

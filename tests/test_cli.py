@@ -176,3 +176,22 @@ def test_the_gpu_flag_of_threestudio_sets_the_variable(monkeypatch):
     assert cli.main(["--config", "a", "--gpu", "3", "--typecheck"]) == 0
     assert seen.value == "3"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.parametrize(
+    ("called_as", "expected"),
+    [
+        ("/usr/bin/distill3d", "distill3d"),
+        (r"distill3d.exe", "distill3d"),
+        ("/x/distill3d/__main__.py", "python -m distill3d"),
+        ("launch.py", "python launch.py"),
+    ],
+)
+def test_help_and_cmd_txt_name_the_command_that_was_called(called_as, expected, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [called_as])
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: {expected.removeprefix('python ')} ") and f"  {expected} --config" in out
+    line = " ".join(parse("--config", "a").argv)
+    assert line == ("launch.py" if "launch" in expected else "-m distill3d") + " --config a"

@@ -14,8 +14,11 @@ import yaml
 from distill3d.config.check import ConfigError, join, nearest
 from distill3d.config.yaml_text import MISSING, escape, is_text_key, parse_value, parse_yaml
 
-PROJECT = Path(__file__).resolve().parents[2]
-EMBEDDED_WEIGHTS = Path(__file__).parents[1] / "embedded" / "weights"
+PACKAGE = Path(__file__).resolve().parents[1]
+PROJECT = PACKAGE.parent  # the checkout; for an installed wheel the folder of all packages
+IN_CHECKOUT = not (PACKAGE / "configs").is_dir()  # a wheel has the configs inside the package
+SHIPPED_CONFIGS = PROJECT / "configs" if IN_CHECKOUT else PACKAGE / "configs"
+EMBEDDED_WEIGHTS = PACKAGE / "embedded" / "weights"
 # names and paths: taken verbatim from the command line, but their interpolations still count
 NAME_KEYS = {"name", "tag", "description", "timestamp", "exp_root_dir", "resume"}
 _OVERRIDE = re.compile(r"(?P<key>\w[\w-]*(?:\.\w[\w-]*)*)=(?P<text>.*)", re.DOTALL)
@@ -38,13 +41,17 @@ def read_layers(config: str | Path, overrides: Sequence[str]) -> list[Layer]:
 
 
 def find_config(config: str | Path, beside: Path | None = None) -> Path:
-    """A config as a path, else in configs/ of the current folder, then of the project; ``.yaml`` may be left out."""
-    folders = [*([beside] if beside else []), Path(), Path("configs"), PROJECT / "configs"]
+    """A config as a path, else in configs/ of the current folder, then among the shipped ones.
+
+    ``.yaml`` may be left out, and ``configs/`` before the name of a shipped one may stay. Raises ConfigError.
+    """
+    known_in = (Path("configs"), SHIPPED_CONFIGS)
+    folders = [*([beside] if beside else []), Path(), *known_in, SHIPPED_CONFIGS.parent]
     for folder in folders:
         for name in (Path(config), Path(f"{config}.yaml")):
             if (folder / name).is_file():
                 return folder / name
-    known = {path.relative_to(folder).as_posix() for folder in folders[-2:] for path in folder.rglob("*.yaml")}
+    known = {path.relative_to(folder).as_posix() for folder in known_in for path in folder.rglob("*.yaml")}
     raise ConfigError(f"--config {config}: there is no such file, nor in configs/; {nearest(str(config), known)}")
 
 

@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 from typing import TextIO
 
-from distill3d.config.files import PROJECT
+from distill3d.config.files import SHIPPED_CONFIGS
 from distill3d.config.registry import KINDS, registered
 from distill3d.config.yaml_text import parse_yaml
 
@@ -21,7 +21,7 @@ def print_types(out: TextIO) -> None:
         if types:
             out.write(f"{setting}\n")
             out.writelines(f"  {name:36} {first_line(cls)}\n" for name, cls in types.items())
-    folders = (PROJECT / "configs", Path("configs"))
+    folders = (SHIPPED_CONFIGS, Path("configs"))
     paths = {path.relative_to(folder).as_posix(): path for folder in folders for path in folder.rglob("*.yaml")}
     if paths:
         out.write("--config\n")

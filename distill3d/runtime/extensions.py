@@ -8,18 +8,19 @@ import sys
 from pathlib import Path
 
 from distill3d.config.check import ConfigError
-from distill3d.config.files import PROJECT
+from distill3d.config.files import IN_CHECKOUT, PROJECT
 
 log = logging.getLogger(__name__)
 
 
 def import_extensions(folders: list[Path] | None = None) -> list[str]:
-    """Import ``custom/<name>/__init__.py`` and ``custom/<name>.py`` of the current folder, then of the project.
+    """Import ``custom/<name>/__init__.py`` and ``custom/<name>.py`` of the current folder, then of the checkout, if this is one.
 
     Names that end in ``_disabled`` or begin with a dot or an underscore are left out. Returns what was imported.
     Raises ConfigError, naming the file, if one cannot be imported.
     """
-    places = [Path("custom"), PROJECT / "custom"] if folders is None else folders
+    shipped = [PROJECT / "custom"] if IN_CHECKOUT else []  # beside an installed package lie other people's folders
+    places = [Path("custom"), *shipped] if folders is None else folders
     found: dict[Path, None] = {}
     for folder in places:
         for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -53,5 +54,5 @@ def _import_file(path: Path) -> str:
             f"extension {path} cannot be imported: {type(error).__name__}: {error}; "
             f"correct it, or rename it to {stem}_disabled to leave it out"
         ) from error
-    log.info("extension %s", stem)
+    log.debug("extension %s", stem)
     return stem

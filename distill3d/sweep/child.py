@@ -12,11 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from distill3d.config.files import IN_CHECKOUT, PACKAGE, PROJECT
 from distill3d.sweep.folder import RUNS, SweepFolder
 from distill3d.sweep.ledger import Ledger
 from distill3d.sweep.lock import locked
 
-LAUNCH = Path(__file__).resolve().parents[2] / "launch.py"
+LAUNCH = PROJECT / "launch.py" if IN_CHECKOUT else PACKAGE / "__main__.py"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from distill3d.sweep.child import LAUNCH
+from distill3d.config.files import PROJECT
 from distill3d.sweep.engine import Event, Task, tail
 
 GRACE_SECONDS = 20.0  # to save a checkpoint after the request to end
@@ -98,7 +98,7 @@ def environment(slot: int, slots: int, gpus: list[str]) -> dict[str, str]:
     own: dict[str, Any] = dict(os.environ)
     own.pop("DISTILL3D_TRIAL", None)  # a run begins a trial of its own
     own["PYTHONUNBUFFERED"] = "1"
-    own["PYTHONPATH"] = os.pathsep.join([str(LAUNCH.parent), *filter(None, [own.get("PYTHONPATH")])])
+    own["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [own.get("PYTHONPATH")])])
     own.setdefault("OMP_NUM_THREADS", str(max(cores() // slots, 1)))
     if gpus:
         own["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.config.check import ConfigError
+from distill3d.config.files import PROJECT
 from distill3d.sweep import ray_worker
-from distill3d.sweep.child import LAUNCH
 from distill3d.sweep.engine import Event, Task
 from distill3d.sweep.folder import RUNS, SweepFolder
 from distill3d.sweep.ledger import Ledger
@@ -93,7 +93,7 @@ class RayEngine:
             sweep=str(folder.root.resolve()),
             run_id=task.run_id,
             command=task.command("")[1:],
-            project=str(LAUNCH.parent),
+            project=str(PROJECT),
             token=_token(folder),
             config_text=folder.config.read_text(encoding="utf-8"),
             overrides=planned["overrides"],

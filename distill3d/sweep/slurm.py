@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill3d.sweep.child import LAUNCH
+from distill3d.config.files import PROJECT
 from distill3d.sweep.folder import SweepFolder
 
 
@@ -27,7 +27,7 @@ def slurm_script(folder: SweepFolder, run_ids: Sequence[str], jobs: int | None =
 runs=({ids})
 export OMP_NUM_THREADS="${{SLURM_CPUS_PER_TASK:-1}}"
 cd {shlex.quote(str(Path.cwd()))} || exit 1
-export PYTHONPATH={shlex.quote(str(LAUNCH.parent))}"${{PYTHONPATH:+:$PYTHONPATH}}"
+export PYTHONPATH={shlex.quote(str(PROJECT))}"${{PYTHONPATH:+:$PYTHONPATH}}"
 exec {child} "${{runs[$SLURM_ARRAY_TASK_ID]}}"
 """
 
