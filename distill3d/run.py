@@ -18,6 +18,8 @@ from distill3d.runtime.checkpoint import read_checkpoint
 from distill3d.runtime.device import choose_accelerator, choose_precision, set_threads
 from distill3d.runtime.files import write_json
 from distill3d.runtime.logs import log_to_file
+from distill3d.runtime.program import command
+from distill3d.runtime.summary import summary
 from distill3d.runtime.trial import Trial, begin_trial, trial_of
 from distill3d.systems.callbacks import trainer_callbacks, trainer_loggers
 from distill3d.verbs import Request
@@ -86,7 +88,7 @@ def train(run: Run) -> None:
         run.system.export(strict=False)
     if run.trainer.is_global_zero:
         _mark_finished(run)
-    log.info("done: %s", run.trial.root)
+    _say_what_was_made(run)
 
 
 def validate(run: Run) -> None:
@@ -117,7 +119,12 @@ def export(run: Run) -> None:
     run.system.load_state_dict(checkpoint["state_dict"])
     run.system.to(run.trainer.strategy.root_device).eval()
     run.system.export()
-    log.info("done: %s", run.trial.save)
+    _say_what_was_made(run)
+
+
+def _say_what_was_made(run: Run) -> None:
+    for line in summary(run.trial.root, command()):
+        log.info("%s", line)
 
 
 def _mark_finished(run: Run) -> None:

@@ -15,7 +15,7 @@ def fresh(monkeypatch):
 
 
 def test_cpu_tensors_take_the_compiled_kernels_with_a_reason(caplog):
-    with caplog.at_level(logging.INFO, "distill3d"):
+    with caplog.at_level(logging.DEBUG, "distill3d"):
         assert kernel_backend(torch.device("cpu")) == kernel_backend("cpu") == "numba"
     assert [record.getMessage() for record in caplog.records] == ["kernels on cpu: numba, the fastest here"]
 
@@ -58,7 +58,7 @@ def test_precision(setting, accelerator, chosen):
 
 def test_the_accelerator_is_what_there_is(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with caplog.at_level(logging.INFO, "distill3d"):
+    with caplog.at_level(logging.DEBUG, "distill3d"):
         assert choose_accelerator("auto") == choose_accelerator(None) == choose_accelerator("cpu") == "cpu"
     assert "CUDA" in caplog.records[0].getMessage()
     with pytest.raises(ValueError, match=r"trainer\.accelerator='gpu': .*; use cpu or auto"):

@@ -47,3 +47,28 @@ def test_with_verbose_libraries_speak():
 
 def test_of_several_processes_one_tells_the_story():
     assert terminal(OTHERS, local_rank="1") == []
+
+
+DETAILS = """
+import logging
+logging.getLogger("distill3d.export.exporter").info("how")
+logging.getLogger("distill3d.export.exporter").warning("take care")
+logging.getLogger("distill3d.run").info("what")
+logging.getLogger("distill3d.run").debug("deep")
+"""
+
+
+def test_details_are_shown_with_verbose_alone():
+    assert terminal(DETAILS) == ["warning: take care", "what"]
+    assert terminal(DETAILS, verbose=True) == ["how", "warning: take care", "what", "deep"]
+
+
+def test_the_trials_log_has_the_details(tmp_path):
+    code = f"from pathlib import Path\nfrom distill3d.runtime.logs import log_to_file\nlog_to_file(Path({str(tmp_path / 'log.txt')!r}))\n"
+    terminal(code + DETAILS)
+    assert [line.split(": ")[-1] for line in (tmp_path / "log.txt").read_text().splitlines()] == [
+        "how",
+        "take care",
+        "what",
+        "deep",
+    ]

@@ -141,15 +141,18 @@ def _some(keys: list[str], shown: int = 3) -> str:
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging
+    """Reading weights takes a moment; downloading them, which takes long, has its bar outside of this."""
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    shown = [library for library in (transformers, diffusers) if library.is_progress_bar_enabled()]
+    for library in (transformers, diffusers):
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
-            logging.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
 # where the classes of a model_index.json may come from; anything else would be code of unknown origin

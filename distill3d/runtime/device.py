@@ -90,5 +90,5 @@ def _backend(kind: str, wish: str) -> Backend:
         reason = "asked for by DISTILL3D_KERNELS"
     if wish not in possible:
         raise ValueError(f"DISTILL3D_KERNELS={wish!r} cannot run on {kind}; choose one of auto, {', '.join(possible)}")
-    log.info("kernels on %s: %s, %s", kind, wish, reason)
+    log.debug("kernels on %s: %s, %s", kind, wish, reason)
     return possible[wish]

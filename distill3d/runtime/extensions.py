@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def import_extensions(folders: list[Path] | None = None) -> list[str]:
-    """Import ``custom/<name>/__init__.py`` and ``custom/<name>.py`` of the current folder, then of the checkout, if this is one.
+    """Import ``custom/<name>/__init__.py`` and ``custom/<name>.py`` of the current folder, then of a checkout.
 
     Names that end in ``_disabled`` or begin with a dot or an underscore are left out. Returns what was imported.
     Raises ConfigError, naming the file, if one cannot be imported.

@@ -35,6 +35,10 @@ _CHATTY = (
 )
 
 
+# their information is of how, not of what: it stands in log.txt, and on the terminal with --verbose
+_DETAILS = tuple(f"distill3d.{room}." for room in ("export", "guidance", "optim", "priors", "scenes"))
+
+
 class _Terminal(logging.Handler):
     """Writes to standard error, above a progress bar if there is one."""
 
@@ -65,8 +69,10 @@ def set_up_logging(verbose: bool = False) -> None:
     """
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes, one tells the story
     ours = logging.getLogger("distill3d")
-    _write_to_terminal(ours, logging.NOTSET)
-    ours.setLevel(logging.DEBUG if verbose else logging.INFO if first else logging.ERROR)
+    _write_to_terminal(ours, logging.DEBUG if verbose else logging.INFO)
+    if not verbose:
+        ours.handlers[-1].addFilter(_without_details)
+    ours.setLevel(logging.DEBUG if first else logging.ERROR)  # log.txt has everything
     ours.propagate = False
     custom = logging.getLogger("distill3d_custom")
     custom.parent = ours
@@ -81,6 +87,10 @@ def set_up_logging(verbose: bool = False) -> None:
         warnings.filterwarnings("ignore", message=pattern)
     for name, value in {"TOKENIZERS_PARALLELISM": "false", "TF_CPP_MIN_LOG_LEVEL": "3"}.items():
         os.environ.setdefault(name, value)
+
+
+def _without_details(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.INFO or not record.name.startswith(_DETAILS)
 
 
 def _write_to_terminal(logger: logging.Logger, level: int) -> None:
