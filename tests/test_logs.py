@@ -64,11 +64,8 @@ def test_details_are_shown_with_verbose_alone():
 
 
 def test_the_trials_log_has_the_details(tmp_path):
-    code = f"from pathlib import Path\nfrom distill3d.runtime.logs import log_to_file\nlog_to_file(Path({str(tmp_path / 'log.txt')!r}))\n"
+    path = tmp_path / "log.txt"
+    code = f"from pathlib import Path\nfrom distill3d.runtime.logs import log_to_file\nlog_to_file(Path({str(path)!r}))"
     terminal(code + DETAILS)
-    assert [line.split(": ")[-1] for line in (tmp_path / "log.txt").read_text().splitlines()] == [
-        "how",
-        "take care",
-        "what",
-        "deep",
-    ]
+    messages = [line.split(": ")[-1] for line in path.read_text().splitlines()]
+    assert messages == ["how", "take care", "what", "deep"]

@@ -57,9 +57,8 @@ def test_every_file_of_the_package_and_every_config_is_in_the_wheel(wheel):
     configs = {f"distill3d/{path.relative_to(PROJECT).as_posix()}" for path in (PROJECT / "configs").rglob("*.yaml")}
     assert len(ours) > 100 and len(configs) > 10
     assert not (ours | configs) - inside
-    assert not [
-        name for name in inside if name.split("/")[0] not in ("distill3d", f"distill3d-{__version__}.dist-info")
-    ]
+    tops = {name.split("/")[0] for name in inside}
+    assert tops == {"distill3d", f"distill3d-{__version__}.dist-info"}
 
 
 def test_the_installed_command_makes_an_object_in_an_empty_folder(installed, tmp_path):
