@@ -109,7 +109,7 @@ class RenderedViews(EditViewsDataModule):
         cameras = random_cameras(ranges, count, SIDE, SIDE, torch.Generator().manual_seed(1), stratified_azimuth=True)
         images = (scene.renderer.render(cameras, need_normal=False).rgb + shift).clamp(0, 1)
         names = tuple(map(str, range(count)))
-        views = PosedImages(cameras, images, None, names, scene.root)
+        views = PosedImages.of(cameras, images, names, scene.root)
         self.__dict__["_views"] = (views, views)
 
 

@@ -11,6 +11,7 @@ from posed_scenes import make_data_set
 
 from distill3d.camera import camera_rays
 from distill3d.config.check import ConfigError, build
+from distill3d.data.posed.images import counted_mean
 from distill3d.data.posed.module import PosedImageDataModule, training_rows
 
 
@@ -138,15 +139,121 @@ def test_smaller_images_are_means_and_keep_the_angle(box):
     assert torch.allclose(torch.tan(cut.cameras.fovy_rad / 2), 15 / 16 * torch.tan(full.cameras.fovy_rad / 2))
 
 
-def test_images_of_different_sizes_are_named(box, tmp_path):
-    root = foreign(box, tmp_path / "sizes")
-    with Image.open(root / "2.png") as file:
-        file.resize((20, 20)).save(root / "2.png")
-    content = json.loads((root / "transforms.json").read_text())
-    del content["w"], content["h"]
-    (root / "transforms.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"differ in size: .*16x16, .*2.png is 20x20"):
+def capture(folder, sizes, mode="RGB", **content):
+    """Views of a smooth pattern on the far sphere, each of its own size, under lenses of one focal length of 40."""
+    (folder / "images").mkdir(parents=True)
+    frames = []
+    for i, (width, height) in enumerate(sizes):
+        angle = 2 * np.pi * i / len(sizes)
+        back = np.array([np.cos(angle), np.sin(angle), 0.0])
+        right = np.array([-np.sin(angle), np.cos(angle), 0.0])
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = np.stack([right, [0, 0, 1], back], axis=1), 2.0 * back
+        y, x = np.mgrid[0:height, 0:width] + 0.5
+        ray = np.stack([(x - width / 2) / 40.0, (y - height / 2) / 40.0])
+        shade = np.stack([0.5 + 0.4 * np.sin(4 * ray[0]), 0.5 + 0.4 * np.cos(3 * ray[1]), 0.5 + 0 * ray[0]], axis=-1)
+        Image.fromarray((255 * shade).round().astype(np.uint8)).convert(mode).save(folder / f"images/{i:04d}.png")
+        own = {"file_path": f"images/{i:04d}.png", "transform_matrix": pose.tolist(), "w": width, "h": height}
+        frames.append(own | {"cx": width / 2, "cy": height / 2})
+    (folder / "transforms.json").write_text(json.dumps({"fl_x": 40.0, "fl_y": 40.0, "frames": frames, **content}))
+    return folder
+
+
+def change_frames(folder, change):
+    content = json.loads((folder / "transforms.json").read_text())
+    for i, frame in enumerate(content["frames"]):
+        frame.update(change(i, frame))
+    (folder / "transforms.json").write_text(json.dumps(content))
+
+
+def test_images_of_several_sizes_show_along_each_ray_what_they_showed(tmp_path):
+    """Landscape, portrait and a larger copy become one size; pixels that an image does not cover do not count."""
+    data = module(capture(tmp_path / "set", [(32, 24)] * 4 + [(24, 32), (64, 48)]), world="given", test_every=4)
+    views = data.train_views
+    assert (views.cameras.height, views.cameras.width) == (24, 32)
+    batch = views.batch(range(len(views)))
+    rays = camera_rays(batch.cameras).directions
+    local = torch.einsum("bij,bhwi->bhwj", batch.cameras.c2w[:, :3, :3], rays)
+    right, down = local[..., 0] / -local[..., 2], -local[..., 1] / -local[..., 2]
+    truth = torch.stack([0.5 + 0.4 * torch.sin(4 * right), 0.5 + 0.4 * torch.cos(3 * down), 0.5 + 0 * right], dim=1)
+    assert batch.counted is not None
+    assert ((batch.images - truth).abs() * batch.counted).max() < 0.03
+    share = {name: float(view.mean()) for name, view in zip(views.names, batch.counted, strict=True)}
+    assert share["images/0001.png"] == 1.0
+    assert 0.4 < share.get("images/0004.png", 0.5625) < 0.65
+
+
+def test_masked_pixels_do_not_count(tmp_path):
+    """Black is masked; the loss sees the others only, whatever lies below the mask."""
+    root = capture(tmp_path / "set", [(32, 24)] * 6)
+    (root / "masks").mkdir()
+    mask = np.zeros((24, 32), np.uint8)
+    mask[:, 16:] = 255
+    Image.fromarray(mask).save(root / "masks/m.png")
+    change_frames(root, lambda i, frame: {"mask_path": "masks/m.png"} if i != 2 else {})
+    views = module(root, test_every=3).train_views
+    batch = views.batch([0, 1])  # frames 1 and 2
+    assert batch.counted[0, 0, :, :16].sum() == 0 and batch.counted[0, 0, :, 16:].min() == 1
+    assert batch.counted[1].min() == 1
+    error = torch.zeros_like(batch.images)
+    error[0, :, :, :16] = 7.0
+    assert counted_mean(error, batch.counted) == 0
+    error[0, :, :, 16:] = 1.0
+    assert float(counted_mean(error, batch.counted)) == pytest.approx(1 / 3)  # half a picture of one and a half
+    Image.fromarray(mask // 255).save(root / "masks/m.png")  # 0 and 1, as some tools write them
+    assert torch.equal(module(root, test_every=3).train_views.batch([0, 1]).counted, batch.counted)
+    Image.fromarray(0 * mask).save(root / "masks/black.png")
+    change_frames(root, lambda i, frame: {"mask_path": "masks/black.png"})
+    with pytest.raises(ValueError, match=r"black.png and the other masks leave no pixel to fit"):
         module(root, test_every=3).check()
+    change_frames(root, lambda i, frame: {"mask_path": "masks/lost.png"})
+    with pytest.raises(ValueError, match=r"missing in .*lost.png"):
+        module(root, test_every=3).check()
+
+
+def test_grey_of_16_bits_is_read_by_its_range(tmp_path):
+    root = capture(tmp_path / "set", [(32, 24)] * 6, mode="L")
+    plain = module(root, test_every=3).train_views.images
+    for path in root.glob("images/*.png"):
+        values = np.asarray(Image.open(path)).astype(np.uint16) * 257
+        Image.fromarray(values).save(path)
+        assert Image.open(path).mode == "I;16"
+    assert torch.equal(module(root, test_every=3).train_views.images, plain)
+
+
+def test_paths_of_windows_byte_order_marks_and_upper_case_suffixes_are_read(tmp_path):
+    root = capture(tmp_path / "set", [(32, 24)] * 6)
+    plain = module(root, test_every=3).train_views.images
+    (root / "images/0000.png").rename(root / "images/0000.PNG")
+    change_frames(root, lambda i, frame: {"file_path": f"images\\{i:04d}" + ("" if i == 0 else ".png")})
+    text = (root / "transforms.json").read_text()
+    (root / "transforms.json").write_text(text, encoding="utf-8-sig")
+    assert torch.equal(module(root, test_every=3).train_views.images, plain)
+
+
+def test_a_photograph_is_upright_unless_its_frame_says_how_it_lies(tmp_path):
+    root = capture(tmp_path / "set", [(32, 24)] * 6)
+    exif = Image.Exif()
+    exif[274] = 6  # turn by 90 degrees to see it
+    for path in root.glob("images/*.png"):
+        Image.open(path).save(path, exif=exif)
+    assert module(root, test_every=3).train_views.images.shape[-2:] == (24, 32)
+    change_frames(root, lambda i, frame: {"w": 24, "h": 32, "cx": 12, "cy": 16})
+    assert module(root, test_every=3).train_views.images.shape[-2:] == (32, 24)
+
+
+def test_images_are_kept_in_the_size_of_their_files(tmp_path):
+    """8 bits a channel until they are asked for: 300 views of 800x800 with an alpha are .8 GB and not 3."""
+    views = module(capture(tmp_path / "set", [(32, 24)] * 6, mode="RGBA"), test_every=3).train_views
+    assert {view.pixels.dtype for view in views.stored} == {torch.uint8}
+
+
+def test_a_field_that_is_not_used_is_named(tmp_path, caplog):
+    root = capture(tmp_path / "set", [(32, 24)] * 6, aabb_scale=16)
+    change_frames(root, lambda i, frame: {"depth_file_path": "depth.png"})
+    with caplog.at_level("WARNING"):
+        module(root, test_every=3).check()
+    assert "not used: aabb_scale, depth_file_path" in caplog.text
 
 
 def test_a_file_that_is_no_image_is_named(box, tmp_path):

@@ -51,6 +51,14 @@ def test_blenders_split_and_nerfstudios_own_lists_are_honoured(tmp_path):
     assert (names(sets.train), names(sets.test)) == (["1.png", "2.png"], ["0.png"])
 
 
+def test_a_split_without_a_test_list_holds_out_the_val_list_or_the_rest(tmp_path):
+    val = {"train_filenames": ["images/1.png", "images/2.png"], "val_filenames": ["images/3.png"]}
+    sets = read_frame_sets(write(tmp_path / "v", frames(5), **val), 8)
+    assert (names(sets.train), names(sets.test)) == (["1.png", "2.png"], ["3.png"])
+    sets = read_frame_sets(write(tmp_path / "t", frames(4), test_filenames=["images/0.png"]), 8)
+    assert (names(sets.train), names(sets.test)) == (["1.png", "2.png", "3.png"], ["0.png"])
+
+
 def test_without_a_test_file_blenders_val_file_takes_its_place(tmp_path):
     write(tmp_path, [frame("0"), frame("1")], "transforms_train.json")
     write(tmp_path, [frame("2")], "transforms_val.json")
@@ -118,6 +126,14 @@ def test_a_data_set_of_too_few_images_is_refused(count, message, tmp_path):
         (json.dumps({"frames": [frame(fl_x=-1)]}), "a positive length"),
         (json.dumps({"frames": [frame(camera_angle_x=4.0)]}), "an angle in 0"),
         (json.dumps({"frames": [frame(fl_x="f")]}), "fl_x='f' must be a finite number"),
+        (json.dumps({"frames": [frame(fl_x=1, fl_y=0)]}), "fl_y=0.0; expected"),
+        (json.dumps({"frames": [frame(fl_x=1, w=0.5)]}), "w=0.5 must be a whole number of pixels"),
+        (json.dumps({"frames": [frame(fl_x=1, w=1e9)]}), "w=1e.09 must be a whole number of pixels"),
+        ('{"frames": [{"file_path": "a", "transform_matrix": [[' + "9" * 400 + "]]}]}", "transform_matrix"),
+        (json.dumps({"frames": [frame(fl_x=int("9" * 400))]}), "fl_x=9+ must be a finite number"),
+        ("[" * 100_000, "nested too deep"),
+        (json.dumps({"frames": [frame(mask_path=3)], "fl_x": 1}), "mask_path=3"),
+        (json.dumps({"frames": [frame(fl_x=1)], "train_filenames": "all"}), "train_filenames must be a list"),
         (json.dumps({"frames": [frame(fl_x=1, camera_model="OPENCV_FISHEYE")]}), "no perspective camera"),
     ],
 )

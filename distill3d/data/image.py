@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from distill3d.config.registry import register
 from distill3d.data.image_folder import read_image
+from distill3d.runtime.foreign import ForeignFileError
 
 
 @register("data", "image-datamodule")
@@ -51,8 +52,8 @@ class ImageDataModule(pl.LightningDataModule):
             raise ValueError(f"data.image={self.cfg.image!r} is no file; give a picture")
         try:
             return 0.5 * read_image(Path(self.cfg.image)) + 0.5
-        except ValueError as error:
-            raise ValueError(f"data.image={self.cfg.image!r}: {error}; give a picture") from error
+        except ForeignFileError as error:
+            raise ForeignFileError(f"data.image={self.cfg.image!r}: {error}") from error
 
     def check(self) -> None:
         """Read the file, so that a mistake is told before the run begins. Raises ValueError."""

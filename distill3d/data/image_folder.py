@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distill3d.config.registry import register
 from distill3d.data.image_batch import ImageBatch, ImageBatches
+from distill3d.runtime.foreign import open_image, read_text
 from distill3d.runtime.rng import rng
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -72,16 +73,12 @@ def image_paths(root: Path, setting: str) -> list[Path]:
 def read_image(path: Path, short_side: int | None = None) -> Float[Tensor, "3 H W"]:
     """An image in [-1, 1], transparent parts on white, its shorter side resized; null keeps its size.
 
-    Raises ValueError if it is none.
+    Photographs are turned upright. Raises ForeignFileError if it is none.
     """
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGBA")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    image = open_image(path).convert("RGBA")
     flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     if short_side is not None:
         scale = short_side / min(flat.size)
@@ -101,4 +98,4 @@ def random_crop(image: Float[Tensor, "3 H W"], size: int, generator: torch.Gener
 def caption_of(path: Path) -> str:
     """The text file beside an image, else nothing."""
     beside = path.with_suffix(".txt")
-    return beside.read_text(encoding="utf-8").strip() if beside.is_file() else ""
+    return read_text(beside, "a caption").strip() if beside.is_file() else ""

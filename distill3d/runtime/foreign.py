@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,27 +105,33 @@ def finite(value: Any, where: str) -> float:
             return float(value)
     except OverflowError:  # an integer of 400 digits
         pass
-    raise ForeignFileError(f"{where}={str(value)[:40]} must be a finite number")
+    raise ForeignFileError(f"{where}={repr(value)[:40]} must be a finite number")
 
 
-def open_image(path: Path, setting: str = "", remedy: str = "give a picture") -> Any:
-    """A picture as PIL shows it to people: upright (EXIF), 8 bits, mode RGB, or RGBA where it has an alpha.
+def open_image(path: Path, setting: str = "", remedy: str = "give a picture", upright: bool = True) -> Any:
+    """A picture as PIL shows it to people: ``upright`` (EXIF), 8 bits, mode RGB, or RGBA where it has an alpha.
 
     16-bit grey is scaled by its range, 0 to 65535. Raises ForeignFileError for what is none, or is larger than
     MAX_PIXELS, which its header tells before anything is unpacked.
     """
     from PIL import Image, ImageOps
 
-    with reading(path, "an image", remedy, setting), Image.open(path) as file:
-        width, height = file.size
-        if width * height > MAX_PIXELS:
-            raise ForeignFileError(
-                f"{named(path, setting)} has {width}x{height} pixels, more than the {MAX_PIXELS} that are read; make "
-                "it smaller"
-            )
-        image = ImageOps.exif_transpose(file)
-        has_alpha = "A" in image.getbands() or "transparency" in image.info
-        return _eight_bits(image).convert("RGBA" if has_alpha else "RGB")
+    with reading(path, "an image", remedy, setting), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is our own limit
+        file = Image.open(path)
+        with file:
+            _check_size(file.size, named(path, setting))
+            image = ImageOps.exif_transpose(file) if upright else file
+            has_alpha = "A" in image.getbands() or "transparency" in image.info
+            return _eight_bits(image).convert("RGBA" if has_alpha else "RGB")
+
+
+def _check_size(size: tuple[int, int], where: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise ForeignFileError(
+            f"{where} has {width}x{height} pixels, more than the {MAX_PIXELS} that are read; make it smaller"
+        )
 
 
 def _eight_bits(image: Any) -> Any:

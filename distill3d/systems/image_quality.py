@@ -11,9 +11,18 @@ from torch import Tensor
 SSIM_WINDOW = 11  # pixels; the Gaussian of Wang et al. with a standard deviation of 1.5
 
 
-def psnr_db(images: Float[Tensor, "B 3 H W"], truth: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B"]:
-    """``-10 log10 MSE`` of each picture, colours in [0, 1]; infinite where they are equal."""
-    return -10.0 * torch.log10((images - truth).square().flatten(1).mean(1))
+def psnr_db(
+    images: Float[Tensor, "B 3 H W"], truth: Float[Tensor, "B 3 H W"], counted: Float[Tensor, "B 1 H W"] | None = None
+) -> Float[Tensor, "B"]:
+    """``-10 log10 MSE`` of each picture, colours in [0, 1]; infinite where they are equal.
+
+    ``counted``: 1 for the pixels that are compared; None compares all.
+    """
+    error = (images - truth).square()
+    if counted is None:
+        return -10.0 * torch.log10(error.flatten(1).mean(1))
+    pixels = (counted.flatten(1).sum(1) * images.shape[1]).clamp_min(1.0)
+    return -10.0 * torch.log10((error * counted).flatten(1).sum(1) / pixels)
 
 
 def ssim(images: Float[Tensor, "B 3 H W"], truth: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B"]:

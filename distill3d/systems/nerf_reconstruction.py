@@ -12,7 +12,7 @@ from torch import Tensor
 from distill3d.camera import camera_rays
 from distill3d.config.registry import Kind, register
 from distill3d.config.schedule import Scheduled
-from distill3d.data.posed.images import PosedImageBatch, PosedImages
+from distill3d.data.posed.images import PosedImageBatch, PosedImages, counted_mean
 from distill3d.data.random_cameras import draw_rank
 from distill3d.runtime.pictures import contact_sheet
 from distill3d.runtime.rng import rng
@@ -93,15 +93,15 @@ class NeRFReconstruction(TextTo3D):
             terms = self.losses(output, batch, list(weights))
         self._observe(output.opacity)
         self.log_numbers({f"loss_{name}": term.detach() for name, term in terms.items()})
-        self.log_numbers({"psnr_db": psnr_db(output.rgb.detach(), batch.images).mean()})
+        self.log_numbers({"psnr_db": psnr_db(output.rgb.detach(), batch.images, batch.counted).mean()})
         return weighted_sum(terms, weights)
 
     def losses(self, output: RenderOutput, batch: PosedImageBatch, names: list[str]) -> dict[str, Tensor]:
         """The named losses of one render, unweighted."""
-        own = {"rgb": lambda: (self.before(output, batch) - batch.images).square().mean()}
+        own = {"rgb": lambda: counted_mean((self.before(output, batch) - batch.images).square(), batch.counted)}
         alpha = batch.alpha
         if alpha is not None:
-            own["opacity"] = lambda: (output.opacity - alpha).square().mean()
+            own["opacity"] = lambda: counted_mean((output.opacity - alpha).square(), batch.counted)
         shared = [name for name in names if name not in ("rgb", "opacity")]
         terms = regularisers(output, shared, self.cfg.loss.orient_reduction)
         return {name: own[name]() for name in names if name in own} | terms
@@ -123,7 +123,7 @@ class NeRFReconstruction(TextTo3D):
     def validation_step(self, batch: PosedImageBatch, batch_idx: int) -> None:  # type: ignore[override]
         """The image, the render, and where they differ."""
         seen = self.view(batch)
-        self.log("val/psnr_db", psnr_db(seen, batch.images).mean(), batch_size=len(batch))
+        self.log("val/psnr_db", psnr_db(seen, batch.images, batch.counted).mean(), batch_size=len(batch))
         sheet = contact_sheet([batch.images, seen, (seen - batch.images).abs()])
         self.save_png(sheet, f"it{self.steps_done}-{int(batch.index[0])}.png")
 
@@ -136,12 +136,23 @@ class NeRFReconstruction(TextTo3D):
     def on_test_epoch_end(self) -> None:
         """Measure the test views; then the turntable and the contact sheet."""
         views = self.trainer.datamodule.test_views  # type: ignore[attr-defined]
-        seen, truth = self.rendered(views)
-        figures = {"test_psnr_db": psnr_db(seen, truth).mean(), "test_ssim": ssim(seen, truth).mean()}
-        known = {name: float(value) if value.isfinite() else None for name, value in figures.items()}
-        self.record.metrics = ReconstructionMetrics(**{**vars(self.record.metrics), **known})
-        self.save_png(contact_sheet([truth[:SHEET_VIEWS], seen[:SHEET_VIEWS]]), f"it{self.steps_done}-test-views.png")
+        batches = (views.batch([i]) for i in range(len(views)))
+        figures = [self.compared(batch) for batch in batches]  # one at a time: a hundred renders are a gigabyte
+        means = [torch.stack(values).mean() for values in zip(*figures, strict=True)]
+        known = [float(value) if value.isfinite() else None for value in means]
+        self.record.metrics = ReconstructionMetrics(
+            **{**vars(self.record.metrics), "test_psnr_db": known[0], "test_ssim": known[1]}
+        )
+        shown = views.batch(range(min(SHEET_VIEWS, len(views))))
+        sheet = contact_sheet([shown.images, self.view(shown.to(self.device)).cpu()])
+        self.save_png(sheet, f"it{self.steps_done}-test-views.png")
         super().on_test_epoch_end()
+
+    def compared(self, batch: PosedImageBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """PSNR in dB and SSIM of the scene's renders to the images of a batch, where these count."""
+        seen = self.view(batch.to(self.device)).cpu()
+        psnr = psnr_db(seen, batch.images, batch.counted).mean()
+        return psnr, ssim(batch.shown_in(seen), batch.images).mean()
 
     def rendered(self, views: PosedImages) -> tuple[Float[Tensor, "N 3 H W"], Float[Tensor, "N 3 H W"]]:
         """Renders of all views of a set, and its images, on the CPU."""

@@ -1,34 +1,45 @@
-"""Frames of a data set to `PosedImages`: pictures read, rectified, made smaller, and put over their background."""
+"""Frames of a data set to `PosedImages`: pictures and masks read, rectified, made smaller, brought to one size."""
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill3d.camera import wrap_deg
-from distill3d.data.posed.images import PosedImages
-from distill3d.data.posed.rectify import fovy_rad, is_ideal, rectified, scaled_lens
+from distill3d.data.posed.images import PosedImages, StoredView
+from distill3d.data.posed.rectify import ASPECT_TOLERANCE, fovy_rad, is_ideal, rectified, scaled_lens
 from distill3d.data.posed.transforms_json import Frame, FrameSets
 from distill3d.data.posed.world import Similarity, fit_world
+from distill3d.runtime.foreign import ForeignFileError, open_image
 from distill3d.types import Cameras
+
+log = logging.getLogger(__name__)
 
 Background = Literal["white", "black", "alpha"]
 World = Literal["auto", "given", "centred", "levelled"]
 
 
 class Picture(NamedTuple):
-    """One image with its premultiplied colours, as an ideal camera sees it."""
+    """One image as an ideal camera sees it."""
 
-    rgb: Float[Tensor, "3 H W"]
-    alpha: Float[Tensor, "1 H W"] | None
+    view: StoredView
     fovy_rad: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.view.pixels.shape[-2:]
+        return height, width
 
 
 def load_frame_sets(
@@ -36,42 +47,76 @@ def load_frame_sets(
 ) -> tuple[PosedImages, PosedImages]:
     """The training and the test views, moved into the project's world together.
 
-    Raises ValueError for pictures that cannot be read or differ in size.
+    Images of several sizes are fitted into the size that most of them have; what they do not cover does not count.
+    Raises ForeignFileError for pictures that cannot be read.
     """
     frames = [*sets.train, *sets.test]
-    pictures = [read_picture(frame, downscale) for frame in frames]
-    _check_one_size(pictures, frames)
+    pictures = _of_one_size([read_picture(frame, downscale) for frame in frames])
+    masked = [picture.view.counted is not None and not picture.view.counted.any() for picture in pictures]
+    if all(masked[: len(sets.train)]):
+        raise ForeignFileError(
+            f"{frames[0].mask} and the other masks leave no pixel to fit: black is masked; give white where it counts"
+        )
     c2w = np.stack([frame.c2w for frame in frames])
     if world != "given" and not (world == "auto" and sets.own_world):
         c2w = _similarity(c2w, pictures, radius, level=world == "levelled").moved(c2w)
-    views = _joined(pictures, c2w, [frame.path for frame in frames], sets.root, background)
+    color = torch.full((3,), 0.0 if background == "black" else 1.0) if _has_alpha(pictures) else None
+    cameras = posed_cameras(c2w, [picture.fovy_rad for picture in pictures], *pictures[0].size)
     split = len(sets.train)
-    return _rows(views, slice(0, split)), _rows(views, slice(split, None))
+    return tuple(  # type: ignore[return-value]
+        PosedImages(
+            cameras[rows],
+            tuple(picture.view for picture in pictures[rows]),
+            tuple(_name(frame.path, sets.root) for frame in frames[rows]),
+            sets.root,
+            color,
+        )
+        for rows in (slice(0, split), slice(split, None))
+    )
 
 
 def read_picture(frame: Frame, downscale: int = 1) -> Picture:
-    """An image file. Raises ValueError if it is none, or smaller than the factor."""
-    rgb, alpha = _read_pixels(frame.path)
-    lens = scaled_lens(frame.lens, *rgb.shape[-2:], where=str(frame.path))
-    pixels = rgb if alpha is None else torch.cat([rgb * alpha, alpha])  # premultiplied: edges do not bleed
+    """An image file with its mask. Raises ForeignFileError if it is none, or smaller than the factor."""
+    pixels = _read_pixels(frame)
+    lens = scaled_lens(frame.lens, *pixels.shape[-2:], where=str(frame.path))
+    counted = None if frame.mask is None else _read_mask(frame.mask, pixels)
+    tangent = math.tan(0.5 * fovy_rad(lens))
+    if is_ideal(lens) and downscale == 1:
+        return Picture(StoredView(pixels, counted), 2.0 * math.atan(tangent))
+    color = StoredView(pixels).premultiplied()
+    both = color if counted is None else torch.cat([color, counted])
     if not is_ideal(lens):
-        pixels = rectified(pixels, lens)
-    pixels, kept = _smaller(pixels, downscale, frame.path)
-    fovy = 2.0 * math.atan(kept * math.tan(0.5 * fovy_rad(lens)))
-    return Picture(pixels[:3], None if alpha is None else pixels[3:], fovy)
+        both = rectified(both, lens)
+    both, kept = _smaller(both, downscale, frame.path)
+    color, counted = both[: len(color)], None if counted is None else _whole(both[len(color) :])
+    return Picture(StoredView(color, counted), 2.0 * math.atan(kept * tangent))
 
 
-def _read_pixels(path: Path) -> tuple[Tensor, Tensor | None]:
-    from PIL import Image, UnidentifiedImageError
+def _read_pixels(frame: Frame) -> UInt8[Tensor, "C H W"]:
+    """Upright, unless the frame's own size is that of the file as it lies: then its pose is of that, too."""
+    image = open_image(frame.path)
+    if image.size != image.size[::-1] == (frame.lens.width, frame.lens.height):
+        image = open_image(frame.path, upright=False)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
-    try:
-        with Image.open(path) as file:
-            has_alpha = "A" in file.getbands() or "transparency" in file.info
-            pixels = np.array(file.convert("RGBA" if has_alpha else "RGB"), dtype=np.float32) / 255.0
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-    return image[:3], image[3:] if has_alpha else None
+
+def _read_mask(path: Path, pixels: Tensor) -> Float[Tensor, "1 H W"]:
+    """1 where a pixel counts: black is masked, as nerfstudio has it, and the brightest value is not, 1 or 255."""
+    image = open_image(path).convert("L")
+    height, width = pixels.shape[-2:]
+    if image.size != (width, height):
+        if abs(image.size[0] * height - image.size[1] * width) > ASPECT_TOLERANCE * image.size[0] * height:
+            raise ForeignFileError(
+                f"the mask {path} is {image.size[0]}x{image.size[1]}, its image {width}x{height}; give one of its shape"
+            )
+        image = image.resize((width, height), 0)  # the nearest: a pixel counts or does not
+    values = np.array(image)
+    return torch.from_numpy((2 * values.astype(np.int64) > values.max()).astype(np.float32))[None]
+
+
+def _whole(counted: Float[Tensor, "1 H W"]) -> Float[Tensor, "1 H W"]:
+    """After resampling: only pixels none of whose parts are masked."""
+    return (counted > 1.0 - 1e-4).float()
 
 
 def _smaller(pixels: Tensor, factor: int, path: Path) -> tuple[Tensor, float]:
@@ -79,49 +124,56 @@ def _smaller(pixels: Tensor, factor: int, path: Path) -> tuple[Tensor, float]:
     height, width = pixels.shape[-2:]
     rows, columns = height // factor, width // factor
     if min(rows, columns) < 1:
-        raise ValueError(f"data.downscale={factor} leaves nothing of {path} ({width}x{height}); give a smaller factor")
+        raise ForeignFileError(
+            f"data.downscale={factor} leaves nothing of {path} ({width}x{height}); give a smaller factor"
+        )
     top, left = (height - rows * factor) // 2, (width - columns * factor) // 2
     cut = pixels[:, top : top + rows * factor, left : left + columns * factor]
     return torch.nn.functional.avg_pool2d(cut[None], factor)[0], rows * factor / height
 
 
-def _check_one_size(pictures: Sequence[Picture], frames: Sequence[Frame]) -> None:
-    first = tuple(pictures[0].rgb.shape[-2:])
-    for picture, frame in zip(pictures, frames, strict=True):
-        size = tuple(picture.rgb.shape[-2:])
-        if size != first:
-            raise ValueError(
-                f"images differ in size: {frames[0].path} is {first[1]}x{first[0]}, {frame.path} is "
-                f"{size[1]}x{size[0]}; bring them to one size, with their lenses"
-            )
+def _of_one_size(pictures: list[Picture]) -> list[Picture]:
+    """All in the size that most have, of equally many in the larger one."""
+    counts = Counter(picture.size for picture in pictures)
+    size = max(counts, key=lambda size: (counts[size], size[0] * size[1]))
+    if len(counts) > 1:
+        log.info("images of %d sizes are fitted into %dx%d, that of most of them", len(counts), size[1], size[0])
+    return [picture if picture.size == size else _fitted(picture, *size) for picture in pictures]
+
+
+def _fitted(picture: Picture, height: int, width: int) -> Picture:
+    """The whole picture in the middle of a canvas, with the camera that sees the canvas; its margins do not count."""
+    own_height, own_width = picture.size
+    scale = min(height / own_height, width / own_width)
+    size = (min(height, max(1, round(scale * own_height))), min(width, max(1, round(scale * own_width))))
+    color = picture.view.premultiplied()
+    counted = torch.ones_like(color[:1]) if picture.view.counted is None else picture.view.counted
+    both = F.interpolate(torch.cat([color, counted])[None], size, mode="bilinear", antialias=True, align_corners=False)[
+        0
+    ]
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    margins = (left, width - size[1] - left, top, height - size[0] - top)
+    placed = F.pad(both[None, :-1], margins, mode="replicate")[0]
+    inside = F.pad(_whole(both[-1:]), margins)
+    fovy = 2.0 * math.atan(height / size[0] * math.tan(0.5 * picture.fovy_rad))
+    return Picture(StoredView(placed.clamp(0.0, 1.0), inside), fovy)
 
 
 def _similarity(c2w: Float[np.ndarray, "N 4 4"], pictures: Sequence[Picture], radius: float, level: bool) -> Similarity:
     half = np.array([0.5 * picture.fovy_rad for picture in pictures])
-    height, width = pictures[0].rgb.shape[-2:]
+    height, width = pictures[0].size
     narrower = np.arctan(np.tan(half) * min(1.0, width / height))
     return fit_world(c2w, narrower, radius, level)
 
 
-def _joined(
-    pictures: Sequence[Picture], c2w: np.ndarray, paths: Sequence[Path], root: Path, background: Background
-) -> PosedImages:
-    rgb = torch.stack([picture.rgb for picture in pictures])
-    alpha = _alphas(pictures)
-    color = None
-    if alpha is not None:
-        color = torch.full((3,), 0.0 if background == "black" else 1.0)
-        rgb = rgb + (1.0 - alpha) * color[:, None, None]
-    names = tuple(path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths)
-    cameras = posed_cameras(c2w, [picture.fovy_rad for picture in pictures], *rgb.shape[-2:])
-    return PosedImages(cameras, rgb.clamp(0.0, 1.0), alpha, names, root, color)
+def _has_alpha(pictures: Sequence[Picture]) -> bool:
+    """Whether anything is transparent: it is not in photographs that were saved with an alpha."""
+    pixels = [picture.view.pixels for picture in pictures if len(picture.view.pixels) == 4]
+    return any(bool((p[3] < (255 if p.dtype == torch.uint8 else 1.0)).any()) for p in pixels)
 
 
-def _alphas(pictures: Sequence[Picture]) -> Float[Tensor, "N 1 H W"] | None:
-    """Opacities; None where nothing is transparent, as in photographs that were saved with an alpha."""
-    whole = torch.ones_like(pictures[0].rgb[:1])
-    alpha = torch.stack([whole if picture.alpha is None else picture.alpha for picture in pictures])
-    return None if bool((alpha == 1.0).all()) else alpha
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def posed_cameras(c2w: np.ndarray, fovy: Sequence[float], height: int, width: int) -> Cameras:
@@ -132,9 +184,3 @@ def posed_cameras(c2w: np.ndarray, fovy: Sequence[float], height: int, width: in
     elevation_deg = torch.rad2deg(torch.asin((position[:, 2] / distance.clamp_min(1e-12)).clamp(-1.0, 1.0)))
     azimuth_deg = wrap_deg(torch.rad2deg(torch.atan2(position[:, 1], position[:, 0])))
     return Cameras(poses, torch.tensor(fovy), elevation_deg, azimuth_deg, distance, height, width)
-
-
-def _rows(views: PosedImages, rows: slice) -> PosedImages:
-    alpha = None if views.alpha is None else views.alpha[rows]
-    names = views.names[rows]
-    return PosedImages(views.cameras[rows], views.images[rows], alpha, names, views.source_root, views.background)

@@ -1,0 +1,135 @@
+"""The boundary for other people's files: any damage is one error that names the file and the setting."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from distill3d.cli import is_for_the_user
+from distill3d.data.image_folder import caption_of, read_image
+from distill3d.runtime import foreign
+from distill3d.runtime.foreign import ForeignFileError, finite, open_image, read_json_mapping, read_text, reading
+
+
+def png_that_claims(width, height):
+    """A PNG of a few bytes whose header speaks of many pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), RecursionError(), MemoryError(), IndexError("x"), AssertionError()])
+def test_whatever_a_library_raises_is_told_with_file_setting_and_remedy(error, tmp_path):
+    with pytest.raises(ForeignFileError) as caught, reading(tmp_path / "a.x", "a thing", "do this", "data.x"):
+        raise error
+    message = str(caught.value)
+    assert message.startswith(f"data.x={str(tmp_path / 'a.x')!r} cannot be read as a thing: ")
+    assert message.endswith("; do this") and is_for_the_user(caught.value)
+
+
+def test_an_interrupt_is_no_fault_of_a_file(tmp_path):
+    with pytest.raises(KeyboardInterrupt), reading(tmp_path, "a thing"):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (100_000, 100_000), (2**31 - 1, 2**31 - 1)])
+def test_images_too_large_for_memory_are_refused_by_their_header(size, tmp_path):
+    (tmp_path / "bomb.png").write_bytes(png_that_claims(*size))
+    with pytest.raises(ForeignFileError, match=r"bomb\.png"):
+        open_image(tmp_path / "bomb.png")
+
+
+def test_an_image_of_a_hundred_megapixels_is_not_refused_by_pillow(tmp_path):
+    (tmp_path / "large.png").write_bytes(png_that_claims(9_000, 11_000))
+    with pytest.raises(ForeignFileError, match="cannot be read as an image"):  # it is only truncated
+        open_image(tmp_path / "large.png")
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+    """What EXIF calls orientation 6 lies on its side: its left edge is the upper one."""
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, :8] = (200, 30, 30)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(pixels).save(tmp_path / "photo.png", exif=exif)
+    image = read_image(tmp_path / "photo.png")
+    assert image.shape == (3, 40, 20)
+    assert image[0, :8].min() > 0.5 > image[0, 9:].max()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_grey_of_more_bits_is_scaled_and_not_cut_off(dtype, tmp_path):
+    ramp = np.linspace(0, 65535, 64).astype(dtype).reshape(8, 8)
+    Image.fromarray(ramp).save(tmp_path / "ramp.tiff")
+    grey = np.asarray(open_image(tmp_path / "ramp.tiff"))[..., 0]
+    assert np.abs(grey.astype(float) - ramp / 257.0).max() <= 0.51
+
+
+def test_grey_beyond_its_range_or_not_finite_is_refused(tmp_path):
+    for name, values in (("deep", [0.0, 1e5]), ("nan", [0.0, np.nan])):
+        Image.fromarray(np.array([values], np.float32)).save(tmp_path / f"{name}.tiff")
+        with pytest.raises(ForeignFileError, match=f"{name}.tiff"):
+            open_image(tmp_path / f"{name}.tiff")
+
+
+def test_an_alpha_is_kept_and_transparent_parts_are_white(tmp_path):
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:2] = (10, 20, 30, 255)
+    Image.fromarray(pixels).save(tmp_path / "cutout.png")
+    assert open_image(tmp_path / "cutout.png").mode == "RGBA"
+    assert torch.equal(read_image(tmp_path / "cutout.png")[:, 2:], torch.ones(3, 2, 4))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_captions_are_read_in_the_encodings_that_editors_write(encoding, tmp_path):
+    (tmp_path / "a.txt").write_text("ein Käse\r\n", encoding=encoding)
+    assert caption_of(tmp_path / "a.png") == "ein Käse"
+
+
+def test_a_caption_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "a.txt").write_bytes("ein Käse".encode("latin-1"))
+    with pytest.raises(ForeignFileError, match=r"a\.txt cannot be read as a caption: it is not UTF-8.*save"):
+        caption_of(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "cannot be read as JSON"),
+        (b"[1]", "must hold a JSON mapping, not a list"),
+        (b"[" * 200_000, "nested too deep"),
+        (b'{"a": 1', "cannot be read as JSON"),
+        (b"\xff\xfe\x00", "cannot be read as JSON"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", "cannot be read as JSON"),
+    ],
+)
+def test_json_of_every_damage_is_told(data, message, tmp_path):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(ForeignFileError, match=message):
+        read_json_mapping(tmp_path / "a.json", setting="data.x")
+
+
+def test_a_missing_and_a_too_large_file_are_told(tmp_path, monkeypatch):
+    with pytest.raises(ForeignFileError, match=r"gone.json' does not exist; look"):
+        read_json_mapping(tmp_path / "gone.json", "look", "data.x")
+    monkeypatch.setattr(foreign, "MAX_TEXT_BYTES", 8)
+    (tmp_path / "a.txt").write_text("x" * 9)
+    with pytest.raises(ForeignFileError, match="too large for text"):
+        foreign.read_bytes(tmp_path / "a.txt", "text", limit=8)
+    assert read_text(tmp_path / "a.txt") == "x" * 9
+
+
+def test_numbers_are_finite():
+    assert finite(3, "x") == 3.0
+    for value in (float("nan"), float("inf"), 10**400, True, "3", None, [1]):
+        with pytest.raises(ForeignFileError, match=r"^x=.* must be a finite number"):
+            finite(value, "x")
+    with pytest.raises(ForeignFileError) as caught:
+        finite(10**4000, "x")
+    assert len(str(caught.value)) < 90
