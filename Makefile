@@ -1,11 +1,12 @@
-# Thin on purpose: an environment in .venv, then pip, launch.py and pytest.
+# An environment in .venv, then pip, launch.py and pytest.
 
 PYTHON ?= python3
 PROMPT ?= a hamburger
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 export PROMPT
 
-.PHONY: install install-dev demo test test-slow lint bench clean
+.PHONY: install install-dev demo test test-slow lint docs bench clean
 
 install: .venv/installed
 install-dev: .venv/installed-dev
@@ -24,6 +25,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/docs
+
 bench: .venv/installed
 	$(BIN)/python benchmarks/step.py
 
@@ -34,7 +38,12 @@ clean:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 
+# torch's CUDA build takes gigabytes: without an NVIDIA GPU the CPU build comes first, and pip then finds torch installed
 .venv/installed: .venv/bin/python requirements.txt pyproject.toml
+	@if [ -n "$(TORCH_INDEX)" ] && [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
+		$(BIN)/python -m pip install -q --no-deps --retries 0 --timeout 10 --index-url "$(TORCH_INDEX)" \
+			"$$(grep '^torch==' requirements.txt)" || echo "$(TORCH_INDEX) is out of reach: pip chooses torch's build"; \
+	fi
 	$(BIN)/python -m pip install -r requirements.txt
 	$(BIN)/python -m pip install --no-deps -e .
 	touch $@

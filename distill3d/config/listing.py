@@ -7,30 +7,38 @@ from pathlib import Path
 from typing import TextIO
 
 from distill3d.config.files import SHIPPED_CONFIGS
-from distill3d.config.registry import KINDS, registered
+from distill3d.config.registry import KINDS, Kind, registered
 from distill3d.config.yaml_text import parse_yaml
 
 
 def print_types(out: TextIO) -> None:
     """One line for each registered type, by kind, then one for each config."""
     for kind in KINDS:
-        setting = f"{kind}_type" if kind in ("data", "system") else f"system.{kind}_type"
         types = registered(kind)
-        if kind == "encoding":
-            setting = "system.geometry.pos_encoding_config.otype"
         if types:
-            out.write(f"{setting}\n")
+            out.write(f"{setting_of(kind)}\n")
             out.writelines(f"  {name:36} {first_line(cls)}\n" for name, cls in types.items())
-    folders = (SHIPPED_CONFIGS, Path("configs"))
-    paths = {path.relative_to(folder).as_posix(): path for folder in folders for path in folder.rglob("*.yaml")}
-    if paths:
+    configs = {**dict(described(SHIPPED_CONFIGS)), **dict(described(Path("configs")))}
+    if configs:
         out.write("--config\n")
-        out.writelines(f"  {name:36} {_description(path)}\n" for name, path in sorted(paths.items()))
+        out.writelines(f"  {name:36} {text}\n" for name, text in sorted(configs.items()))
+
+
+def setting_of(kind: Kind) -> str:
+    """The setting that names a type of this kind."""
+    if kind == "encoding":
+        return "system.geometry.pos_encoding_config.otype"
+    return f"{kind}_type" if kind in ("data", "system") else f"system.{kind}_type"
 
 
 def first_line(cls: type) -> str:
     """The first line of a docstring."""
     return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+def described(folder: Path) -> list[tuple[str, str]]:
+    """The configs of a folder by name, with the first lines of their descriptions."""
+    return [(path.relative_to(folder).as_posix(), _description(path)) for path in sorted(folder.rglob("*.yaml"))]
 
 
 def _description(path: Path) -> str:

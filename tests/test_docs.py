@@ -1,0 +1,127 @@
+"""README and docs/: short, with links, configs and settings that exist; the reference has every setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import markdown
+import pytest
+
+from distill3d.config.experiment import Experiment
+from distill3d.config.files import PROJECT, find_config
+from distill3d.config.reference import configs_page, fields_of, guidances_page, prose, settings_page
+from distill3d.config.registry import KINDS, registered
+
+PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (PROJECT / "docs").glob("*.md")
+)
+GENERATED = {"settings.md", "configs.md", "guidances.md"}
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+SETTING = re.compile(r"(?<![\w./-])((?:system|data)\.[a-z_0-9]+(?:\.[a-z_0-9]+)*)=")
+CONFIG = re.compile(r"--config (\S+\.yaml)")
+
+
+def ids(path: Path) -> str:
+    return path.name
+
+
+@cache
+def known_settings() -> set[str]:
+    names: set[str] = set()
+    for kind in KINDS:
+        for cls in registered(kind).values():
+            own = {setting.name for setting in fields_of(cls.Config)}  # type: ignore[attr-defined]
+            where = kind if kind in ("data", "system") else f"system.{kind}"
+            names |= {f"{where}.{name}" for name in own}
+    return names
+
+
+def is_known(name: str) -> bool:
+    """Whether it is a setting, holds settings, or lies in a setting that is a mapping."""
+    known = known_settings()
+    return name in known or any(k.startswith(f"{name}.") or name.startswith(f"{k}.") for k in known)
+
+
+def test_the_readme_is_short_and_its_first_command_makes_an_object():
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) < 1300
+    commands = [line for line in text.splitlines() if line.startswith("    ")]
+    assert commands[0].split()[:2] == ["make", "demo"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_links_lead_to_files(page):
+    links = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
+    assert not [link for link in links if not (page.parent / link).exists() and Path(link).name not in GENERATED]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_configs_and_settings_that_pages_name_exist(page):
+    text = page.read_text(encoding="utf-8")
+    own = ("my.yaml", "THEIRS.yaml", "NAME.yaml")
+    for name in CONFIG.findall(text):
+        if name not in own and not name.startswith(("TRIAL/", "outputs/")):
+            assert (PROJECT / name).is_file() or find_config(name, beside=PROJECT / "configs")
+    assert not {name for name in SETTING.findall(text) if not is_known(name)}
+
+
+def test_the_reference_has_every_setting_of_every_type():
+    sections = re.split(r"^### ", settings_page(), flags=re.MULTILINE)
+    by_name = {section.partition("\n")[0]: section for section in sections[1:]}
+    for kind in KINDS:
+        for name, cls in registered(kind).items():
+            for field in dataclasses.fields(cls.Config):  # type: ignore[attr-defined]
+                assert not field.init or f"| `{field.name}" in by_name[name], f"{name}.{field.name}"
+    assert {f.name for f in dataclasses.fields(Experiment)} <= set(re.findall(r"\| `(\w+)`", sections[0]))
+
+
+def test_a_comment_beside_a_field_or_above_it_is_its_explanation():
+    @dataclasses.dataclass
+    class Inner:
+        depth: int = 3  # how deep
+
+    @dataclasses.dataclass
+    class Config:
+        width: int = 2  # in pixels
+        # of both sides:
+        # the larger one
+        height: int | None = None
+        inner: Inner = dataclasses.field(default_factory=Inner)
+        plain: float = 1e-3
+
+    shown = {setting.name: (setting.type, setting.default, setting.comment) for setting in fields_of(Config)}
+    assert shown == {
+        "width": ("int", "2", "in pixels"),
+        "height": ("int | None", "None", "of both sides: the larger one"),
+        "inner.depth": ("int", "3", "how deep"),
+        "plain": ("float", "0.001", ""),
+    }
+
+
+@pytest.mark.parametrize("text", ["c(t) [w (eps_y - eps_0)]", "a*b*c", "`x_y*z*` and _t_ < 2 |s|", "``[a](b)``"])
+def test_equations_come_out_of_markdown_as_they_went_in(text):
+    shown = re.sub(r"<[^>]*>", "", markdown.markdown(prose(text)))
+    assert html.unescape(shown) == text.replace("`", "")
+
+
+def test_every_config_and_guidance_is_listed():
+    page = configs_page()
+    paths = [path.relative_to(PROJECT / "configs").as_posix() for path in (PROJECT / "configs").rglob("*.yaml")]
+    assert paths and all(f"| `{path}` |" in page for path in paths)
+    assert all(f"## {name}\n" in guidances_page() for name in registered("guidance"))
+
+
+def test_the_notebook_makes_an_object(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISTILL3D_TRIAL", raising=False)
+    cells = json.loads((PROJECT / "docs/first_object.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, object] = {}
+    for source in ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"):
+        exec(source.replace("STEPS = 350", "STEPS = 2"), names)
+    assert names["STEPS"] == 2 and names["metrics"]["steps"] == 2  # type: ignore[index]
+    assert len(names["mesh"].faces) > 0  # type: ignore[attr-defined]
