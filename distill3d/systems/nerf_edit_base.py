@@ -17,6 +17,7 @@ from distill3d.config.schedule import Scheduled
 from distill3d.data.edit_views import EditViewsDataModule
 from distill3d.data.posed.images import PosedImageBatch, PosedImages
 from distill3d.data.random_cameras import RandomCameraBatch, draw_rank
+from distill3d.evaluation.metrics import psnr_db, ssim
 from distill3d.optim import OptimizerSettings
 from distill3d.runtime.pictures import contact_sheet, panel
 from distill3d.runtime.rng import rng
@@ -25,15 +26,12 @@ from distill3d.systems.editing.consistency import view_inconsistency
 from distill3d.systems.editing.editor import Editor, EditorSettings, EditRequest, make_editor
 from distill3d.systems.editing.held_field import Box, check_box
 from distill3d.systems.editing.refinement import ChangingViews, photometric_loss
-from distill3d.systems.image_quality import psnr_db, ssim
 from distill3d.systems.losses import LossSettings
 from distill3d.systems.metrics import RunMetrics
 from distill3d.systems.prior_samples import x_limit
 from distill3d.systems.scene_source import PARTS, hold, read_scene
 from distill3d.systems.text_to_3d import TextTo3D
 from distill3d.types import Cameras, RenderOutput, TextRequest
-
-HIGHEST_PSNR_DB = 99.0  # of equal pictures: JSON has no infinity
 
 
 @dataclass
@@ -252,7 +250,7 @@ class NeRFEditSystem(TextTo3D):
         source, edited = (r.render(cameras, need_normal=False) for r in (self.original, self.renderer))
         return {
             "ssim_to_source": finite(float(ssim(edited.rgb, source.rgb).mean())),
-            "psnr_to_source_db": finite(float(psnr_db(edited.rgb, source.rgb).clamp_max(HIGHEST_PSNR_DB).mean())),
+            "psnr_to_source_db": finite(float(psnr_db(edited.rgb, source.rgb).mean())),
             "inconsistency_of_renders": self.inconsistency(edited.rgb, cameras),
         } | self.figures_of_pictures()
 
