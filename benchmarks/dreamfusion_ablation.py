@@ -33,9 +33,9 @@ from distill3d.config.experiment import load
 from distill3d.config.yaml_text import dump_yaml
 from distill3d.evaluation.confidence import interval, paired_difference
 from distill3d.evaluation.evaluation import evaluate_folder
+from distill3d.evaluation.figures import diversity
 from distill3d.evaluation.judges import ImageTextJudge, choose_judge
-from distill3d.evaluation.loaded_trial import load_scene
-from distill3d.evaluation.metrics import diversity
+from distill3d.evaluation.loaded_trial import load_trial
 from distill3d.evaluation.samples import ReferenceSamples, read_strip
 from distill3d.evaluation.settings import EvaluateSettings
 from distill3d.runtime.files import write_atomically
@@ -185,7 +185,7 @@ def diversities(content: Content, folder: Path, judge: ImageTextJudge) -> Keyed:
             fronts.setdefault(run["prompt"], []).append(trial)
     result: Keyed = {}
     for prompt, trials in fronts.items():
-        reference = samples(load_scene(trials[0])) if len(trials) > 1 else None
+        reference = samples(load_trial(trials[0])) if len(trials) > 1 else None
         if reference is not None:
             views = [judge.embed_images(read_strip(trial / "evaluation" / "color.png")[:1])[0] for trial in trials]
             own = diversity(judge.embed_images(reference).new_tensor([view.tolist() for view in views]))

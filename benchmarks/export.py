@@ -62,7 +62,6 @@ def analytic(shape: str, resolution: int, threads: int) -> dict[str, Any]:
     import export_scenes
 
     from distill3d.export.exporter import MeshExporter
-    from distill3d.export.query import SceneField
     from distill3d.export.surface.extraction import find_surface
 
     torch.set_num_threads(threads)
@@ -70,7 +69,7 @@ def analytic(shape: str, resolution: int, threads: int) -> dict[str, Any]:
     renderer = export_scenes.MarchingRenderer(export_scenes.AnalyticGeometry(distance), steps=64)
     exporter = MeshExporter(MeshExporter.Config(resolution=resolution, threshold=1000.0, view_count=1, view_size=16))
     start = time.perf_counter()
-    found = find_surface(renderer, exporter.surface_settings(SceneField.of(renderer)))
+    found = find_surface(renderer, exporter.surface_settings(renderer))
     asset, _ = exporter.colored(found, {})
     seconds = time.perf_counter() - start
     points = random_points(np.concatenate([asset.vertices, asset.uv], axis=1), asset.faces)
@@ -98,10 +97,14 @@ def trained(config: str, checkpoint: str, resolution: int, threads: int) -> dict
     content = read_checkpoint(checkpoint)
     system.on_load_checkpoint(content)
     system.load_state_dict(content["state_dict"])
-    return {"scene": experiment.prompt, "resolution": resolution, **exported(system.renderer, resolution, threads)}
+    return {
+        "scene": experiment.prompt,
+        "resolution": resolution,
+        **exported(system.scene.surface(), resolution, threads),
+    }
 
 
-def exported(renderer: Any, resolution: int, threads: int) -> dict[str, Any]:
+def exported(solid: Any, resolution: int, threads: int) -> dict[str, Any]:
     """One export into a folder that is thrown away, and what it took."""
     from distill3d.export.exporter import MeshExporter
 
@@ -109,7 +112,7 @@ def exported(renderer: Any, resolution: int, threads: int) -> dict[str, Any]:
     exporter = MeshExporter(MeshExporter.Config(resolution=resolution))
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        result = exporter.export(renderer, Path(folder), {"prompt": "benchmark"})
+        result = exporter.export(solid, Path(folder), {"prompt": "benchmark"})
         seconds = time.perf_counter() - start
         megabytes = result.files[0].stat().st_size / 1e6
     figures = result.figures

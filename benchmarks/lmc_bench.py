@@ -18,7 +18,7 @@ from torch import Tensor
 from distill3d.embedded.prior_report import SampleSettings, make_sampler
 from distill3d.evaluation import figures
 from distill3d.evaluation.judges import ImageTextJudge, choose_judge, judge_identity
-from distill3d.evaluation.loaded_trial import Scene, render_views
+from distill3d.evaluation.loaded_trial import LoadedTrial, render_views
 from distill3d.evaluation.samples import read_strip, write_strip
 from distill3d.evaluation.scene_report import Figures, against_samples, agreement, picture_figures, scene_figures
 from distill3d.priors.loader import load_prior, load_prompt_encoder, model_identity
@@ -72,7 +72,7 @@ class Bench:
         run.trainer.fit(run.system, datamodule=run.data)
         seconds, seconds_cpu = time.perf_counter() - begun, time.process_time() - begun_cpu
         run.system.eval()
-        found = self.scene(run, cell, key) if hasattr(run.system, "renderer") else self.pictures(run, cell, key)
+        found = self.scene(run, cell, key) if run.system.scene.has_cameras else self.pictures(run, cell, key)
         finite = all(value is None or math.isfinite(value) for value in found.values())
         diverged = run.system.gradients.diverged or not finite
         cost = {
@@ -83,7 +83,7 @@ class Bench:
         return {**cost, "diverged": diverged, "figures": found if finite else {}}
 
     def scene(self, run: Run, cell: Cell, key: str) -> Figures:
-        views = render_views(Scene(run.experiment, run.system, run.data, Path()), VIEWS, cell.size)
+        views = render_views(LoadedTrial(run.experiment, run.system, run.data, Path()), VIEWS, cell.size)
         self.keep(views.color, key)
         return self.completed(scene_figures(views, cell.prompt, self.judge, CAPTIONS), views.color, run, cell)
 

@@ -37,7 +37,7 @@ from distill3d.runtime.device import set_threads
 from distill3d.runtime.rng import rng
 from distill3d.scenes.nerf.encoding import interpolate
 from distill3d.scenes.nerf.grid import interpolate_reference
-from distill3d.systems.losses import regularisers
+from distill3d.scenes.nerf.losses import regulariser
 from distill3d.types import GuidanceInput, RenderOutput, ShadingMode
 
 BALL = {"density_bias": "blob_magic3d", "density_blob_scale": 40.0, "density_blob_std": 0.4}
@@ -116,8 +116,8 @@ class Step:
                 loss = distillation_loss(x, self.guide(prior, x, batch, visit))
         with timer("regularisers"):
             names = [n for n in weights if n != "sds" and (n != "orient" or output.sample_normals is not None)]
-            for name, term in regularisers(output, names, self.system.cfg.loss.orient_reduction).items():
-                loss = loss + weights[name] * term
+            for name in names:
+                loss = loss + weights[name] * regulariser(name, output, self.system.cfg.loss.orient_reduction)
         with timer("backward"):
             loss.backward()
         with timer("optimizer"):

@@ -12,8 +12,8 @@ import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from distill3d.config.experiment import ConfigError, Experiment, build, load
-from distill3d.config.registry import find
+from distill3d.config.experiment import ConfigError, Experiment, load
+from distill3d.config.registry import find, make
 from distill3d.runtime.checkpoint import read_checkpoint
 from distill3d.runtime.device import choose_accelerator, choose_precision, set_threads
 from distill3d.runtime.files import write_json
@@ -167,8 +167,7 @@ def _callbacks(experiment: Experiment, trial: Trial) -> list[pl.Callback]:
 
 def _make(kind: Any, experiment: Experiment) -> Any:
     """The system or the data module, with its checked settings and the seed."""
-    cls = find(kind, getattr(experiment, f"{kind}_type"), f"{kind}_type")
-    return cls(build(cls.Config, getattr(experiment, kind), kind), seed=experiment.seed)  # type: ignore[attr-defined]
+    return make(kind, getattr(experiment, f"{kind}_type"), getattr(experiment, kind), kind, seed=experiment.seed)
 
 
 def _draws_tests(system: pl.LightningModule) -> bool:

@@ -91,7 +91,7 @@ def make_source(root: Path, seed: int = 3) -> Source:
     )
     file = root / "ckpts/last.ckpt"
     saved = torch.load(file, weights_only=True)
-    table = saved["state_dict"]["renderer.geometry.encoding.table"]
+    table = saved["state_dict"]["scene.renderer.geometry.encoding.table"]
     table += torch.randn(table.shape, generator=torch.Generator().manual_seed(seed))
     torch.save(saved, file)
     system.load_state_dict(saved["state_dict"])
@@ -133,5 +133,5 @@ def edit(
 def psnr_between(system: Any, cameras: Any = None) -> float:
     """Of the scene as it is and as it was, from the views of the data."""
     cameras = system.source_views.train_views.cameras if cameras is None else cameras
-    now, before = (r.render(cameras, need_normal=False).rgb for r in (system.renderer, system.original))
+    now, before = (r.render(cameras, need_normal=False).rgb for r in (system.renderer, system.original.renderer))
     return float(-10 * torch.log10((now - before).square().mean()))

@@ -50,7 +50,6 @@ class AnalyticGeometry:
     peak: float = 2000.0
     sharpness: float = 400.0
     radius: float = 1.0
-    cfg: Any = None
 
     def density(self, points: Tensor) -> Tensor:
         return self.peak * torch.sigmoid(-self.sharpness * self.distance(points))
@@ -66,10 +65,15 @@ class AnalyticGeometry:
 
 
 class MarchingRenderer:
-    """Equal steps through the ball around the origin, unlit, over a colour."""
+    """Equal steps through the ball around the origin, unlit, over a colour; a `Solid` to the exporter."""
+
+    bound = "box"
+    threshold: Any = None
+    resolution: int | None = None
 
     def __init__(self, geometry: AnalyticGeometry, steps: int = 96) -> None:
         self.geometry, self.steps = geometry, steps
+        self.radius = geometry.radius
 
     @torch.no_grad()
     def render(

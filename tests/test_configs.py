@@ -71,13 +71,13 @@ def test_it_trains_and_leaves_pictures_a_turntable_a_mesh_and_a_record(name, lau
     assert all((trial / file).stat().st_size > 0 for file in metrics["files"])
     before, after = (_table(name), torch.load(trial / "ckpts/last.ckpt", weights_only=True)["state_dict"])
     assert all(torch.isfinite(tensor).all() for tensor in after.values() if tensor.is_floating_point())
-    assert not torch.equal(before, after["renderer.geometry.encoding.table"])
+    assert not torch.equal(before, after["scene.renderer.geometry.encoding.table"])
 
 
 def _table(name: str) -> torch.Tensor:
     """The encoding's initial weights."""
+    from distill3d.config.check import build
     from distill3d.config.registry import find
-    from distill3d.run import build
 
     experiment = load(f"{name}.yaml", in_little(name)).experiment
     cls = find("system", "dreamfusion-system")

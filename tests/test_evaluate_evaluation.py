@@ -17,7 +17,7 @@ from distill3d.config.yaml_text import dump_yaml
 from distill3d.embedded.judge import Judge, JudgeConfig, load_judge, save_judge
 from distill3d.evaluation.collect import collect
 from distill3d.evaluation.evaluation import evaluate_folder
-from distill3d.evaluation.loaded_trial import load_scene, render_views
+from distill3d.evaluation.loaded_trial import load_trial, render_views
 from distill3d.evaluation.samples import ReferenceSamples, read_strip, write_strip
 from distill3d.priors.loader import PriorConfig
 
@@ -75,7 +75,7 @@ def test_a_finished_trial_says_so(folder):
 
 
 def test_views_know_their_true_azimuth_and_are_the_trained_scene(folder):
-    scene = load_scene(folder / "w1.0")
+    scene = load_trial(folder / "w1.0")
     views = render_views(scene, 4, 16, batch_size=3)
     assert views.azimuth_deg.tolist() == [0.0, 90.0, -180.0, -90.0]
     assert views.words == ["front", "side", "back", "side"]
@@ -83,14 +83,14 @@ def test_views_know_their_true_azimuth_and_are_the_trained_scene(folder):
     grey = views.textureless - views.textureless.mean(dim=1, keepdim=True)
     inside = views.opacity.expand_as(grey) > 0.999
     assert float(grey[inside].abs().max() if inside.any() else 0.0) < 1e-2
-    again = render_views(load_scene(folder / "w1.0"), 4, 16, batch_size=4)
+    again = render_views(load_trial(folder / "w1.0"), 4, 16, batch_size=4)
     assert torch.allclose(views.color, again.color, atol=1e-5)
-    other = render_views(load_scene(folder / "w3.0"), 4, 16)
+    other = render_views(load_trial(folder / "w3.0"), 4, 16)
     assert not torch.equal(views.color, other.color)
 
 
 def test_textureless_views_may_be_smaller_and_show_the_same(folder):
-    scene = load_scene(folder / "w1.0")
+    scene = load_trial(folder / "w1.0")
     large, small = (render_views(scene, 2, 32, shape_size=size) for size in (None, 16))
     assert torch.equal(large.color, small.color)
     assert (large.textureless.shape, small.textureless.shape) == ((2, 3, 32, 32), (2, 3, 16, 16))

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,9 +81,9 @@ def test_smoothing_and_normal_maps(tmp_path):
     assert names >= {"model.obj", "model.mtl", "model_albedo.jpg", "model_normal.png"}
 
 
-def test_the_geometrys_settings_stand_where_the_exporter_has_none(tmp_path):
+def test_the_scenes_settings_stand_where_the_exporter_has_none(tmp_path):
     scene = letter_scene()
-    scene.geometry.cfg = SimpleNamespace(isosurface_threshold=123.0, isosurface_resolution=40)
+    scene.threshold, scene.resolution = 123.0, 40
     figures = exporter(resolution=None).export(scene, tmp_path, METADATA).figures
     assert figures["threshold"] == 123.0 and figures["voxel"] == pytest.approx(0.9 / 40, rel=0.1)
     assert exporter(threshold=456.0).export(scene, tmp_path, METADATA).figures["threshold"] == 456.0

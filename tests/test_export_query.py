@@ -1,7 +1,5 @@
 """Fields are asked in chunks, within the bound that the renderer draws."""
 
-from types import SimpleNamespace
-
 import torch
 from export_scenes import AnalyticGeometry, MarchingRenderer
 
@@ -28,20 +26,11 @@ def test_nothing_exists_outside_the_bound():
     assert torch.equal(in_sphere, POINTS.norm(dim=1) <= 0.8)
 
 
-def test_the_renderers_own_bound_goes_before_the_geometrys():
-    renderer = MarchingRenderer(AnalyticGeometry())
-    plain = SceneField.of(renderer)
-    assert (plain.radius, plain.bound) == (1.0, "box")
-    renderer.cfg = SimpleNamespace(radius=0.7, bound="sphere")
-    own = SceneField.of(renderer)
-    assert (own.radius, own.bound) == (0.7, "sphere")
-
-
-def test_settings_kept_by_the_geometry():
-    geometry = AnalyticGeometry(cfg=SimpleNamespace(isosurface_threshold=7.0))
-    field = SceneField.of(MarchingRenderer(geometry))
-    assert field.setting("isosurface_threshold") == 7.0
-    assert field.setting("isosurface_resolution") is None
+def test_a_scenes_own_bound_goes_before_the_geometrys():
+    scene = MarchingRenderer(AnalyticGeometry())
+    assert (SceneField.of(scene).radius, SceneField.of(scene).bound) == (1.0, "box")
+    scene.radius, scene.bound = 0.7, "sphere"
+    assert (SceneField.of(scene).radius, SceneField.of(scene).bound) == (0.7, "sphere")
 
 
 def test_empty_questions_have_empty_answers():

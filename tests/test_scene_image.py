@@ -7,7 +7,8 @@ import torch
 from closed_form import GaussianPrior
 from picture_doubles import LatentGaussian
 
-from distill3d.scenes.image import ImageScene, cut_windows, draw_corners, encode_tiles
+from distill3d.scenes.image import ImageScene, cut_windows, draw_corners
+from distill3d.systems.images import encode_tiles
 
 
 def test_windows_lie_inside_and_cover_the_borders_as_often_as_the_middle():

@@ -20,7 +20,7 @@ def picture(tmp_path):
 
 
 def change(system) -> float:
-    return float((system.scene.values.detach() - system.source).abs().max())
+    return float((system.scene.values.detach() - system.original.values).abs().max())
 
 
 @pytest.mark.parametrize("rule", ["dds", "pds"])
@@ -34,7 +34,7 @@ def test_equal_prompts_change_nothing(rule, parameters, picture, tmp_path):
 @pytest.mark.parametrize("rule", ["sds", "lmc-sds", "dds", "pds"])
 def test_another_prompt_moves_the_picture_towards_its_mean(rule, picture, tmp_path):
     system = fit(EDIT, tmp_path, 25, make_data(image=picture, batch_size=4), guidance_type=rule, **PROMPTS)
-    assert system.source is not None and change(system) > 0.1
+    assert system.original is not None and change(system) > 0.1
     assert (tmp_path / "save/source.png").is_file()
 
 
@@ -50,15 +50,15 @@ def test_the_original_holds_as_tightly_as_its_weight_says(picture, tmp_path):
             loss={"lambda_source": weight},
             **PROMPTS,
         )
-        changes[str(weight)] = float((system.scene.values.detach() - system.source).square().mean())
+        changes[str(weight)] = float((system.scene.values.detach() - system.original.values).square().mean())
     free, held, scheduled = changes.values()
     assert held < 0.7 * free and scheduled < held
 
 
 def test_without_a_file_a_sample_of_the_source_prompt_is_edited(tmp_path):
     first, again = (fit(EDIT, tmp_path / name, 1, make_data(), guidance_type="dds", **PROMPTS) for name in "ab")
-    assert torch.equal(first.source, again.source)
-    assert float(first.source.std()) > 0.05
+    assert torch.equal(first.original.values, again.original.values)
+    assert float(first.original.values.std()) > 0.05
     with pytest.raises(ConfigError, match=r"data.image is not set.*source_prompt"):
         fit(EDIT, tmp_path / "c", 1, make_data(), guidance_type="sds")
 

@@ -11,6 +11,7 @@ from closed_form import GaussianPrior
 from picture_doubles import fit, make_data, make_system
 from PIL import Image
 
+from distill3d.scenes.base import Step
 from distill3d.scenes.image import cut_windows
 
 
@@ -41,11 +42,11 @@ def test_views_are_windows_of_the_priors_size_and_a_picture_of_that_size_is_seen
     system = fit("image-synthesis-system", tmp_path, 1, make_data(width=20, batch_size=3), count=2)
     system._frozen["prior"] = system.prior_to_decode()
     assert system.scene.values.shape == (2, 3, 20, 20)
-    x, source = system.views(None)
-    assert x.shape == (6, 3, 8, 8) and source is None
+    x = 2 * system.scene.views(None, Step(1)).images - 1
+    assert x.shape == (6, 3, 8, 8) and system.views_of_original(None, Step(1)) is None
     whole = fit("image-synthesis-system", tmp_path / "b", 1)
     whole.prior_to_decode()
-    torch.testing.assert_close(whole.views(None).x, 2 * whole.scene.values - 1)
+    torch.testing.assert_close(2 * whole.scene.views(None, Step(1)).images - 1, 2 * whole.scene.values - 1)
 
 
 def test_pictures_beside_each_other_have_noise_of_their_own(tmp_path):

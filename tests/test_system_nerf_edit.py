@@ -32,7 +32,7 @@ def test_the_images_of_the_data_set_are_the_source_where_they_are_asked_for(sour
     settings = {"prompt_processor": SAME, "guidance": {"guidance_scale": 0.0, "max_step_percent": 0.1}}
     data = RenderedViews(source, shift=-0.2, source="images")
     system = edit(EDIT, source, tmp_path, 40, data, **settings)
-    darker = [float(r.render(data.train_views.cameras).rgb.mean()) for r in (system.renderer, system.original)]
+    darker = [float(r.render(data.train_views.cameras).rgb.mean()) for r in (system.renderer, system.original.renderer)]
     assert darker[0] < darker[1] - 0.1
 
 
@@ -55,9 +55,9 @@ def test_the_weight_of_the_source_holds_the_scene_and_may_be_scheduled(source, t
 def test_kept_geometry_lets_only_the_colour_learn(source, tmp_path):
     system = edit(EDIT, source, tmp_path, 8, guidance_type="sds", keep_geometry=True)
     cameras = system.source_views.train_views.cameras
-    now, before = (r.render(cameras, need_normal=False) for r in (system.renderer, system.original))
+    now, before = (r.render(cameras, need_normal=False) for r in (system.renderer, system.original.renderer))
     points = 0.5 * torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(system.renderer.geometry.density(points), system.original.geometry.density(points))
+    assert torch.equal(system.renderer.geometry.density(points), system.original.renderer.geometry.density(points))
     assert float((now.rgb - before.rgb).abs().max()) > 0.01
 
 
@@ -65,12 +65,14 @@ def test_outside_the_box_nothing_changes(source, tmp_path):
     box = [[0.0, -1.0, -1.0], [1.0, 1.0, 1.0]]
     system = edit(EDIT, source, tmp_path, 8, guidance_type="sds", edit_box=box)
     points = 0.4 * torch.randn(2000, 3, generator=torch.Generator().manual_seed(0))
-    now, before = (r.geometry.sample(points, False) for r in (system.renderer, system.original))
+    now, before = (r.geometry.sample(points, False) for r in (system.renderer, system.original.renderer))
     outside = points[:, 0] < 0
     assert torch.equal(now.albedo[outside], before.albedo[outside])
     assert torch.equal(now.density[outside], before.density[outside])
     assert float((now.albedo - before.albedo)[~outside].abs().max()) > 0.01
-    for mine, its in zip(system.renderer.background.parameters(), system.original.background.parameters(), strict=True):
+    for mine, its in zip(
+        system.renderer.background.parameters(), system.original.renderer.background.parameters(), strict=True
+    ):
         assert torch.equal(mine, its)
 
 
@@ -101,7 +103,7 @@ def test_refinement_redraws_a_view_every_few_steps_and_fits_the_scene_to_it(sour
     system.trainer.test(system, system.source_views, verbose=False)
     figures = json.loads((tmp_path / "metrics.json").read_text())["edit"]
     assert figures["pictures_edited"] == len(rows) >= 4
-    before = system.original.render(system.source_views.train_views.cameras[rows]).rgb
+    before = system.original.renderer.render(system.source_views.train_views.cameras[rows]).rgb
     unfitted = float((before - system.changing.images(rows)).square().mean().sqrt())
     assert 0.0 < figures["residual"] < 0.7 * unfitted
     assert (tmp_path / "save/it24-pictures.png").is_file()
@@ -125,7 +127,7 @@ def test_an_edit_is_edited_again_also_one_that_held_a_part(source, tmp_path):
     (tmp_path / "first/configs/parsed.yaml").write_text(text)
     second = make_edit(EDIT, type(source)(tmp_path / "first", None))
     cameras = first.source_views.train_views.cameras
-    torch.testing.assert_close(second.original.render(cameras).rgb, first.renderer.render(cameras).rgb)
+    torch.testing.assert_close(second.original.renderer.render(cameras).rgb, first.renderer.render(cameras).rgb)
 
 
 # -- wrong input -------------------------------------------------------------------------------------------------------

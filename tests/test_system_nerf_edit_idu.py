@@ -30,7 +30,9 @@ def test_the_scene_follows_the_edited_pictures(name, views, source, tmp_path):
     rows = system.changing.edited()
     assert int(system.changing.replaced.sum()) == 20 and len(rows) >= 4
     pictures, cameras = system.changing.images(rows), system.source_views.train_views.cameras[rows]
-    distance = [float((r.render(cameras).rgb - pictures).square().mean()) for r in (system.renderer, system.original)]
+    distance = [
+        float((r.render(cameras).rgb - pictures).square().mean()) for r in (system.renderer, system.original.renderer)
+    ]
     assert distance[0] < 0.6 * distance[1]
 
 

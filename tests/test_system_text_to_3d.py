@@ -18,7 +18,7 @@ from distill3d.config.check import ConfigError
 from distill3d.config.registry import register, registered
 from distill3d.guidance.sds import SDS
 from distill3d.scenes.nerf.field import ImplicitVolume
-from distill3d.systems.base import ScoreDistillationSystem
+from distill3d.systems.distillation import DistillationSystem
 from distill3d.types import GuidanceInput, GuidanceOutput, TextRequest
 
 
@@ -80,7 +80,7 @@ def test_texts_are_embedded_before_the_prior_is_loaded_and_only_to_train(tmp_pat
 def test_the_prior_is_in_no_state_optimiser_or_checkpoint(tmp_path):
     system, trainer = fit(tmp_path, 1)
     checkpoint = torch.load(tmp_path / "ckpts/last.ckpt", weights_only=True)
-    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"renderer"}
+    assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"scene"}
     trained = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
     assert trained == {id(p) for p in system.renderer.parameters()}
 
@@ -233,9 +233,9 @@ def test_accumulated_batches_have_cameras_and_noise_of_their_own(tmp_path):
         seen.append((self.global_step, float(cameras.azimuth_deg[0])))
         return distil(self, x, cameras, *rest)
 
-    distil = ScoreDistillationSystem.distil
+    distil = DistillationSystem.distil
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ScoreDistillationSystem, "distil", spy)
+        patch.setattr(DistillationSystem, "distil", spy)
         fit(tmp_path, 2, trainer={"accumulate_grad_batches": 2})
     assert [step for step, _ in seen] == [0, 0, 1, 1]
     assert len({azimuth for _, azimuth in seen}) == 4

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from distill3d.config.check import ConfigError, nearest
+from distill3d.config.check import ConfigError, build, nearest
 
 Kind = Literal[
     "data",
     "system",
+    "scene",
     "geometry",
     "encoding",
     "material",
@@ -28,6 +29,7 @@ ROOMS = (
     "data.posed",
     "scenes",
     "scenes.nerf",
+    "scenes.svg",
     "priors",
     "guidance",
     "systems",
@@ -69,6 +71,15 @@ def find(kind: Kind, name: str, setting: str | None = None) -> type:
         message = f"{setting}={name!r} is not a registered {kind}; {nearest(str(name), _types[kind])}"
         raise UnknownTypeError(message, setting)
     return _types[kind][name]
+
+
+def make(kind: Kind, name: str, settings: Any, where: str, *parts: Any, **options: Any) -> Any:
+    """A part of a registered type from its settings, which stand at ``where`` in the configuration.
+
+    Raises UnknownTypeError for the name and ConfigError for a setting.
+    """
+    cls: Any = find(kind, name, f"{where}_type")
+    return cls(build(cls.Config, settings, where), *parts, **options)
 
 
 def registered(kind: Kind) -> dict[str, type]:

@@ -16,7 +16,7 @@ from distill3d.config.files import merge, parse_override
 from distill3d.evaluation.collect import Entry, collect
 from distill3d.evaluation.final_pictures import FinalPictures, final_figures, final_pictures
 from distill3d.evaluation.judges import ImageTextJudge, choose_judge, judge_identity
-from distill3d.evaluation.loaded_trial import Scene, load_scene, render_views
+from distill3d.evaluation.loaded_trial import LoadedTrial, load_trial, render_views
 from distill3d.evaluation.report import Report, Run, write_report
 from distill3d.evaluation.samples import ReferenceSamples, write_strip
 from distill3d.evaluation.scene_report import (
@@ -54,13 +54,13 @@ class Evaluator:
             run.error = entry.error or f"{entry.trial} is not finished"
             return run
         try:
-            self._scene(load_scene(entry.trial, self.device), run)
+            self._scene(load_trial(entry.trial, self.device), run)
         except (ValueError, OSError, RuntimeError) as error:
             run.error = " ".join(str(error).split()) or type(error).__name__
             log.warning("%s: %s", entry.trial, run.error)
         return run
 
-    def _scene(self, scene: Scene, run: Run) -> None:
+    def _scene(self, scene: LoadedTrial, run: Run) -> None:
         final = None if scene.can_turn else final_pictures(scene.trial, self.settings.size)
         if final is None and not scene.can_turn:
             run.error = "neither a scene nor pictures: only its cost is compared"
@@ -78,7 +78,7 @@ class Evaluator:
         run.pictures = {name.removesuffix(".png"): folder / name for name in names}
 
     def _figures(
-        self, scene: Scene, final: FinalPictures | None, judge: ImageTextJudge | None, folder: Path
+        self, scene: LoadedTrial, final: FinalPictures | None, judge: ImageTextJudge | None, folder: Path
     ) -> dict[str, float | None]:
         folder.mkdir(parents=True, exist_ok=True)
         if final is None:
@@ -95,7 +95,7 @@ class Evaluator:
             figures.update(against_samples(seen, samples))
         return {name: finite(value) for name, value in figures.items()}
 
-    def judge(self, scene: Scene) -> ImageTextJudge | None:
+    def judge(self, scene: LoadedTrial) -> ImageTextJudge | None:
         return self.judge_for(scene.prior)
 
     def judge_for(self, prior: str) -> ImageTextJudge | None:
@@ -105,7 +105,7 @@ class Evaluator:
             self.judges[key] = choose_judge(self.settings.judge, prior)
         return self.judges[key]
 
-    def _key(self, scene: Scene, judge: ImageTextJudge | None) -> str:
+    def _key(self, scene: LoadedTrial, judge: ImageTextJudge | None) -> str:
         """A hash of all that the figures depend on: the scene, the weights that judge it, and how it is looked at."""
         stat, own = scene.checkpoint.stat(), self.settings
         content = [stat.st_size, stat.st_mtime_ns, judge_identity(judge), self.samples.identity(scene), self.captions]

@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.camera import ViewWord, view_words
-from distill3d.config.experiment import ConfigError, Experiment, build, load
-from distill3d.config.registry import find
+from distill3d.config.experiment import ConfigError, Experiment, load
+from distill3d.config.registry import Kind, make
 from distill3d.data.random_cameras import evaluation_cameras
 from distill3d.types import Cameras, Light, ShadingMode
 
 
 @dataclass(frozen=True)
-class Scene:
+class LoadedTrial:
     """A trial that was loaded: its system with the weights of a checkpoint, its data module, its settings."""
 
     experiment: Experiment
@@ -42,11 +42,11 @@ class Scene:
     @property
     def can_turn(self) -> bool:
         """Whether there is something to be seen from all sides."""
-        return hasattr(getattr(self.system, "renderer", None), "render") and hasattr(self.data, "evaluation_batch")
+        return self.system.scene.has_cameras and hasattr(self.data, "evaluation_batch")
 
 
 @dataclass(frozen=True)
-class Views:
+class SceneViews:
     """Renders around the object, and what each of them shows in truth."""
 
     color: Float[Tensor, "V 3 H W"]
@@ -56,7 +56,7 @@ class Views:
     words: list[ViewWord]
 
 
-def load_scene(trial: Path, device: torch.device | str = "cpu") -> Scene:
+def load_trial(trial: Path, device: torch.device | str = "cpu") -> LoadedTrial:
     """The scene of a trial folder. Raises ConfigError or CheckpointError if the folder is no whole trial."""
     from distill3d.runtime.checkpoint import read_checkpoint
 
@@ -69,45 +69,46 @@ def load_scene(trial: Path, device: torch.device | str = "cpu") -> Scene:
     state = read_checkpoint(checkpoint)
     system.on_load_checkpoint(state)
     system.load_state_dict(state["state_dict"])
-    return Scene(experiment, system.to(device).eval(), data, checkpoint)
+    return LoadedTrial(experiment, system.to(device).eval(), data, checkpoint)
 
 
-def render_views(scene: Scene, count: int, size: int, batch_size: int = 4, shape_size: int | None = None) -> Views:
+def render_views(
+    trial: LoadedTrial, count: int, size: int, batch_size: int = 4, shape_size: int | None = None
+) -> SceneViews:
     """``count`` views equally spaced in azimuth, from the front on, at the elevation of the trial's own turntable.
 
     Textureless views are lit from the camera; ``shape_size`` is theirs where it is not ``size``: normals are most of
     the work.
     """
-    cameras = _around(scene, count, size)
-    shading: ShadingMode = getattr(scene.system.cfg, "eval_shading", "albedo")
-    color, opacity = _rendered(scene, cameras, shading, batch_size)
-    textureless, _ = _rendered(scene, _around(scene, count, shape_size or size), "textureless", batch_size)
-    words = view_words(cameras.elevation_deg, cameras.azimuth_deg, *_thresholds(scene))
-    return Views(color, textureless, opacity, cameras.azimuth_deg.cpu(), words)
+    cameras = _around(trial, count, size)
+    shading: ShadingMode = getattr(trial.system.cfg, "eval_shading", "albedo")
+    color, opacity = _rendered(trial, cameras, shading, batch_size)
+    textureless, _ = _rendered(trial, _around(trial, count, shape_size or size), "textureless", batch_size)
+    words = view_words(cameras.elevation_deg, cameras.azimuth_deg, *_thresholds(trial))
+    return SceneViews(color, textureless, opacity, cameras.azimuth_deg.cpu(), words)
 
 
-def _around(scene: Scene, count: int, size: int) -> Cameras:
-    data = scene.data
+def _around(trial: LoadedTrial, count: int, size: int) -> Cameras:
+    data = trial.data
     cameras = evaluation_cameras(replace(data.cfg, eval_width=size, eval_height=size), data.views, count)
-    return cameras.to(scene.system.device)
+    return cameras.to(trial.system.device)
 
 
-def _rendered(scene: Scene, cameras: Cameras, shading: ShadingMode, batch_size: int) -> tuple[Tensor, Tensor]:
+def _rendered(trial: LoadedTrial, cameras: Cameras, shading: ShadingMode, batch_size: int) -> tuple[Tensor, Tensor]:
     """Colours in [0, 1] and opacities, lit from the cameras."""
     batches = [cameras[slice(i, i + batch_size)] for i in range(0, len(cameras), batch_size)]
-    render = scene.system.renderer.render
+    render = trial.system.scene.preview
     outputs = [render(batch, Light(batch.position), shading, need_normal=False) for batch in batches]
     rgb = torch.cat([output.rgb for output in outputs]).float().clamp(0.0, 1.0)
     return rgb.cpu(), torch.cat([output.opacity for output in outputs]).float().cpu()
 
 
-def _thresholds(scene: Scene) -> list[float]:
+def _thresholds(trial: LoadedTrial) -> list[float]:
     """From where on a view is called overhead, front and back: as in the prompts that the scene was trained with."""
-    cfg = getattr(scene.system.prompt_processor, "cfg", None)
+    cfg = getattr(trial.system.prompt_processor, "cfg", None)
     usual = {"overhead_threshold": 60.0, "front_threshold": 45.0, "back_threshold": 45.0}
     return [float(getattr(cfg, name, value)) for name, value in usual.items()]
 
 
-def _make(kind: Any, experiment: Experiment) -> Any:
-    cls = find(kind, getattr(experiment, f"{kind}_type"), f"{kind}_type")
-    return cls(build(cls.Config, getattr(experiment, kind), kind), seed=experiment.seed)  # type: ignore[attr-defined]
+def _make(kind: Kind, experiment: Experiment) -> Any:
+    return make(kind, getattr(experiment, f"{kind}_type"), getattr(experiment, kind), kind, seed=experiment.seed)

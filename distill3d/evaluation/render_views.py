@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -128,19 +128,18 @@ def _mesh_view(mesh: Mesh, camera: Cameras, shading: str) -> tuple[Float[Tensor,
 
 def trial_renderer(source: Path, shading: Literal["albedo", "lambertian"]) -> Renderer:
     """The scene of a trial's last checkpoint, or of the checkpoint that ``source`` is, before black."""
-    from distill3d.evaluation.loaded_trial import load_scene
+    from distill3d.evaluation.loaded_trial import load_trial
     from distill3d.runtime.checkpoint import read_checkpoint
 
-    scene = load_scene(source if source.is_dir() else source.absolute().parents[1])
+    scene = load_trial(source if source.is_dir() else source.absolute().parents[1])
     if source.is_file():
         scene.system.load_state_dict(read_checkpoint(source, "the checkpoint")["state_dict"])
-    renderer: Any = getattr(scene.system, "renderer", None)
-    if not hasattr(renderer, "render"):
+    if not scene.system.scene.has_cameras:
         raise ConfigError(f"{source} is a trial of {scene.experiment.system_type}, which has no 3D scene to render")
 
     def render(cameras: Cameras) -> RenderedViews:
         light = Light(torch.tensor(LIGHT_POSITION).expand(len(cameras), 3))
-        seen = renderer.render(cameras, light, shading, torch.zeros(3), need_normal=False)
+        seen = scene.system.scene.preview(cameras, light, shading, torch.zeros(3), need_normal=False)
         return RenderedViews(cameras, seen.rgb, seen.opacity)
 
     return render

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.embedded.prior_report import SampleSettings, make_sampler
-from distill3d.evaluation.loaded_trial import Scene
+from distill3d.evaluation.loaded_trial import LoadedTrial
 from distill3d.priors.embedding_cache import default_cache_dir
 from distill3d.runtime.pictures import to_uint8, write_png
 
@@ -34,7 +34,7 @@ class ReferenceSamples:
         self._models: dict[str, tuple[Any, Any]] = {}
         self._writable = True
 
-    def __call__(self, scene: Scene) -> Float[Tensor, "B 3 H W"] | None:
+    def __call__(self, scene: LoadedTrial) -> Float[Tensor, "B 3 H W"] | None:
         """None if none are wanted, or the prior is not the embedded one, which alone is cheap to sample."""
         identity = self.identity(scene)
         try:
@@ -42,7 +42,7 @@ class ReferenceSamples:
         except (ValueError, OSError) as error:  # PriorError is a ValueError
             return self._give_up(error)
 
-    def identity(self, scene: Scene) -> str | None:
+    def identity(self, scene: LoadedTrial) -> str | None:
         """The hash of the weights that are sampled for a scene; None where none are."""
         from distill3d.priors.loader import model_identity
 
@@ -57,7 +57,7 @@ class ReferenceSamples:
         log.warning("no samples of the prior to compare with: %s", error)
         self.count = 0
 
-    def _known_or_drawn(self, scene: Scene, identity: str) -> Float[Tensor, "B 3 H W"]:
+    def _known_or_drawn(self, scene: LoadedTrial, identity: str) -> Float[Tensor, "B 3 H W"]:
         content = f"{identity}/{scene.prompt}/{self.count}/{SETTINGS}"
         path = self.folder / f"{hashlib.blake2b(content.encode(), digest_size=10).hexdigest()}.png"
         if path.is_file():
@@ -66,7 +66,7 @@ class ReferenceSamples:
         self._keep(path, images)
         return to_uint8(images).float() / 255.0  # as they are read the next time
 
-    def _draw(self, scene: Scene, identity: str) -> Float[Tensor, "B 3 H W"]:
+    def _draw(self, scene: LoadedTrial, identity: str) -> Float[Tensor, "B 3 H W"]:
         """With noise that depends on the place in the batch alone, not on what was drawn before."""
         from distill3d.priors.loader import load_prior, load_prompt_encoder
 

@@ -23,11 +23,11 @@ from distill3d.export.formats.ply import ply_files
 from distill3d.export.formats.usdz import usdz_files
 from distill3d.export.formats.viewer import viewer_html
 from distill3d.export.preview import preview
-from distill3d.export.query import SceneField
-from distill3d.export.surface.extraction import FoundSurface, Renderer, SurfaceSettings, find_surface
+from distill3d.export.surface.extraction import FoundSurface, SurfaceSettings, find_surface
 from distill3d.export.surface.mesh import vertex_normals
 from distill3d.export.texture import bake, unwrap
 from distill3d.runtime.files import write_atomically
+from distill3d.scenes.base import Solid
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +105,13 @@ class MeshExporter:
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
 
-    def export(self, renderer: Renderer, out_dir: Path, metadata: Mapping[str, str]) -> ExportResult:
+    def export(self, solid: Solid, out_dir: Path, metadata: Mapping[str, str]) -> ExportResult:
         """Write the mesh, ``viewer.html`` and ``preview.png`` into ``out_dir``; each appears whole or not at all.
 
         Raises EmptySurfaceError (a ValueError) where the scene has no surface, OSError where it cannot write.
         """
         cfg, clock = self.cfg, Stopwatch()
-        found = find_surface(renderer, self.surface_settings(SceneField.of(renderer)))
+        found = find_surface(solid, self.surface_settings(solid))
         clock.lap("seconds_surface")
         asset, figures = self.colored(found, {"version": __version__, **metadata})
         clock.lap("seconds_color")
@@ -126,13 +126,13 @@ class MeshExporter:
         log.info("wrote %s to %s", ", ".join(path.name for path in files), out_dir)
         return ExportResult(files, found.figures | figures | clock.laps)
 
-    def surface_settings(self, scene: SceneField) -> SurfaceSettings:
-        """The settings, and those that the geometry keeps where the exporter has none."""
+    def surface_settings(self, solid: Solid) -> SurfaceSettings:
+        """The settings, and those that the scene keeps where the exporter has none."""
         cfg = self.cfg
-        threshold = cfg.threshold if cfg.threshold is not None else _threshold(scene.setting("isosurface_threshold"))
+        threshold = cfg.threshold if cfg.threshold is not None else _threshold(solid.threshold)
         return SurfaceSettings(
             threshold=threshold if isinstance(threshold, float) else None,
-            resolution=cfg.resolution or scene.setting("isosurface_resolution") or RESOLUTION,
+            resolution=cfg.resolution or solid.resolution or RESOLUTION,
             blur=cfg.blur,
             keep_parts=cfg.keep_parts,
             min_part_share=cfg.min_part_share,

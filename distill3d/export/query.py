@@ -4,52 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill3d.types import FieldSample
+from distill3d.scenes.base import Field, Solid
 
 POINTS_PER_CHUNK = 1 << 17  # bounds the activations of the field's network to a few hundred megabytes
-
-
-class Geometry(Protocol):
-    """What an exporter needs of a geometry, which fills at most the cube ``[-radius, radius]^3``."""
-
-    radius: float
-
-    def density(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P"]: ...
-
-    def sample(self, points: Float[Tensor, "P 3"], need_normal: bool) -> FieldSample: ...
 
 
 @dataclass(frozen=True)
 class SceneField:
     """A geometry within the bound that its renderer draws; nobody ever saw what lies outside, so that is empty."""
 
-    geometry: Geometry
+    geometry: Field
     radius: float
     bound: Literal["box", "sphere"] = "box"
 
     @staticmethod
-    def of(renderer: Any) -> SceneField:
-        """The renderer's geometry; its own ``radius`` and ``bound`` settings, where it has them, go before the cube."""
-        settings = getattr(renderer, "cfg", None)
-        radius = getattr(settings, "radius", None)
-        own = renderer.geometry.radius if radius is None else radius
-        return SceneField(renderer.geometry, float(own), getattr(settings, "bound", "box"))
+    def of(solid: Solid) -> SceneField:
+        """The field of a scene, within the scene's bound."""
+        return SceneField(solid.geometry, float(solid.radius), solid.bound)
 
     @property
     def device(self) -> torch.device:
         """Where the geometry's parameters live; one without parameters answers on the CPU."""
         parameters = self.geometry.parameters() if isinstance(self.geometry, nn.Module) else iter(())
         return next((p.device for p in parameters), torch.device("cpu"))
-
-    def setting(self, name: str) -> Any:
-        """A setting that the geometry keeps for the exporter, or None."""
-        return getattr(getattr(self.geometry, "cfg", None), name, None)
 
     def density(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P"]:
         """Density in inverse world units; zero outside the bound."""

@@ -46,6 +46,11 @@ def distillation_loss(x: Float[Tensor, "B C h w"], grad: Float[Tensor, "B C h w"
         return (grad.detach().float() * x.float()).sum() / x.shape[0]
 
 
+def distillation_loss_value(grad: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
+    """``0.5 ||g||^2 / B``: what is logged, because the loss that carries the gradient has no meaningful value."""
+    return 0.5 * grad.detach().float().square().sum() / grad.shape[0]
+
+
 def classifier_free(conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
     """``eps^w = (1 + w) eps_y - w eps_0``, the papers' convention (diffusers' s is w + 1)."""
     return conditional + guidance_scale * (conditional - unconditional)

@@ -14,6 +14,18 @@ from torch import Tensor
 
 from distill3d.runtime.files import replacing
 
+# systems of before scenes were a kind: the type of the scene, and how the names of its tensors began where not by scene
+SCENES_BEFORE = {
+    "TextTo3D": ("nerf", "renderer."),
+    "NeRFEdit": ("nerf", "renderer."),
+    "NeRFEditByDatasetUpdate": ("nerf", "renderer."),
+    "NeRFReconstruction": ("nerf", "renderer."),
+    "Translation": ("translator", "network."),
+    "ImageSynthesis": ("image", None),
+    "ImageEdit": ("image", None),
+    "SvgEdit": ("svg", None),
+}
+
 
 class CheckpointError(ValueError):
     """A checkpoint that does not exist, cannot be read, or belongs to another experiment."""
@@ -36,6 +48,17 @@ def read_checkpoint(path: str | Path, setting: str = "resume") -> dict[str, Any]
         raise CheckpointError(
             f"{setting}={path} is not a checkpoint of distill3d; give one from a trial's ckpts folder"
         )
+    return with_scene(checkpoint)
+
+
+def with_scene(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of before scenes were a kind of their own, under the names that they have now; others unchanged."""
+    identity, state = checkpoint["distill3d"]["identity"], checkpoint["state_dict"]
+    if "scene" in identity or identity.get("system") not in SCENES_BEFORE:
+        return checkpoint
+    identity["scene"], prefix = SCENES_BEFORE[identity["system"]]
+    for name in [name for name in state if prefix is not None and name.startswith(prefix)]:
+        state[f"scene.{name}"] = state.pop(name)
     return checkpoint
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-Stream = Literal["camera", "light", "ray", "noise", "time", "shading", "background", "occupancy", "data"]
+Stream = Literal["camera", "light", "ray", "noise", "time", "shading", "background", "occupancy", "data", "scene"]
 
 
 def rng(stream: Stream, seed: int, step: int = 0, rank: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

@@ -2,30 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from distill3d.priors.base import DiffusionPrior
+from distill3d.config.registry import register
+from distill3d.scenes.base import Scene, Step, Views
+from distill3d.scenes.rows import take_sizes
 
 
-class ImageScene(nn.Module):
+@register("scene", "image")
+class ImageScene(Scene):
     """Pictures as parameters: colours in [0, 1] (which nothing enforces), or a prior's latents.
 
-    Their size is known only with the first picture or a checkpoint: before `begin` the scene is empty.
+    Their size is known only with the first picture or a checkpoint: before `begin` the scene is empty. A view is a
+    random window of ``window`` pixels or latents on a side (None: the whole of a square picture), ``each`` of them of
+    every picture.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    @dataclass
+    class Config:
+        """``count`` pictures are made side by side, each from noise of its own. ``parameters``: what is optimised."""
+
+        count: int = 1
+        parameters: Literal["pixels", "latents"] = "pixels"
+
+        def __post_init__(self) -> None:
+            if self.count < 1:
+                raise ValueError(f"count={self.count} must be at least 1")
+
+    def __init__(self, cfg: Config | None = None) -> None:
+        super().__init__(cfg or ImageScene.Config())
         self.values = nn.Parameter(torch.empty(0))
+        self.window: int | None = None
+        self.each = 1
 
     @property
     def is_empty(self) -> bool:
         return self.values.numel() == 0
 
-    def begin(self, values: Float[Tensor, "N C h w"]) -> None:
+    def begin(self, values: Float[Tensor, "N C h w"], window: int | None = None, each: int = 1) -> None:
         """Start from these pictures."""
         self.values = nn.Parameter(values.detach().clone())
+        self.window, self.each = window, each
+
+    def views(self, batch: Any, step: Step) -> Views:
+        height, width = self.values.shape[-2:]
+        window = min(self.window or max(height, width), height, width)
+        corners = draw_corners((height, width), window, len(self.values) * self.each, step.rng("camera"))
+        return Views(cut_windows(self.values, corners, window), encoded=self.cfg.parameters == "latents")
+
+    def original(self) -> ImageScene:
+        """What an edit of these equal pictures is compared with: one of them as it is, in the same windows."""
+        copy = ImageScene(self.cfg)
+        copy.begin(self.values[:1], self.window, self.each * len(self.values))
+        return copy.requires_grad_(False)
+
+    def state_for(self, state: Mapping[str, Tensor]) -> None:
+        take_sizes(self, state)
 
 
 def draw_corners(size: tuple[int, int], window: int, count: int, generator: torch.Generator) -> Int[Tensor, "count 2"]:
@@ -56,30 +94,3 @@ def centre_square(picture: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 S S"]:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     return picture[:, top : top + side, left : left + side]
-
-
-def encode_tiles(prior: DiffusionPrior, picture: Float[Tensor, "3 H W"]) -> Float[Tensor, "C h w"]:
-    """Latents of a picture of any size, tile by tile in the prior's own size.
-
-    Raises ValueError for a picture that is smaller than a tile, or no multiple of a latent's size.
-    """
-    size, (height, width) = prior.image_sizes[-1], picture.shape[-2:]
-    tile = prior.encode(torch.zeros(1, 3, size, size, device=picture.device))
-    factor = size // tile.shape[-1]
-    if min(height, width) < size or height % factor or width % factor:
-        raise ValueError(
-            f"data.width={width} and data.height={height}: latents of this prior need at least {size} pixels, in "
-            f"multiples of {factor}; change them, or set system.parameters=pixels"
-        )
-    latents = tile.new_zeros(tile.shape[1], height // factor, width // factor)
-    side = size // factor
-    for top in _tile_starts(height, size):
-        for left in _tile_starts(width, size):
-            part = prior.encode(picture[None, :, top : top + size, left : left + size])[0]
-            y, x = top // factor, left // factor
-            latents[:, y : y + side, x : x + side] = part
-    return latents
-
-
-def _tile_starts(length: int, tile: int) -> list[int]:
-    return [*range(0, length - tile, tile), length - tile]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, silu
 
+from distill3d.config.registry import register
 from distill3d.runtime.tensor_file import read_tensors, write_tensors
+from distill3d.scenes.base import Scene, Step, Views
 
 LEVELS = 2  # halvings
 
@@ -48,6 +52,34 @@ class Translator(nn.Module):
         for block in self.up:
             x = block(torch.cat([interpolate(x, scale_factor=2, mode="nearest"), skips.pop()], dim=1))
         return images + 0.5 * self.last(silu(x))[..., :height, :width]
+
+
+@register("scene", "translator")
+class TranslatorScene(Scene):
+    """A `Translator`, whose views are its translations of a batch of images in [0, 1]."""
+
+    @dataclass
+    class Config:
+        width: int = 32  # channels of the network
+
+        def __post_init__(self) -> None:
+            if self.width < 1:
+                raise ValueError(f"width={self.width} must be positive")
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__(cfg)
+        self.network = Translator(cfg.width)
+
+    def views(self, batch: Any, step: Step) -> Views:
+        return Views(self.network(batch))
+
+    def parameter_groups(self) -> dict[str, nn.Module]:
+        return {"network": self.network}
+
+    def export(self, folder: Path) -> list[Path]:
+        path = folder / "translator.safetensors"
+        save_translator(self.network, path)
+        return [path]
 
 
 class _Block(nn.Module):

@@ -17,6 +17,7 @@ from distill3d.optim import Muon
 from distill3d.runtime.checkpoint import check_same_experiment
 from distill3d.runtime.files import write_json
 from distill3d.runtime.rng import rng
+from distill3d.scenes.base import Scene
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class ModelTraining(pl.LightningModule):
     """
 
     gradient_clip = 1.0
+    scene = Scene()  # it shows nothing
 
     def __init__(self, cfg: Any, seed: int = 0):
         super().__init__()

@@ -1,19 +1,269 @@
-"""Editing a NeRF by score distillation: PDS (arXiv 2311.13831) and its rivals, with a refinement stage."""
+"""Edits of a trained NeRF: by score distillation (PDS, arXiv 2311.13831, and its rivals) with a refinement stage, and
+through its pictures by iterative dataset update (Instruct-NeRF2NeRF, arXiv 2303.12789)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.camera import camera_rays
+from distill3d.config.check import ConfigError
 from distill3d.config.registry import register
-from distill3d.data.posed.images import PosedImageBatch
-from distill3d.guidance.base import distillation_loss
-from distill3d.systems.editing.refinement import RefinementSettings
-from distill3d.systems.nerf_edit_base import NeRFEditSettings, NeRFEditSystem
-from distill3d.types import TextRequest
+from distill3d.config.schedule import Scheduled
+from distill3d.data.edit_views import EditViewsDataModule
+from distill3d.data.posed.images import PosedImageBatch, PosedImages
+from distill3d.data.random_cameras import RandomCameraBatch
+from distill3d.optim import OptimizerSettings
+from distill3d.runtime.pictures import contact_sheet, panel
+from distill3d.runtime.rng import rng
+from distill3d.scenes.base import Step, Views
+from distill3d.systems.editing.consistency import view_inconsistency
+from distill3d.systems.editing.editor import Editor, EditorSettings, EditRequest, make_editor
+from distill3d.systems.editing.held_field import Box, check_box
+from distill3d.systems.editing.refinement import ChangingViews, RefinementSettings, photometric_loss
+from distill3d.systems.editing.source_scene import PARTS, hold, read_scene
+from distill3d.systems.image_quality import psnr_db, ssim
+from distill3d.systems.metrics import RunMetrics
+from distill3d.systems.prior_samples import x_limit
+from distill3d.systems.text_to_3d import LossSettings, TextTo3D
+from distill3d.types import Cameras, TextRequest
+
+HIGHEST_PSNR_DB = 99.0  # of equal pictures: JSON has no infinity
+
+
+@dataclass
+class EditLosses(LossSettings):
+    """``lambda_source`` weighs ``0.5 ||x - x_source||^2`` in the prior's space: its gradient is on the scale of g.
+
+    ``lambda_photometric`` weighs the mean squared difference to edited pictures.
+    """
+
+    lambda_source: Scheduled = 0.0
+    lambda_photometric: Scheduled = 1.0
+
+
+@dataclass
+class EditMetrics(RunMetrics):
+    """metrics.json with what an edit kept of its source, and how well its views agree with each other."""
+
+    edit: dict[str, float | None] = field(default_factory=dict)
+
+
+def _gentle() -> OptimizerSettings:
+    # with eps 1e-15 what rounding leaves of a gradient that should be 0 moves a parameter by the learning rate
+    return OptimizerSettings(args={"lr": 0.005, "betas": [0.9, 0.99], "eps": 1e-8})
+
+
+@dataclass
+class NeRFEditSettings(TextTo3D.Config):
+    """Settings of every edit of a NeRF.
+
+    source_checkpoint: the scene to edit, a last.ckpt of nerf-reconstruction, text to 3D or another edit. The types and
+        settings of its geometry, material, background and renderer are those of its trial where they are null here.
+    keep_geometry: only colour changes. edit_box: the lower and the upper corner, in world units, of what may change.
+    """
+
+    source_checkpoint: str = ""
+    keep_geometry: bool = False
+    edit_box: Box | None = None
+    geometry_type: str | None = None  # type: ignore[assignment]
+    material_type: str | None = None  # type: ignore[assignment]
+    background_type: str | None = None  # type: ignore[assignment]
+    renderer_type: str | None = None  # type: ignore[assignment]
+    optimizer: OptimizerSettings = field(default_factory=_gentle)
+    loss: EditLosses = field(default_factory=EditLosses)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.edit_box is not None:
+            check_box(self.edit_box)
+
+
+class NeRFEditSystem(TextTo3D):
+    """Starts from a trained scene, and keeps a copy of it as it was.
+
+    The copy is in no checkpoint: an edit that goes on, or is tested, reads it again from ``source_checkpoint``.
+    """
+
+    Config = NeRFEditSettings
+    has_original = True
+    cfg: NeRFEditSettings
+
+    def configure(self) -> None:
+        own = {name: getattr(self.cfg, name) for kind in PARTS for name in (kind, f"{kind}_type")}
+        read = read_scene(self.cfg.source_checkpoint, own)
+        self.cfg = replace(self.cfg, **read.settings)  # what the checkpoint of this edit is identified by
+        super().configure()
+        self.scene.renderer = read.renderer
+        self.scene.follows_schedules = False
+        self.keep_original()
+        hold(self.renderer, self.cfg.keep_geometry, self.cfg.edit_box)
+        self.changing = ChangingViews()
+        try:
+            self.text_requests()
+        except ValueError as error:
+            raise ConfigError(str(error), "system.prompt_processor.source_prompt") from error
+
+    def setup(self, stage: str) -> None:
+        self.views_of_scene()  # what is wrong with the data is said before the prior is loaded
+        self.original.to(self.trainer.strategy.root_device)
+        super().setup(stage)
+
+    def views_of_scene(self) -> PosedImages:
+        """The training views. Raises ConfigError if the data are of another kind."""
+        return self.data().train_views
+
+    def data(self) -> EditViewsDataModule:
+        data = cast(Any, self.trainer).datamodule
+        if not isinstance(data, EditViewsDataModule):
+            raise ConfigError(
+                "data_type must be edit-views-datamodule here: data.root, a folder of images with cameras; "
+                "python launch.py --render-views makes one of a mesh or a trial",
+                "data_type",
+            )
+        return data
+
+    @property
+    def source_is_rendered(self) -> bool:
+        """Whether edits are compared with renders of the scene as it was, not with the data set's images."""
+        return self.data().cfg.source == "renders"
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def views_of_original(self, batch: PosedImageBatch, step: Step) -> Views | None:
+        """The batch's views of the original: as renders, with the rays and the backgrounds that the scene's own have,
+        or as the data set's images over these backgrounds."""
+        if self.source_is_rendered:
+            return self.original.views(batch, replace(step, losses=frozenset()))
+        return Views(over_backdrop(batch, backdrop(self.renderer, batch.cameras, step.rng("background"))))
+
+    # -- edited pictures -----------------------------------------------------------------------------------------
+
+    def editor_texts(self, settings: EditorSettings) -> dict[str, TextRequest]:
+        """The texts that an editor reads. Raises ValueError where there is no source prompt and it needs one."""
+        prompt = self.prompt_processor.prompt
+        texts = {"conditional": TextRequest(prompt.text, per_view=True), "negative": TextRequest(prompt.negative)}
+        if settings.name != "ddpm-inversion":
+            return texts
+        if prompt.source is None:
+            raise ValueError(
+                "system.prompt_processor.source_prompt is not set; ddpm-inversion edits, so say what the original "
+                'shows: system.prompt_processor.source_prompt="a cat"'
+            )
+        return {**texts, "source": TextRequest(prompt.source, per_view=True)}
+
+    def editor(self, settings: EditorSettings) -> Editor:
+        """The editor, loaded once for a training."""
+        if "editor" not in self._frozen:
+            made = make_editor(settings, self.prior, self.prompt_processor.prompt.text, x_limit(self.prior))
+            cast(dict[str, Any], self._frozen)["editor"] = made
+        return cast(Editor, self._frozen["editor"])
+
+    def redraw(self, settings: EditorSettings) -> None:
+        """Replace the picture of one view, drawn at random, by an edit of its render."""
+        views = self.views_of_scene()
+        index = torch.randint(len(views), (1,), generator=rng("data", self.seed, self.global_step))
+        cameras = views.cameras[index].to(self.device)
+        render = self.scene.preview(cameras, need_normal=False).rgb
+        request = EditRequest(
+            render,
+            self.source_pictures(index),
+            self.prompt_processor.texts(cameras, 1),
+            rng("noise", self.seed, self.global_step),
+        )
+        with self.record.watch("prior"), self.full_precision():
+            self.changing.replace(index.to(self.device), self.editor(settings)(request))
+
+    def source_pictures(self, index: Tensor) -> Float[Tensor, "B 3 H W"]:
+        """Views of the source without jitter or augmentation, as an editor sees them."""
+        batch = self.views_of_scene().batch(index).to(self.device)
+        if self.source_is_rendered:
+            return self.original.preview(batch.cameras, need_normal=False).rgb
+        return over_backdrop(batch, backdrop(self.original.renderer, batch.cameras, None))
+
+    # -- pictures and figures ------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: PosedImageBatch | RandomCameraBatch, batch_idx: int) -> None:
+        with self.full_precision():
+            output = self.scene.preview(batch.cameras)
+        first = int(batch.index[0]) if isinstance(batch, PosedImageBatch) else batch.index
+        for i in range(len(batch.cameras)):
+            self.save_png(panel(output, i), f"it{self.steps_done}-{first + i}.png")
+
+    def on_test_epoch_end(self) -> None:
+        """The turntable and the sheets, and the figures into metrics.json."""
+        self.record.metrics = EditMetrics(**{**vars(self.record.metrics), "edit": self.figures()})
+        sheet = self.pictures_sheet(self.cfg.contact_views)
+        if sheet is not None:
+            self.save_png(sheet, f"it{self.steps_done}-pictures.png")
+        super().on_test_epoch_end()
+
+    def contact_sheet(self) -> Tensor:
+        """Source over edited, the same cameras around the object."""
+        cameras = self._around()
+        return contact_sheet([s.preview(cameras, need_normal=False).rgb for s in (self.original, self.scene)])
+
+    def figures(self) -> dict[str, float | None]:
+        """What the edit kept, over views around the object, and how well its views agree with each other."""
+        cameras = self._around()
+        source, edited = (s.preview(cameras, need_normal=False) for s in (self.original, self.scene))
+        return {
+            "ssim_to_source": finite(float(ssim(edited.rgb, source.rgb).mean())),
+            "psnr_to_source_db": finite(float(psnr_db(edited.rgb, source.rgb).clamp_max(HIGHEST_PSNR_DB).mean())),
+            "inconsistency_of_renders": self.inconsistency(edited.rgb, cameras),
+        } | self.figures_of_pictures()
+
+    def figures_of_pictures(self) -> dict[str, float | None]:
+        """Of edited pictures, where there are some: how badly one scene explains them.
+
+        ``inconsistency_of_pictures`` warps each into its neighbour by the depth of the edited scene; that of the
+        source's pictures, by the depth of the source, is its floor. ``residual`` is the root of the mean squared
+        difference between the pictures and the renders of the scene that was fitted to them.
+        """
+        index = self.changing.edited().cpu()
+        if len(index) == 0:
+            return {"pictures_edited": 0}
+        cameras = self.views_of_scene().cameras[index].to(self.device)
+        pictures = self.changing.images(index.to(self.device))
+        renders = self.scene.preview(cameras, need_normal=False).rgb
+        source = self.original.preview(cameras, need_normal=False)
+        floor = view_inconsistency(self.source_pictures(index), cameras, source.depth, source.opacity)
+        return {
+            "pictures_edited": len(index),
+            "inconsistency_of_pictures": self.inconsistency(pictures, cameras),
+            "inconsistency_of_source": floor,
+            "residual": finite(float(photometric_loss(renders, pictures).sqrt())),
+        }
+
+    def inconsistency(self, images: Float[Tensor, "V 3 H W"], cameras: Cameras) -> float | None:
+        """`view_inconsistency` by the depth of the edited scene."""
+        shape = self.scene.preview(cameras, need_normal=False)
+        return view_inconsistency(images, cameras, shape.depth, shape.opacity)
+
+    def pictures_sheet(self, columns: int) -> Tensor | None:
+        """Pictures of the source over edited ones, of views spread over those that were edited; None without any."""
+        edited = self.changing.edited().cpu()
+        if len(edited) == 0:
+            return None
+        index = edited[torch.linspace(0, len(edited) - 1, min(columns, len(edited))).round().long()]
+        return contact_sheet([self.source_pictures(index), self.changing.images(index.to(self.device))])
+
+    def _around(self) -> Cameras:
+        return self.data().evaluation_batch(self.cfg.contact_views).cameras.to(self.device)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The changing pictures of a checkpoint have the number and size that they have."""
+        saved = checkpoint["state_dict"].get("changing.pictures")
+        if saved is not None and self.changing.pictures.shape != saved.shape:
+            self.changing.begin(saved.float() / 255.0)
+        super().on_load_checkpoint(checkpoint)
 
 
 @register("system", "nerf-edit-system")
@@ -37,36 +287,22 @@ class NeRFEdit(NeRFEditSystem):
         stage = self.cfg.refinement
         return texts if stage.start_step is None else {**self.editor_texts(stage.editor), **texts}
 
-    def renderers_in_use(self) -> list[Any]:
-        in_use = super().renderers_in_use()
-        compares = self.source_is_rendered and not self.cfg.refinement.is_active(self.global_step)
-        return [*in_use, self.original] if compares else in_use
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """The original, where it is rendered in the step, is sampled as the scene is: equal scenes then give equal
+        bits, and an edit that asks for no change makes none."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self.source_is_rendered and not self.cfg.refinement.is_active(self.global_step):
+            with self.record.watch("render"), self.full_precision():
+                self.original.before_step(self.step_now())
 
-    def training_step(self, batch: PosedImageBatch, batch_idx: int) -> Tensor:
+    def pictures_to_fit(self, batch: PosedImageBatch) -> Float[Tensor, "B 3 H W"] | None:
         if not self.cfg.refinement.is_active(self.global_step):
-            return self.distil_step(batch)
+            return None
         if self.changing.is_empty:
             self.begin_refinement()
         if self.cfg.refinement.is_due(self.global_step):
             self.redraw(self.cfg.refinement.editor)
-        return self.fit_step(batch)
-
-    def distil_step(self, batch: PosedImageBatch) -> Tensor:
-        weights = self.cfg.loss.weights(self.global_step, self.current_epoch)
-        with self.record.watch("render"), self.full_precision():
-            output = self.render_training(self.renderer, batch.cameras, "orient" in weights)
-            source_images = self.source_images(batch)
-        self._observe(output.opacity)
-        with self.record.watch("prior"), self.full_precision():
-            x = self.prior.encode(output.rgb)
-            with torch.no_grad():
-                source = self.prior.encode(source_images)
-            guided = self.distil(x, batch.cameras, source=source)
-        names = [name for name in weights if name not in ("sds", "source", "photometric")]
-        terms = {"sds": distillation_loss(x, guided.grad), **self.regularise([output], names)}
-        if "source" in weights:
-            terms["source"] = 0.5 * (x - source).square().sum() / len(x)
-        return self.weighted(terms, weights, guided)
+        return self.changing.images(batch.index)
 
     def begin_refinement(self) -> None:
         """The set starts as renders of the edited scene, so that views which were not yet redrawn hold the edit.
@@ -78,4 +314,60 @@ class NeRFEdit(NeRFEditSystem):
             optimizer.state.clear()
         cameras = self.views_of_scene().cameras.to(self.device)
         with self.full_precision():
-            self.changing.begin(self.renderer.render(cameras, need_normal=False).rgb)
+            self.changing.begin(self.scene.preview(cameras, need_normal=False).rgb)
+
+
+@register("system", "nerf-edit-idu-system")
+class NeRFEditByDatasetUpdate(NeRFEditSystem):
+    """A trained NeRF, fitted to pictures of it that an editor replaces one by one: no score distillation.
+
+    The set starts as the source's pictures; every ``interval`` steps one of them becomes an edit of the present render
+    (sdedit, instruct-pix2pix) or of the source's picture (ddpm-inversion).
+    """
+
+    @dataclass
+    class Config(NeRFEditSettings):
+        interval: int = 10
+        editor: EditorSettings = field(default_factory=lambda: EditorSettings(strength_range=(0.3, 0.7)))
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.interval < 1:
+                raise ValueError(f"interval={self.interval} must be at least 1")
+
+    cfg: Config
+
+    def text_requests(self) -> dict[str, TextRequest]:
+        """Those of the editor: there is no guidance to ask."""
+        return self.editor_texts(self.cfg.editor)
+
+    def on_train_start(self) -> None:
+        if self.changing.is_empty:
+            with self.full_precision():
+                self.changing.begin(self.source_pictures(torch.arange(len(self.views_of_scene()))))
+
+    def pictures_to_fit(self, batch: PosedImageBatch) -> Float[Tensor, "B 3 H W"]:
+        if self.global_step % self.cfg.interval == 0:
+            self.redraw(self.cfg.editor)
+        return self.changing.images(batch.index)
+
+
+def backdrop(renderer: Any, cameras: Cameras, generator: torch.Generator | None) -> Float[Tensor, "B 3 H W"]:
+    """What lies behind the scene in each view, drawn as the renderer draws it."""
+    directions = camera_rays(cameras).directions
+    with torch.no_grad():
+        parts = [renderer.background(view.reshape(-1, 3), generator) for view in directions]
+    shape = (len(parts), cameras.height, cameras.width, 3)
+    return torch.stack(parts).reshape(shape).permute(0, 3, 1, 2)
+
+
+def over_backdrop(batch: PosedImageBatch, behind: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Images with an alpha over another background, ``C + (1 - alpha) (b' - b)``; others as they are."""
+    if batch.alpha is None or batch.background is None:
+        return batch.images
+    return batch.images + (1.0 - batch.alpha) * (behind - batch.background[:, :, None, None])
+
+
+def finite(value: float) -> float | None:
+    """The value, or None, which is JSON's only word for what is not finite."""
+    return value if math.isfinite(value) else None

@@ -14,10 +14,12 @@ from distill3d.config.registry import Kind, register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.posed.images import PosedImageBatch, PosedImages, counted_mean
 from distill3d.data.random_cameras import draw_rank
-from distill3d.evaluation.metrics import psnr_db, ssim
 from distill3d.runtime.pictures import contact_sheet
 from distill3d.runtime.rng import rng
-from distill3d.systems.losses import LossWeights, OrientReduction, regularisers, weighted_sum
+from distill3d.scenes.base import Views
+from distill3d.scenes.nerf.losses import OrientReduction, regulariser
+from distill3d.systems.base import LossWeights
+from distill3d.systems.image_quality import psnr_db, ssim
 from distill3d.systems.metrics import RunMetrics
 from distill3d.systems.text_to_3d import TextTo3D
 from distill3d.types import Prompt, RenderOutput
@@ -91,10 +93,10 @@ class NeRFReconstruction(TextTo3D):
                 batch.cameras, None, "albedo", self.global_step, self.seed, rank, need_normal="orient" in weights
             )
             terms = self.losses(output, batch, list(weights))
-        self._observe(output.opacity)
+        self.observe(Views(output.rgb, opacity=output.opacity))
         self.log_numbers({f"loss_{name}": term.detach() for name, term in terms.items()})
         self.log_numbers({"psnr_db": psnr_db(output.rgb.detach(), batch.images, batch.counted).mean()})
-        return weighted_sum(terms, weights)
+        return sum((weights[name] * term for name, term in terms.items()), torch.zeros(()).to(self.device))
 
     def losses(self, output: RenderOutput, batch: PosedImageBatch, names: list[str]) -> dict[str, Tensor]:
         """The named losses of one render, unweighted."""
@@ -103,7 +105,7 @@ class NeRFReconstruction(TextTo3D):
         if alpha is not None:
             own["opacity"] = lambda: counted_mean((output.opacity - alpha).square(), batch.counted)
         shared = [name for name in names if name not in ("rgb", "opacity")]
-        terms = regularisers(output, shared, self.cfg.loss.orient_reduction)
+        terms = {name: regulariser(name, output, self.cfg.loss.orient_reduction) for name in shared}
         return {name: own[name]() for name in names if name in own} | terms
 
     def before(self, output: RenderOutput, batch: PosedImageBatch) -> Float[Tensor, "B 3 H W"]:

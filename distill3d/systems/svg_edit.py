@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from distill3d.config.check import ConfigError
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.svg import SvgDataModule
-from distill3d.evaluation.metrics import ssim
+from distill3d.evaluation.figures import ssim
 from distill3d.runtime.checkpoint import CheckpointError
 from distill3d.runtime.files import write_atomically
 from distill3d.runtime.pictures import contact_sheet, to_uint8
+from distill3d.scenes.base import Step, Views
 from distill3d.scenes.svg.document import SvgDocument, parse_svg
 from distill3d.scenes.svg.scene import QUANTITIES, Quantity, SvgScene
-from distill3d.systems.picture_base import PictureLosses, PictureSettings, PictureSystem, Views
-from distill3d.types import GuidanceOutput
+from distill3d.systems.pictures import PictureLosses, PictureSettings, PictureSystem
 
 
 @dataclass
@@ -43,6 +42,7 @@ class SvgEdit(PictureSystem):
 
     @dataclass
     class Config(PictureSettings):
+        scene_type: str | None = "svg"
         loss: SvgLosses = field(default_factory=SvgLosses)
         trained: list[Quantity] = field(default_factory=lambda: list(QUANTITIES))
         picture_size: int = 256
@@ -55,9 +55,8 @@ class SvgEdit(PictureSystem):
                 raise ValueError(f"picture_size={self.picture_size} must be at least 16")
 
     def configure(self) -> None:
-        self.scene = SvgScene()
-        self.source: Tensor | None = None
-        self.size = (0, 0)
+        super().configure()
+        self.source: Tensor | None = None  # the original, encoded
 
     def begin(self) -> None:
         data = svg_data(self.trainer)
@@ -67,9 +66,10 @@ class SvgEdit(PictureSystem):
         self.scene.begin(document, tuple(self.cfg.trained))
         self.scene.to(self.prior.device)
         self._name_what_stays(document)
-        self.size = data.drawn_size(document, self.prior.image_sizes[-1])
+        self.scene.size = data.drawn_size(document, self.prior.image_sizes[-1])
+        self.scene.copies = data.cfg.batch_size
         with torch.no_grad():
-            self.source = self.prior.encode(self.scene.render_source(*self.size)[None])
+            self.source = self.prior.encode(self.scene.render_source(*self.scene.size)[None])
         self.save_png(to_uint8(self._large(self.scene.render_source)[None])[0], "source.png")
 
     def _name_what_stays(self, document: SvgDocument) -> None:
@@ -80,22 +80,8 @@ class SvgEdit(PictureSystem):
 
     # -- training ------------------------------------------------------------------------------------------------
 
-    def views(self, batch: Any) -> Views:
-        """The drawing, once for each time and noise of the step, and its original."""
-        assert self.source is not None  # `begin` makes it
-        rows = svg_data(self.trainer).cfg.batch_size
-        x = self.prior.encode(self.scene.render(*self.size)[None])
-        return Views(x.expand(rows, -1, -1, -1), self.source.expand(rows, -1, -1, -1))
-
-    def weighted(self, terms: Mapping[str, Tensor], weights: Mapping[str, float], guided: GuidanceOutput) -> Tensor:
-        """Also the control points' distance from their original places."""
-        own = {"points": self.scene.displacement()} if "points" in weights else {}
-        return super().weighted({**terms, **own}, weights, guided)
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Then back into what SVG can say: here, so that a checkpoint never holds anything else."""
-        super().optimizer_step(*args, **kwargs)
-        self.scene.clamp_()
+    def views_of_original(self, batch: Any, step: Step) -> Views | None:
+        return None if self.source is None else Views(self.source, encoded=True, copies=self.scene.copies)
 
     # -- pictures ------------------------------------------------------------------------------------------------
 
@@ -113,7 +99,7 @@ class SvgEdit(PictureSystem):
         svg = write_atomically(self.save_dir / "final.svg", self.scene.svg().encode())
         final, source = self._finished()[None], self._large(self.scene.render_source)[None]
         motion = (self.scene.points.values.detach() - self.scene.points.start).norm(dim=1)
-        figures = {"ssim_to_source": float(ssim(final, source)), "mean_point_motion": float(motion.mean())}
+        figures = {"ssim_to_source": ssim(final, source), "mean_point_motion": float(motion.mean())}
         self.record.add_export([svg], figures)
         self.write_metrics()
         return [*files, svg]

@@ -16,8 +16,9 @@ from distill3d.data.image_folder import image_paths, read_image
 from distill3d.priors.embedding_cache import embedding_cache
 from distill3d.priors.text_table import TextTable
 from distill3d.runtime.pictures import contact_sheet, to_uint8, write_png
-from distill3d.scenes.translator import Translator, save_translator
-from distill3d.systems.picture_base import PictureSettings, PictureSystem, Views
+from distill3d.scenes.base import Step, Views
+from distill3d.scenes.translator import Translator
+from distill3d.systems.pictures import PictureSettings, PictureSystem
 from distill3d.systems.prior_samples import draw_samples
 
 PROBES = 8  # images that the pictures of the progress show
@@ -34,6 +35,7 @@ class Translation(PictureSystem):
 
     @dataclass
     class Config(PictureSettings):
+        scene_type: str | None = "translator"
         width: int = 32  # channels of the network
         apply_to: str | None = None
 
@@ -43,9 +45,13 @@ class Translation(PictureSystem):
                 raise ValueError(f"width={self.width} must be positive")
 
     def configure(self) -> None:
-        self.network = Translator(self.cfg.width)
+        super().configure()
         self.probes: Tensor | None = None
         self.sample_texts: TextTable | None = None
+
+    @property
+    def network(self) -> Translator:
+        return self.scene.network
 
     def setup(self, stage: str) -> None:
         """Also embed what the data's samples are asked for, before the prior is in memory."""
@@ -64,11 +70,12 @@ class Translation(PictureSystem):
         first = next(iter(data.train_dataloader()))
         self.probes = self.colours(replace(first, images=first.images[:PROBES].to(self.prior.device)))
 
-    def views(self, batch: Any) -> Views:
-        images = self.colours(batch)
-        with torch.no_grad():
-            source = self.prior.encode(images)
-        return Views(self.prior.encode(self.network(images)), source)
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor | None:
+        """The loop's, on colours: what the scene translates, and what its translations are compared with."""
+        return super().training_step(self.colours(batch), batch_idx)
+
+    def views_of_original(self, batch: Tensor, step: Step) -> Views | None:
+        return Views(batch)
 
     @torch.no_grad()
     def colours(self, batch: ImageBatch) -> Float[Tensor, "B 3 H W"]:
@@ -95,8 +102,7 @@ class Translation(PictureSystem):
         """Also the network, and the translations of ``apply_to``."""
         files = super().export(strict)
         assert self.save_dir is not None  # else there was an error
-        own = [self.save_dir / "translator.safetensors"]
-        save_translator(self.network, own[0])
+        own = self.scene.export(self.save_dir)
         if self.cfg.apply_to is not None:
             own += self._translate_files(Path(self.cfg.apply_to), self.save_dir / "translated")
         self.record.add_files(*own)

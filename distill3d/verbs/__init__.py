@@ -18,7 +18,6 @@ NAMES = (
     "sweep",
     "evaluate",
     "render-views",
-    "index-meshes",
 )  # the order in --help; the first is the default
 
 

@@ -31,6 +31,10 @@ class PosedImageBatch:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def light(self) -> None:
+        """None: images bring their own."""
+
     def to(self, device: torch.device | str, **_: object) -> PosedImageBatch:
         moved = {k: v.to(device) for k, v in vars(self).items() if v is not None}
         return replace(self, **moved)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from distill3d.camera import make_cameras
-from distill3d.export.query import Geometry, SceneField
+from distill3d.export.query import SceneField
 from distill3d.export.surface.alignment import aligned
 from distill3d.export.surface.grid import Box, DensityGrid, level_box, opaque_box, refine, scan
 from distill3d.export.surface.isosurface import (
@@ -25,7 +23,8 @@ from distill3d.export.surface.mesh import Surface, decimated, largest_parts, smo
 from distill3d.export.surface.smoothing import BLURS, BlurChoice, choose_blur
 from distill3d.export.surface.threshold import choose_threshold
 from distill3d.export.surface.visibility import filling
-from distill3d.types import Cameras, Light, RenderOutput, ShadingMode
+from distill3d.scenes.base import Solid
+from distill3d.types import Cameras, RenderOutput
 
 Figures = dict[str, float | int | str]
 
@@ -36,21 +35,6 @@ BASE_CELLS = 64  # the coarsest grid that refinement starts from
 REACH = 0.02  # of the object's size: how far the surface may lie inside what is seen
 PORE = 0.02  # of the object's size: narrower openings lead into the scene's untrained inside
 VIEW_ELEVATIONS_DEG = (10.0, 40.0)  # by turns, so that silhouettes see the sides and the top
-
-
-class Renderer(Protocol):
-    """What an exporter sees of a trained scene."""
-
-    geometry: Geometry
-
-    def render(
-        self,
-        cameras: Cameras,
-        light: Light | None = None,
-        shading: ShadingMode = "albedo",
-        background: Tensor | None = None,
-        need_normal: bool = True,
-    ) -> RenderOutput: ...
 
 
 @dataclass(frozen=True)
@@ -81,16 +65,16 @@ class FoundSurface:
     figures: Figures
 
 
-def find_surface(renderer: Renderer, settings: SurfaceSettings) -> FoundSurface:
+def find_surface(solid: Solid, settings: SurfaceSettings) -> FoundSurface:
     """Scan, choose the level, refine, extract, clean. Raises EmptySurfaceError if there is no surface."""
-    field = SceneField.of(renderer)
+    field = SceneField.of(solid)
     box = object_box(field, settings.threshold)
     size = float(box.extent.max())
     halvings = max(int(math.log2(settings.resolution / BASE_CELLS)), 0)
     grid = scan(field, box, math.ceil(settings.resolution / 2**halvings))
     cameras = surrounding_cameras(box, settings.views, settings.view_size)
     white = torch.ones(3, device=field.device)
-    views = renderer.render(cameras.to(field.device), shading="albedo", background=white, need_normal=False)
+    views = solid.render(cameras.to(field.device), shading="albedo", background=white, need_normal=False)
     level, blur, figures = _level_and_blur(grid, size, cameras, views, settings)
     check_not_degenerate(grid, level)
     floor = filling(grid, level, PORE * size)

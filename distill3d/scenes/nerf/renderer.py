@@ -90,9 +90,18 @@ class NeRFVolumeRenderer(nn.Module):
         """Of the volume that is rendered, in world units."""
         return self.marching.radius
 
+    @property
+    def bound(self) -> Literal["box", "sphere"]:
+        """Which part of the cube of that radius is rendered."""
+        return self.cfg.bound
+
     def update_step(self, step: int, seed: int) -> None:
         """Before a training step: the progression of the encoding, and every few steps the occupancy grid."""
         self.geometry.update_step(step)
+        self.update_occupancy(step, seed)
+
+    def update_occupancy(self, step: int, seed: int) -> None:
+        """Every few steps a look at the cells, wherever the encoding is in its progression."""
         if self.cfg.grid_prune and step % self.cfg.occupancy_update_interval == 0:
             generator = rng("occupancy", seed, step)
             every_cell = step < self.cfg.occupancy_warmup_steps

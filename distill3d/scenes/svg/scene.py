@@ -6,7 +6,7 @@ learning rate means the same for every file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distill3d.config.registry import register
+from distill3d.scenes.base import Scene, Step, Views
 from distill3d.scenes.svg.document import SvgDocument, SvgShape
 from distill3d.scenes.svg.geometry import Subpath
 from distill3d.scenes.svg.vector import Curves, Paints, over, rasterise
@@ -57,11 +59,24 @@ class Layout:
     stroked: list[int]  # shapes with a stroke: their colours follow, their widths are in this order
 
 
-class SvgScene(nn.Module):
-    """Empty before `begin`, since the file is known only with the data or a checkpoint."""
+@register("scene", "svg")
+class SvgScene(Scene):
+    """A drawing; empty before `begin`, since the file is known only with the data or a checkpoint.
 
-    def __init__(self) -> None:
-        super().__init__()
+    It is shown in ``size`` (height and width in pixels), for ``copies`` times and noises a step.
+    """
+
+    @dataclass
+    class Config:
+        trained: list[Quantity] = field(default_factory=lambda: list(QUANTITIES))
+
+        def __post_init__(self) -> None:
+            if not self.trained:
+                raise ValueError(f"trained=[] leaves nothing to optimise; choose from {', '.join(QUANTITIES)}")
+
+    def __init__(self, cfg: Config | None = None) -> None:
+        super().__init__(cfg or SvgScene.Config())
+        self.size, self.copies = (0, 0), 1
         self.points, self.colours, self.widths, self.opacities = (Trained() for _ in QUANTITIES)
         self.document: SvgDocument | None = None
 
@@ -97,6 +112,13 @@ class SvgScene(nn.Module):
         start = {f"scene.{name}.values": getattr(self, name).start for name in QUANTITIES}
         with torch.no_grad():
             return torch.func.functional_call(_Renderer(self), start, (height, width))
+
+    def views(self, batch: Any, step: Step) -> Views:
+        return Views(self.render(*self.size)[None], terms={"points": self.displacement}, copies=self.copies)
+
+    def after_backward(self, optimizer: torch.optim.Optimizer, step: Step) -> None:
+        """Back into what SVG can say."""
+        self.clamp_()
 
     def curves(self, height: int, width: int) -> Curves:
         """All outlines as cubics in pixels."""

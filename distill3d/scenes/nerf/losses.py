@@ -1,60 +1,30 @@
-"""Regularisers of a volume-rendered scene, each with a scheduled weight.
+"""Regularisers of a volume-rendered scene.
 
 All are means over the views of a batch, so that their scale does not depend on its size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.config.schedule import Scheduled, scheduled
 from distill3d.types import RenderOutput
 
 OrientReduction = Literal["sum", "ray_mean"]
+REGULARISERS = ("orient", "sparsity", "opaque", "z_variance")
 
 
-@dataclass
-class LossWeights:
-    """Settings named ``lambda_<loss>``: the weight of each loss, a number or a schedule."""
-
-    def weights(self, step: int, epoch: int = 0) -> dict[str, float]:
-        """The weights that are not 0 at this step, by the name of the loss."""
-        names = [f.name for f in fields(self) if f.name.startswith("lambda_")]
-        values = {name.removeprefix("lambda_"): scheduled(getattr(self, name), step, epoch) for name in names}
-        return {name: value for name, value in values.items() if value != 0.0}
-
-
-@dataclass
-class LossSettings(LossWeights):
-    """The weight of each term: a number or a schedule.
-
-    ``lambda_sds`` multiplies the distillation loss of any guidance. ``lambda_orient`` is on the paper's scale (a sum
-    over the samples of a view, 1e-4 to 1e-2) with ``orient_reduction: sum``, and on threestudio's (divided by the
-    number of rays that hit something, 10 to 1000) with ``ray_mean``.
-    """
-
-    lambda_sds: Scheduled = 1.0
-    lambda_orient: Scheduled = 0.0
-    lambda_sparsity: Scheduled = 0.0
-    lambda_opaque: Scheduled = 0.0
-    lambda_z_variance: Scheduled = 0.0
-    orient_reduction: OrientReduction = "sum"
-
-
-def regularisers(output: RenderOutput, names: list[str], orient_reduction: OrientReduction) -> dict[str, Tensor]:
-    """The named regularisers of one render, unweighted."""
+def regulariser(name: str, output: RenderOutput, orient_reduction: OrientReduction) -> Float[Tensor, ""]:
+    """One of `REGULARISERS` for one render, unweighted."""
     terms = {
         "orient": lambda: orientation_loss(output, orient_reduction),
         "sparsity": lambda: sparsity_loss(output.opacity),
         "opaque": lambda: opaque_loss(output.opacity),
         "z_variance": lambda: z_variance_loss(output),
     }
-    return {name: terms[name]() for name in names}
+    return terms[name]()
 
 
 def orientation_loss(output: RenderOutput, reduction: OrientReduction = "sum") -> Float[Tensor, ""]:
@@ -110,16 +80,3 @@ def z_variance_loss(output: RenderOutput, min_opacity: float = 0.5) -> Float[Ten
     variance = per_ray(weights * (middle - mean[samples.ray_index]) ** 2) / safe_mass
     hit = (mass > min_opacity).to(variance)
     return (variance * hit).sum() / hit.sum().clamp_min(1.0)
-
-
-def distillation_loss_value(grad: Float[Tensor, "B C h w"]) -> Float[Tensor, ""]:
-    """``0.5 ||g||^2 / B``: what is logged, because the loss that carries the gradient has no meaningful value."""
-    return 0.5 * grad.detach().float().square().sum() / grad.shape[0]
-
-
-def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """The sum of all terms times their weights; 0 where there is none."""
-    total = torch.zeros(())
-    for name, term in terms.items():
-        total = total.to(term) + weights[name] * term
-    return total

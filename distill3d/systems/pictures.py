@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill3d.config.schedule import Scheduled
-from distill3d.guidance.base import distillation_loss
 from distill3d.priors.base import DiffusionPrior
 from distill3d.runtime.pictures import write_png
-from distill3d.systems.base import ScoreDistillationSystem, SystemSettings
-from distill3d.systems.losses import LossWeights
+from distill3d.systems.base import LossWeights
+from distill3d.systems.distillation import DistillationSettings, DistillationSystem
 from distill3d.systems.prior_samples import draw_picture
 from distill3d.systems.video import write_video
 from distill3d.types import TextRequest
@@ -34,7 +33,7 @@ class PictureLosses(LossWeights):
 
 
 @dataclass
-class PictureSettings(SystemSettings):
+class PictureSettings(DistillationSettings):
     """Settings of every system of pictures."""
 
     loss: PictureLosses = field(default_factory=PictureLosses)
@@ -48,24 +47,10 @@ class PictureSettings(SystemSettings):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
-class Views(NamedTuple):
-    """What the guidance sees in a step, encoded; ``source`` is the original of an edit."""
-
-    x: Float[Tensor, "B C h w"]
-    source: Float[Tensor, "B C h w"] | None
-
-
-class PictureSystem(ScoreDistillationSystem):
+class PictureSystem(DistillationSystem):
     """A system whose views are pictures: there are no cameras, and nothing is rendered in 3D."""
 
     # -- for a subclass ------------------------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """Prepare training; the prior is loaded and the trainer has its data."""
-
-    def views(self, batch: Any) -> Views:
-        """What is distilled in this step."""
-        raise NotImplementedError
 
     def frame(self) -> UInt8[Tensor, "3 H W"]:
         """The present state as one picture."""
@@ -75,12 +60,7 @@ class PictureSystem(ScoreDistillationSystem):
         """Final pictures by their names, without the step and the suffix."""
         return {}
 
-    # -- training ------------------------------------------------------------------------------------------------
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if stage == "fit":
-            self.begin()
+    # -- texts ---------------------------------------------------------------------------------------------------
 
     def text_requests(self) -> dict[str, TextRequest]:
         """Also the empty text and the source prompt: pictures to start from are samples of them."""
@@ -92,17 +72,6 @@ class PictureSystem(ScoreDistillationSystem):
         """A sample of the prior for the text of a role, in [0, 1]."""
         texts = self.prompt_processor.texts(None, 1)
         return draw_picture(self.prior, texts[role], texts["unconditional"], self.seed)
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        weights = self.cfg.loss.weights(self.global_step, self.current_epoch)
-        with self.record.watch("render"), self.full_precision():
-            x, source = self.views(batch)
-        with self.record.watch("prior"), self.full_precision():
-            guided = self.distil(x, None, source=source)
-        terms = {"sds": distillation_loss(x, guided.grad)}
-        if source is not None and "source" in weights:
-            terms["source"] = 0.5 * (x - source).square().sum() / len(x)
-        return self.weighted(terms, weights, guided)
 
     # -- pictures ------------------------------------------------------------------------------------------------
 

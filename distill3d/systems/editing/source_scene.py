@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill3d.config.check import ConfigError, build
-from distill3d.config.registry import Kind, find
+from distill3d.config.check import ConfigError
+from distill3d.config.registry import Kind
 from distill3d.runtime.checkpoint import CheckpointError, check_same_experiment, read_checkpoint
+from distill3d.scenes.nerf.scene import PARTS, NeRFScene, build_renderer
 from distill3d.systems.editing.held_field import HeldField
 
 SETTING = "system.source_checkpoint"
-PARTS: tuple[Kind, ...] = ("geometry", "material", "background", "renderer")
+PREFIX = "scene.renderer."  # of the tensors of a NeRF in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,10 @@ def read_scene(path: str, own: Mapping[str, Any]) -> SourceScene:
     return SourceScene(renderer, settings)
 
 
-def build_renderer(settings: Mapping[str, Any]) -> Any:
-    """The renderer of these types and settings, with new weights."""
-
-    def make(kind: Kind, *parts: Any) -> Any:
-        cls = find(kind, settings[f"{kind}_type"], f"system.{kind}_type")
-        return cls(build(cls.Config, settings[kind], f"system.{kind}"), *parts)  # type: ignore[attr-defined]
-
-    return make("renderer", *(make(kind) for kind in PARTS[:3]))
-
-
 def _scene_state(path: str, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors of the scene by the renderer's own names."""
     state = checkpoint["state_dict"]
-    scene = {name.removeprefix("renderer."): value for name, value in state.items() if name.startswith("renderer.")}
+    scene = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     if not scene:
         system = checkpoint["distill3d"]["identity"].get("system", "another system")
         raise CheckpointError(
@@ -95,9 +86,7 @@ def _of_trial(path: str, kind: Kind, trial: Mapping[str, Any] | None) -> tuple[s
 
 def _usual(kind: Kind) -> str:
     """The type of a part where a trial's configuration names none."""
-    from distill3d.systems.text_to_3d import TextTo3D
-
-    return getattr(TextTo3D.Config, f"{kind}_type")
+    return getattr(NeRFScene.Config, f"{kind}_type")
 
 
 def _trial_settings(path: Path) -> dict[str, Any] | None:
