@@ -105,8 +105,7 @@ def draw(content: dict[str, Any], folder: Path, steps: Steps, path: Path) -> boo
     """The front and a quarter view of each prompt, first seed, under each step; False where nothing was rendered."""
     from PIL import Image
 
-    from distill3d.runtime.pictures import to_uint8
-    from distill3d.systems.labelled import labelled_grid
+    from distill3d.runtime.pictures import labelled_grid, to_uint8
 
     strips: dict[tuple[str, str], Path] = {}
     for step in steps:

@@ -33,9 +33,9 @@ from distill3d.config.experiment import load
 from distill3d.config.yaml_text import dump_yaml
 from distill3d.evaluation.confidence import interval, paired_difference
 from distill3d.evaluation.evaluation import evaluate_folder
-from distill3d.evaluation.figures import diversity
 from distill3d.evaluation.judges import ImageTextJudge, choose_judge
 from distill3d.evaluation.loaded_trial import load_trial
+from distill3d.evaluation.metrics import diversity
 from distill3d.evaluation.samples import ReferenceSamples, read_strip
 from distill3d.evaluation.settings import EvaluateSettings
 from distill3d.runtime.files import write_atomically

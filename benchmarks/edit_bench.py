@@ -18,8 +18,8 @@ from edit_sources import QUIET, Sources
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from distill3d.evaluation.figures import view_consistency
 from distill3d.evaluation.judges import ImageTextJudge, choose_judge, judge_identity
+from distill3d.evaluation.metrics import ssim_map, view_consistency
 from distill3d.evaluation.samples import read_strip, write_strip
 from distill3d.evaluation.scene_report import Figures, edit_figures
 from distill3d.priors.base import DiffusionPrior
@@ -187,12 +187,7 @@ def ssim_outside(
     edited: Float[Tensor, "V 3 H W"], source: Float[Tensor, "V 3 H W"], part: Bool[Tensor, "V 1 H W"]
 ) -> float | None:
     """The mean of SSIM's map (Wang et al., 2004) over the pixels outside of a part; None where there are none."""
-    from skimage.metrics import structural_similarity
-
-    settings = {"channel_axis": 0, "data_range": 1.0, "gaussian_weights": True, "use_sample_covariance": False}
-    pairs = zip(edited.numpy(), source.numpy(), strict=True)
-    maps = torch.stack([torch.from_numpy(structural_similarity(a, b, full=True, **settings)[1]) for a, b in pairs])
-    return None if bool(part.all()) else float(maps[~part.expand_as(maps)].mean())
+    return None if bool(part.all()) else float(ssim_map(edited, source)[~part.expand_as(edited)].mean())
 
 
 def judged(judge: ImageTextJudge, cell: EditCell, source: Tensor, edited: Tensor) -> Figures:

@@ -10,7 +10,7 @@ from edit_cells import RESTING, at_scale, middle
 from edit_choice import Keyed, Line, chosen, keyed, of
 
 from distill3d.evaluation.confidence import interval, paired_difference
-from distill3d.evaluation.figures import ssim
+from distill3d.evaluation.metrics import ssim
 from distill3d.evaluation.samples import read_strip
 
 Picture = Callable[[str, str], Path]
@@ -81,5 +81,5 @@ def nearer_to_edit(before: Sequence[Line], after: Sequence[Line], picture: Pictu
         files = (picture(plain[edit], "source"), picture(plain[edit], "edited"), picture(refined[edit], "edited"))
         if all(file.is_file() for file in files):
             source, edited, final = (read_strip(file) for file in files)
-            values[edit.name, 0] = ssim(final, edited) - ssim(source, edited)
+            values[edit.name, 0] = float(ssim(final, edited).mean() - ssim(source, edited).mean())
     return values

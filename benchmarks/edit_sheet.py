@@ -14,8 +14,7 @@ from torch import Tensor
 
 from distill3d.evaluation.samples import read_strip
 from distill3d.runtime.files import write_atomically
-from distill3d.runtime.pictures import to_uint8
-from distill3d.systems.labelled import blank, labelled_grid
+from distill3d.runtime.pictures import blank, labelled_grid, to_uint8
 from distill3d.systems.pictures import enlarged
 
 GRIDS = ("nerf", "image", "svg")

@@ -17,8 +17,7 @@ from torch import Tensor
 from distill3d.evaluation.confidence import interval, paired_difference
 from distill3d.evaluation.samples import read_strip
 from distill3d.runtime.files import write_atomically
-from distill3d.runtime.pictures import to_uint8, write_png
-from distill3d.systems.labelled import labelled_grid
+from distill3d.runtime.pictures import labelled_grid, to_uint8, write_png
 from distill3d.systems.pictures import enlarged
 
 COLUMNS = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,8 @@ from torch import Tensor
 from distill3d.types import Cameras, Rays
 
 ViewWord = Literal["front", "side", "back", "overhead"]
-VIEW_WORDS: tuple[ViewWord, ...] = ("front", "side", "back", "overhead")
+VIEW_WORDS: tuple[ViewWord, ...] = get_args(ViewWord)
+VIEW_PHRASES: Mapping[str, str] = {word: f"{word} view" for word in VIEW_WORDS}  # as prompts and captions say it
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from tiny_assets import make_assets
 
+from distill3d.data import assets as assets_module
 from distill3d.data.assets import first_variants, load_mesh, read_index, y_up_to_world
 
 
@@ -56,3 +58,27 @@ def test_what_is_missing_is_named(tmp_path):
     (folder / "meshes/fox/v0.ply").unlink()
     with pytest.raises(ValueError, match="line 3"):
         read_index(folder)
+
+
+def test_a_correction_of_a_front_holds_for_the_very_file_alone(tmp_path, monkeypatch):
+    folder = make_assets(tmp_path)
+    fox = folder / "meshes/fox/v0.ply"
+    table = tmp_path / "corrections.csv"
+    monkeypatch.setattr(assets_module, "_CORRECTIONS", table)
+
+    def front(digest):
+        table.write_text(f"sha256,front,file\n{digest},-Z,meshes/fox/v0.ply\n")
+        assets_module._corrections.cache_clear()
+        return read_index(folder)[1].front
+
+    assert front("0" * 64) == "+X"
+    assert front(hashlib.sha256(fox.read_bytes()).hexdigest()) == "-Z"
+    assets_module._corrections.cache_clear()
+
+
+def test_the_shipped_corrections_are_valid():
+    assets_module._corrections.cache_clear()
+    shipped = assets_module._corrections()
+    assert len(shipped) == 13
+    for entries in shipped.values():
+        assert all(len(digest) == 64 and front in assets_module._TURN_TO_FRONT for digest, front in entries)

@@ -11,7 +11,7 @@ import torch
 from distill3d.camera import CameraRanges
 from distill3d.config.check import ConfigError, build
 from distill3d.config.registry import find
-from distill3d.data.camera_settings import cameras_folder, view_distribution
+from distill3d.data.camera_settings import ViewDistribution, cameras_folder, view_distribution
 from distill3d.data.random_cameras import (
     EvaluationViews,
     RandomCameraConfig,
@@ -94,7 +94,7 @@ def test_impossible_ranges_are_named(settings, message):
 
 
 def test_without_any_setting_the_distribution_is_dreamfusions():
-    assert view_distribution({}, None).camera_ranges == CameraRanges()
+    assert view_distribution({}, None) == ViewDistribution()
 
 
 def test_null_settings_come_from_the_priors_own_cameras(tmp_path):
@@ -109,7 +109,7 @@ def test_null_settings_come_from_the_priors_own_cameras(tmp_path):
 def test_a_prior_without_cameras_leaves_dreamfusions(tmp_path):
     for name in (str(tmp_path), "org/model-on-the-hub", None):
         data = RandomCameraDataModule(config(cameras_like=name))
-        assert data.views.camera_ranges == CameraRanges()
+        assert data.views == ViewDistribution()
 
 
 def test_the_embedded_prior_is_a_folder_of_the_package():

@@ -14,9 +14,9 @@ from distill3d.priors.loader import PriorConfig, load_prior, load_prompt_encoder
 from distill3d.priors.sampling import guided_prediction
 from distill3d.systems.editing.ddpm_inversion import (
     ddpm_inversion,
-    posterior_mean,
     regenerate,
     sampling_times,
+    step_mean,
     stochastic_latents,
 )
 
@@ -65,7 +65,7 @@ def test_a_step_is_diffusers_ddpm_step():
     samples = [
         scheduler.step(noise, 600, z, generator=torch.Generator().manual_seed(seed)).prev_sample for seed in range(400)
     ]
-    mean = posterior_mean(prior, z, 600, 599, predict)
+    mean = step_mean(prior, z, 600, 599, predict)
     deviation = torch.stack(samples).std(0).mean()
     torch.testing.assert_close(torch.stack(samples).mean(0), mean, rtol=0, atol=float(deviation) * 5 / 400**0.5)
 

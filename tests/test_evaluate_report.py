@@ -51,7 +51,7 @@ def test_all_files_are_written_and_say_the_same(report, tmp_path):
     assert content["runs"][4]["error"] == "the last\nlines"
     assert content["judges"] == ["a judge"]
     grid = Image.open(tmp_path / "out" / "grid.png")
-    assert grid.size == (120 + 2 * 16, 28 + 2 * 16)
+    assert grid.size == (7 * len("a fox") + 2 + 2 * 18, 3 * 16 + 2 * 18)  # gaps of 2, names in up to three lines
     assert csv_text(report).splitlines()[0] == (
         "id,prompt,seed,system.guidance_type,status,judge,score,janus,seconds_total,error"
     )

@@ -7,8 +7,8 @@ import torch
 from closed_form import GaussianPrior
 from guidance_inputs import draw_at, inputs_for, make
 
-from distill3d.guidance.inversion import inversion_stops, invert, reverse_deviation
-from distill3d.priors.sampling import ddim_denoise
+from distill3d.guidance.inversion import inversion_stops, invert
+from distill3d.priors.sampling import ddim_denoise, posterior_deviation
 from distill3d.types import Pass
 
 
@@ -37,16 +37,6 @@ def test_inversion_and_denoising_are_inverse(prior):
     back = ddim_denoise(prior, z, 900, text, steps=180)
     assert (back - x).abs().mean() < 0.02
     assert (z - x).abs().mean() > 0.3
-
-
-def test_reverse_deviation_is_ddims():
-    from diffusers import DDIMScheduler
-
-    prior = GaussianPrior()
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    expected = float(scheduler._get_variance(500, 400)) ** 0.5
-    value = reverse_deviation(prior, torch.tensor([400]), torch.tensor([500]))
-    assert float(value) == pytest.approx(expected, rel=1e-4)
 
 
 def test_ism_formula(prior):
@@ -86,7 +76,7 @@ def test_inversion_adds_eta_times_the_reverse_deviation(prior):
     text, stops = prior.embed(["a cat"] * 400), [torch.full((400,), t) for t in (300, 500)]
     predict = lambda z, t: prior.predict([Pass(z, t, text)])[0]  # noqa: E731
     calm, noisy = (invert(prior, x, stops, predict, torch.Generator().manual_seed(1), eta) for eta in (0.0, 0.3))
-    deviation = 0.3 * float(reverse_deviation(prior, stops[0], stops[1])[0])
+    deviation = 0.3 * float(posterior_deviation(prior, stops[1], stops[0])[0])
     assert float((noisy - calm).std()) == pytest.approx(deviation, rel=0.02)
 
 

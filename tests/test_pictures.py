@@ -8,7 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from distill3d.runtime.pictures import contact_sheet, normal_picture, panel, to_uint8, write_png
+from distill3d.runtime.pictures import (
+    blank,
+    contact_sheet,
+    labelled_grid,
+    normal_picture,
+    panel,
+    tiled,
+    to_uint8,
+    write_png,
+)
 from distill3d.systems.video import even_sides, write_video
 from distill3d.types import RenderOutput
 
@@ -50,6 +59,22 @@ def test_a_png_round_trips(tmp_path):
     write_png(tmp_path / "x.png", image)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), image.permute(1, 2, 0).numpy())
     assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_tiles_fill_rows_and_the_rest_is_white():
+    images = torch.arange(5).float().div(10)[:, None, None, None].expand(5, 3, 4, 6)
+    sheet = tiled(images, 3)
+    assert sheet.shape == (3, 8, 18) and (sheet[:, 4:, 12:] == 255).all()
+    assert torch.equal(sheet[:, 4:, :6], to_uint8(images[3:4])[0])
+    assert tiled(images[:2], 3).shape == (3, 4, 12)
+
+
+def test_labels_have_as_many_lines_as_they_need_up_to_three():
+    pictures = [[torch.zeros(3, 40, 40, dtype=torch.uint8)] * 2]
+    short, two, long = (labelled_grid(pictures, ["a", name], [""]) for name in ("b", "two words", "many " * 20))
+    assert [sheet.shape[1:] for sheet in (short, two, long)] == [(16 + 42, 84), (32 + 42, 84), (48 + 42, 84)]
+    assert torch.equal(long[:, -42:], short[:, -42:])
+    assert not torch.equal(short[:, :-42], blank(*short[:, :-42].shape[1:]))
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (18, 34), (50, 20)])

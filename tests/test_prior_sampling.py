@@ -14,7 +14,10 @@ from distill3d.priors.sampling import (
     ddim_sample,
     ddim_step,
     guided_prediction,
+    posterior_deviation,
+    posterior_mean,
 )
+from distill3d.types import Prediction
 
 
 @pytest.mark.parametrize(("eta", "steps"), [(0.0, 100), (1.0, 900)])  # new noise needs finer steps
@@ -94,6 +97,30 @@ def test_a_clipped_step_goes_on_with_the_clipped_noise():
     middle = ddim_step(prior, first, zero := torch.tensor([0]))
     expected = guided_prediction(prior, middle, zero, text, None, 0.0).x0.clamp(-0.5, 0.5)
     torch.testing.assert_close(ddim_denoise(prior, z, 800, text, steps=2, clip=0.5), expected)
+
+
+def test_the_posterior_is_ddpms():
+    """diffusers as oracle, for neighbouring times and for a stride."""
+    from diffusers import DDIMScheduler
+
+    prior = GaussianPrior()
+    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    for t, t_next in ((500, 400), (41, 40)):
+        expected = float(scheduler._get_variance(t, t_next)) ** 0.5
+        deviation = posterior_deviation(prior, torch.tensor([t]), torch.tensor([t_next]))
+        assert float(deviation) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["sd", "flow"])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_mean_and_deviation_leave_the_noise_level_of_the_next_time(schedule, eta):
+    """Of x0 = 0 and unit noise: ``mean^2 + eta^2 s^2 = sigma'^2``."""
+    prior = GaussianPrior(schedule=schedule)
+    t, t_next = torch.tensor([700, 300]), torch.tensor([600, 2])
+    prediction = Prediction(torch.ones(2, 3, 8, 8), torch.zeros(2, 3, 8, 8))
+    mean = posterior_mean(prior, prediction, t, t_next, eta)[:, :1, :1, :1]
+    deviation = eta * posterior_deviation(prior, t, t_next)
+    torch.testing.assert_close(mean**2 + deviation**2, prior.alpha_sigma(t_next)[1] ** 2, rtol=1e-4, atol=1e-7)
 
 
 def test_clip_keeps_pixels_in_range():

@@ -15,8 +15,8 @@ from distill3d import cli
 from distill3d.config.check import ConfigError, build
 from distill3d.config.registry import find
 from distill3d.data.posed.module import PosedImageDataModule
+from distill3d.evaluation.metrics import psnr_db
 from distill3d.runtime.checkpoint import CheckpointError, read_checkpoint
-from distill3d.systems.image_quality import psnr_db
 from distill3d.types import RenderOutput
 
 SCENE = {key: TINY_SYSTEM[key] for key in ("geometry", "renderer")}

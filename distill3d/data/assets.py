@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +15,9 @@ from distill3d.scenes.mesh.raster import Mesh
 
 # rotations about +Y, in degrees, that bring a front to +Z
 _TURN_TO_FRONT = {"": 0.0, "+Z": 0.0, "-Z": 180.0, "+X": -90.0, "-X": 90.0}
-# fronts that the index leaves open ("X-axis?") or has the wrong way round, decided by looking at four views of each
-FRONT_BY_EYE = {
-    "meshes/airplane/v0.ply": "-X",
-    "meshes/bee/v2.ply": "+X",
-    "meshes/bicycle/v0.ply": "+X",
-    "meshes/bus/v0.ply": "-X",
-    "meshes/chair/v1.ply": "+Z",
-    "meshes/chick/v0.ply": "+X",
-    "meshes/dog/v1.ply": "+X",
-    "meshes/ice_cream_truck/v0.ply": "+X",
-    "meshes/office_chair/v0.ply": "-Z",
-    "meshes/school_bus/v0.ply": "-X",
-    "meshes/tank/v0.ply": "-X",
-    "meshes/tank/v1.ply": "-X",
-    "meshes/treasure_chest/v0.ply": "+X",
-}
+# fronts that an index leaves open ("X-axis?") or has the wrong way round, decided by looking at four views of each; by
+# the hash of the mesh, so that they hold for these files wherever they lie, and for no other of the same name
+_CORRECTIONS = Path(__file__).with_name("front_corrections.csv")
 
 
 @dataclass(frozen=True)
@@ -57,10 +46,13 @@ def read_index(folder: Path | str) -> list[Asset]:
     index = folder / "index.csv"
     if not index.is_file():
         raise FileNotFoundError(f"data.assets={folder} holds no index.csv; point it to a folder of meshes that has one")
-    text = read_text(index, "CSV", setting="data.assets")
     with reading(index, "an index of meshes", "its columns are noun, file, tier, rank, category, variant and front"):
-        rows = csv.DictReader(text.splitlines())
-        return [_asset(folder, row, number) for number, row in enumerate(rows, start=2)]
+        return [_asset(folder, row, number) for number, row in enumerate(read_rows(index), start=2)]
+
+
+def read_rows(index: Path) -> list[dict[str, str]]:
+    """The lines of an index.csv by their columns."""
+    return list(csv.DictReader(read_text(index, "CSV", setting="data.assets").splitlines()))
 
 
 def first_variants(assets: list[Asset], count: int | None) -> list[Asset]:
@@ -75,7 +67,7 @@ def _asset(folder: Path, row: dict[str, str], line: int) -> Asset:
     path = folder / row["file"]
     if not path.is_file():
         raise ForeignFileError(f"{folder}/index.csv line {line}: {row['file']} does not exist")
-    front = FRONT_BY_EYE.get(row["file"], row.get("front", ""))
+    front = _corrected_front(path, row["file"]) or row.get("front") or ""
     if front not in _TURN_TO_FRONT:
         raise ForeignFileError(
             f"{folder}/index.csv line {line}: front={front!r}; expected one of {sorted(_TURN_TO_FRONT)}"
@@ -85,10 +77,33 @@ def _asset(folder: Path, row: dict[str, str], line: int) -> Asset:
     )
 
 
+def _corrected_front(path: Path, name: str) -> str | None:
+    for digest, front in _corrections().get(name, ()):
+        if hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+            return front
+    return None
+
+
+@cache
+def _corrections() -> dict[str, list[tuple[str, str]]]:
+    """Hash and front by the file's name, which spares the hashes of all other files."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in read_rows(_CORRECTIONS):
+        found.setdefault(row["file"], []).append((row["sha256"], row["front"]))
+    return found
+
+
 def load_mesh(asset: Asset) -> Mesh:
-    """The mesh in the world frame (front at +x, z up), its farthest vertex at 0.5 from the origin, sRGB in [0, 1]."""
+    """The mesh in the world frame (front at +x, z up), its farthest vertex at 0.5 from the origin, sRGB in [0, 1].
+
+    A PLY has its colours at the vertices; any other file is read with its materials and textures, y up.
+    """
     import trimesh
 
+    if asset.path.suffix.lower() != ".ply":
+        from distill3d.data.mesh_file import load_mesh_file
+
+        return load_mesh_file(asset.path, "y", _TURN_TO_FRONT[asset.front], setting="data.assets")
     with reading(asset.path, "a mesh with colours at its vertices", setting="data.assets"):
         loaded = trimesh.load(asset.path, process=False)
         vertices = np.asarray(loaded.vertices, np.float32)  # type: ignore[union-attr]

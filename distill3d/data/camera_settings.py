@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from distill3d.camera import CameraRanges
 from distill3d.config.check import ConfigError, build
@@ -13,23 +14,16 @@ from distill3d.config.files import EMBEDDED_WEIGHTS
 from distill3d.light import LightStrategy
 
 
-@dataclass
-class ViewDistribution:
+@dataclass(frozen=True)
+class ViewDistribution(CameraRanges):
     """Cameras and lights of the training views; the defaults are DreamFusion's (arXiv 2209.14988, appendix A.2)."""
 
-    elevation_range: tuple[float, float] = (-10.0, 90.0)
-    azimuth_range: tuple[float, float] = (-180.0, 180.0)
-    camera_distance_range: tuple[float, float] = (1.0, 1.5)
-    fovy_range: tuple[float, float] = (41.0, 71.0)
-    camera_perturb: float = 0.1
-    center_perturb: float = 0.2
-    up_perturb: float = 0.02
     light_sample_strategy: LightStrategy = "dreamfusion"
     light_position_perturb: float = 1.0
     light_distance_range: tuple[float, float] = (0.8, 1.5)
 
     def __post_init__(self) -> None:
-        _ = self.camera_ranges  # which checks its own
+        super().__post_init__()
         low, high = self.light_distance_range
         if low > high:
             raise ValueError(f"light_distance_range={[low, high]} must be [low, high]")
@@ -40,10 +34,17 @@ class ViewDistribution:
 
     @property
     def camera_ranges(self) -> CameraRanges:
+        """The cameras alone."""
         return CameraRanges(**{f.name: getattr(self, f.name) for f in fields(CameraRanges)})
 
 
-def view_distribution(given: dict[str, Any], like: Path | None, where: str = "data") -> ViewDistribution:
+# each setting of ViewDistribution, or null: the prior's own
+NullableViewDistribution = make_dataclass(
+    "NullableViewDistribution", [(name, hint | None, None) for name, hint in get_type_hints(ViewDistribution).items()]
+)
+
+
+def view_distribution(given: Mapping[str, Any], like: Path | None, where: str = "data") -> ViewDistribution:
     """Settings that are not None, then those of ``like``/cameras.json where there is one, then DreamFusion's.
 
     Raises ConfigError for a cameras.json that is no JSON or holds a wrong value; keys that are no settings of the

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from distill3d.config.registry import register
+from distill3d.data.endless import endless_loader
 from distill3d.data.image_folder import read_image
 from distill3d.runtime.foreign import ForeignFileError
 
@@ -77,14 +76,5 @@ class ImageDataModule(pl.LightningDataModule):
         return height, width
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(_Steps(), batch_size=None)
-
-
-class _Steps(IterableDataset):
-    """Numbers without end: what is seen in a step, the system draws when its step has come."""
-
-    def __iter__(self) -> Iterator[Tensor]:
-        step = torch.zeros((), dtype=torch.long)
-        while True:
-            yield step
-            step = step + 1
+        """The steps' numbers: what is seen in a step, the system draws."""
+        return endless_loader()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +9,9 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
+
+from distill3d.data.endless import endless_loader
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,7 @@ class ImageBatches(pl.LightningDataModule):
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(_Steps(self), batch_size=None)
+        return endless_loader(self.batch, lambda: self.trainer.global_step if self.trainer is not None else 0)
 
     def transfer_batch_to_device(self, batch: ImageBatch, device: torch.device, dataloader_idx: int) -> ImageBatch:
         return replace(batch, images=batch.images.to(device))
-
-
-class _Steps(IterableDataset):
-    """From the trainer's step on, without end."""
-
-    def __init__(self, module: ImageBatches) -> None:
-        self.module = module
-
-    def __iter__(self) -> Iterator[ImageBatch]:
-        step = self.module.trainer.global_step if self.module.trainer is not None else 0
-        while True:
-            yield self.module.batch(step)
-            step += 1

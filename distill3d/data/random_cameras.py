@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from distill3d.camera import CameraRanges, make_cameras, random_cameras
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled, scheduled
-from distill3d.data.camera_settings import ViewDistribution, cameras_folder, view_distribution
-from distill3d.light import LightStrategy, random_lights
+from distill3d.data.camera_settings import NullableViewDistribution, ViewDistribution, cameras_folder, view_distribution
+from distill3d.data.endless import endless_loader
+from distill3d.light import random_lights
 from distill3d.runtime.rng import rng
 from distill3d.types import Cameras, Light
 
@@ -33,7 +33,7 @@ class RandomCameraBatch:
 
 
 @dataclass
-class RandomCameraConfig:
+class RandomCameraConfig(NullableViewDistribution):
     """Settings of random-camera-datamodule. Distances in world units, angles in degrees.
 
     ``batch_size``, ``width`` and ``height`` are numbers, or lists that change at ``resolution_milestones`` (steps).
@@ -46,16 +46,6 @@ class RandomCameraConfig:
     height: IntOrList = 64
     resolution_milestones: list[int] = field(default_factory=list)
     cameras_like: str | None = None
-    elevation_range: tuple[float, float] | None = None
-    azimuth_range: tuple[float, float] | None = None
-    camera_distance_range: tuple[float, float] | None = None
-    fovy_range: tuple[float, float] | None = None
-    camera_perturb: float | None = None
-    center_perturb: float | None = None
-    up_perturb: float | None = None
-    light_position_perturb: float | None = None
-    light_distance_range: tuple[float, float] | None = None
-    light_sample_strategy: LightStrategy | None = None
     batch_uniform_azimuth: bool = True
     progressive_until: Scheduled = 0
     eval_height: int = 512
@@ -152,14 +142,6 @@ class EvaluationViews(Dataset):
         return RandomCameraBatch(cameras, Light(cameras.position), start)
 
 
-class _Steps(IterableDataset):
-    """As many batches as anyone asks for; what a batch is, the data module says when its step has come."""
-
-    def __iter__(self) -> Iterator[None]:
-        while True:
-            yield None
-
-
 @register("data", "random-camera-datamodule")
 class RandomCameraDataModule(pl.LightningDataModule):
     """Random cameras and lights, drawn anew each step."""
@@ -173,7 +155,7 @@ class RandomCameraDataModule(pl.LightningDataModule):
         self.views = view_distribution(vars(cfg), cameras_folder(cfg.cameras_like))
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(_Steps(), batch_size=None)
+        return endless_loader(lambda step: None)
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation(self.cfg.n_val_views)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from distill3d.camera import VIEW_PHRASES
+
 # the noun itself comes first in a caption's choice, its synonyms after
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "hamburger": ("burger", "cheeseburger"),
@@ -95,7 +97,6 @@ RELATIONS = ("on top of", "next to", "wearing")
 WEARABLE = ("crown",)
 WEARER_CATEGORIES = ("animal", "character")
 WEARER_NOUNS = ("snowman", "skull", "pumpkin", "jack-o-lantern")
-VIEW_PHRASES = {"front": "front view", "side": "side view", "back": "back view", "overhead": "overhead view"}
 TEXTURELESS_SUFFIX = ", textureless"
 TEMPLATES = (
     "{}",

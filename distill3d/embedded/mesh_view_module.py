@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from distill3d.camera import CameraRanges
 from distill3d.config.check import ConfigError
 from distill3d.config.registry import register
 from distill3d.data.assets import Asset, first_variants, read_index
 from distill3d.data.camera_settings import cameras_folder, read_cameras_json, view_distribution
+from distill3d.data.endless import endless_loader
 from distill3d.embedded.mesh_views import (
     CAMERA_RANGES,
     VIEW_SIZE,
@@ -149,7 +149,11 @@ class MeshViewDataModule(pl.LightningDataModule):
         return ViewSampler(fresh, nouns, seed=2, pair_share=0.0, override_share=0.0, mix=mix).batch(0, count, 64)
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(_Batches(self), batch_size=None)
+        return endless_loader(self.batch, lambda: self.trainer.global_step if self.trainer is not None else 0)
+
+    def batch(self, step: int) -> ViewBatch:
+        """The views of a step."""
+        return self.sampler.batch(step, self.cfg.batch_size, self.image_size(step))
 
     def transfer_batch_to_device(self, batch: ViewBatch, device: torch.device, dataloader_idx: int) -> ViewBatch:
         return replace(batch, images=batch.images.to(device))
@@ -171,17 +175,3 @@ def chosen_nouns(choice: str | list[str], assets: list[Asset]) -> list[str]:
             hint = f"the nearest that has one is {near[0]!r}" if near else "its index.csv is empty"
             raise ConfigError(f"data.nouns: {noun!r} has no mesh in data.assets; {hint}", "data.nouns")
     return list(dict.fromkeys(choice))
-
-
-class _Batches(IterableDataset):
-    """Batches from the trainer's step on, without end."""
-
-    def __init__(self, module: MeshViewDataModule) -> None:
-        self.module = module
-
-    def __iter__(self) -> Iterator[ViewBatch]:
-        trainer = self.module.trainer
-        step = trainer.global_step if trainer is not None else 0
-        while True:
-            yield self.module.sampler.batch(step, self.module.cfg.batch_size, self.module.image_size(step))
-            step += 1

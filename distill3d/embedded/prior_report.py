@@ -11,16 +11,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill3d.embedded.captions import COLORS, VIEW_PHRASES, SceneCaption, Thing, with_article
 from distill3d.embedded.judge import Judge
 from distill3d.embedded.mesh_scenes import read_held_out
 from distill3d.embedded.posterior_gap import PosteriorGap
+from distill3d.evaluation.metrics import saturation
 from distill3d.priors.base import DiffusionPrior, PromptEncoder, add_noise
 from distill3d.priors.sampling import ddim_sample
 from distill3d.runtime.files import write_json
+from distill3d.runtime.pictures import CHARACTER, label, tiled, write_png
 from distill3d.runtime.rng import rng
 from distill3d.types import Pass
 
@@ -135,7 +137,7 @@ def report_prior(
     pictures = {"nouns": _nouns(sample, judge, nouns, core, settings, report)}
     pictures["combinations"] = _combinations(sample, judge, nouns, settings, report)
     pictures["views"] = _views(sample, judge, nouns, report)
-    report.saturation = mean_saturation(pictures["nouns"])
+    report.saturation = saturation(pictures["nouns"])
     report.image_size = pictures["nouns"].shape[-1]
     if training_views is not None and held_out_views is not None:
         known = judge.embed_images(training_views)
@@ -212,41 +214,22 @@ def nearest_distance(queries: Float[Tensor, "N E"], known: Float[Tensor, "M E"])
     return float((1.0 - (queries @ known.T).amax(dim=1)).mean())
 
 
-def mean_saturation(images: Float[Tensor, "B 3 H W"]) -> float:
-    """Mean over pixels of max - min over the channels."""
-    return float((images.amax(dim=1) - images.amin(dim=1)).mean())
-
-
 def share(hits: Tensor) -> float:
     return float(hits.float().mean()) if hits.numel() else 0.0
 
 
-def sheet(images: Float[Tensor, "B 3 H W"], columns: int, labels: list[str] | None = None) -> Tensor:
-    """A grid ``3 H W`` in [0, 1], each row of tiles under its labels when there are any (one a tile)."""
+def sheet(images: Float[Tensor, "B 3 H W"], columns: int, labels: list[str] | None = None) -> UInt8[Tensor, "3 h w"]:
+    """Tiles in rows, each over its label when there are any (one a tile)."""
     size = max(images.shape[-1], 64)
     images = F.interpolate(images, (size, size), mode="nearest")
-    pad = -len(images) % columns
-    images = torch.cat([images, torch.ones(pad, *images.shape[1:])])
     if labels is not None:
-        strips = torch.stack([_label(text, size) for text in labels + [""] * pad])
-        images = torch.cat([images, strips], dim=2)
-    rows = images.reshape(-1, columns, *images.shape[1:])
-    return rows.permute(2, 0, 3, 1, 4).reshape(3, rows.shape[0] * images.shape[2], columns * size)
-
-
-def _label(text: str, width: int, height: int = 12) -> Float[Tensor, "3 h W"]:
-    import numpy as np
-    from PIL import Image, ImageDraw
-
-    strip = Image.new("RGB", (width, height), "white")
-    ImageDraw.Draw(strip).text((1, 0), text[: width // 5], fill="black")
-    return torch.from_numpy(np.asarray(strip, dtype="float32") / 255.0).permute(2, 0, 1)
+        strips = torch.stack([label(text[: size // CHARACTER], size) for text in labels])
+        images = torch.cat([images, strips / 255.0], dim=2)
+    return tiled(images, columns)
 
 
 def save_sheets(pictures: dict[str, Tensor], nouns: list[str], settings: SampleSettings, folder: Path) -> list[Path]:
     """samples.png, combinations.png, views.png, with labels."""
-    from distill3d.runtime.pictures import to_uint8, write_png
-
     known = set(nouns)
     scenes = [s for s in read_held_out().scenes() if {t.noun for t in s.things} <= known]
     labels = {
@@ -258,8 +241,7 @@ def save_sheets(pictures: dict[str, Tensor], nouns: list[str], settings: SampleS
     written = []
     for section, images in pictures.items():
         if len(images):
-            picture = sheet(images, columns[section], labels.get(section))
-            write_png(folder / names[section], to_uint8(picture[None])[0])
+            write_png(folder / names[section], sheet(images, columns[section], labels.get(section)))
             written.append(folder / names[section])
     return written
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.evaluation import figures
+from distill3d.evaluation import metrics
 from distill3d.evaluation.judges import ImageTextJudge
 from distill3d.evaluation.scene_report import Figures, agreement, edit_figures, picture_figures, resized
 
@@ -44,7 +44,7 @@ def final_figures(final: FinalPictures, prompt: str, judge: ImageTextJudge | Non
     if judge is not None:
         embedded = judge.embed_images(final.images)
         result.update(agreement(judge, embedded, prompt, captions))
-        result["diversity"] = figures.diversity(embedded) if len(embedded) > 1 else None
+        result["diversity"] = metrics.diversity(embedded) if len(embedded) > 1 else None
     if final.source is not None:
         result.update(edit_figures(judge, final.images, final.source.expand_as(final.images)))
     return result

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.camera import VIEW_WORDS, ViewWord
+from distill3d.camera import VIEW_PHRASES, VIEW_WORDS, ViewWord
 from distill3d.config.check import ConfigError
 from distill3d.embedded.judge import FOLDER, Judge, load_judge, split_words
 from distill3d.evaluation.retrieval import most_like
@@ -88,7 +88,7 @@ class ClipJudge:
         return F.normalize(self._encode_texts(list(texts)).float(), dim=-1)
 
     def view_words(self, images: Float[Tensor, "B 3 H W"], prompt: str) -> list[ViewWord] | None:
-        texts = self.embed_texts([f"{prompt}, {word} view" for word in VIEW_WORDS])
+        texts = self.embed_texts([f"{prompt}, {phrase}" for phrase in VIEW_PHRASES.values()])
         return most_like(self.embed_images(images), texts, VIEW_WORDS)
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.evaluation import figures
+from distill3d.evaluation import metrics
 from distill3d.evaluation.judges import ImageTextJudge
 from distill3d.evaluation.loaded_trial import SceneViews
 from distill3d.evaluation.retrieval import distractors_of, janus, r_precision, view_accuracy
@@ -56,9 +56,9 @@ FIGURES: dict[str, Figure] = {
 def picture_figures(images: Float[Tensor, "B 3 H W"]) -> Figures:
     """The figures that renders and samples of the prior share."""
     return {
-        "saturation": figures.saturation(images),
-        "colourfulness": figures.colourfulness(images),
-        "high_frequency": figures.high_frequency_ratio(images),
+        "saturation": metrics.saturation(images),
+        "colourfulness": metrics.colourfulness(images),
+        "high_frequency": metrics.high_frequency_ratio(images),
     }
 
 
@@ -76,7 +76,7 @@ def judged_figures(judge: ImageTextJudge, views: SceneViews, prompt: str, captio
     result = agreement(judge, color, prompt, captions)
     shape = agreement(judge, judge.embed_images(views.textureless), prompt, captions)
     result.update({f"{name}_shape": value for name, value in shape.items()})
-    result["view_consistency"] = figures.view_consistency(color) if len(color) > 1 else None
+    result["view_consistency"] = metrics.view_consistency(color) if len(color) > 1 else None
     found = judge.view_words(views.color, prompt)
     result["view_accuracy"] = view_accuracy(found, views.words) if found else None
     result["janus"] = janus(found, views.words) if found else None
@@ -91,9 +91,9 @@ def scene_figures(views: SceneViews, prompt: str, judge: ImageTextJudge | None, 
 
 def edit_figures(judge: ImageTextJudge | None, edited: Tensor, source: Tensor) -> Figures:
     """How much of the original an edit keeps, over pairs of images."""
-    result: Figures = {"ssim": figures.ssim(edited, source)}
+    result: Figures = {"ssim": float(metrics.ssim(edited, source).mean())}
     if judge is not None:
-        result["source_distance"] = figures.feature_distance(judge.embed_images(edited), judge.embed_images(source))
+        result["source_distance"] = metrics.feature_distance(judge.embed_images(edited), judge.embed_images(source))
     return result
 
 

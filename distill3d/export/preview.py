@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill3d.evaluation.metrics import psnr_db
 from distill3d.export.formats.asset import Asset
+from distill3d.runtime.pictures import contact_sheet, png_bytes
 from distill3d.scenes.mesh.raster import GBuffer, Mesh, rasterize
 from distill3d.types import Cameras, RenderOutput
 
@@ -31,11 +31,11 @@ def preview(asset: Asset, cameras: Cameras, views: RenderOutput) -> tuple[bytes,
     covered = (torch.maximum(opacity, mask) > 0.5).expand_as(mesh)
     overlap = ((opacity > 0.5) & (mask > 0.5)).sum() / ((opacity > 0.5) | (mask > 0.5)).sum().clamp_min(1)
     figures: dict[str, float | int | str] = {
-        "mesh_psnr": psnr(mesh, scene),
-        "mesh_psnr_foreground": psnr(mesh[covered], scene[covered]),
+        "mesh_psnr": float(psnr_db(mesh[None], scene[None])),
+        "mesh_psnr_foreground": float(psnr_db(mesh[covered][None], scene[covered][None])),
         "mesh_silhouette_overlap": float(overlap),
     }
-    return _png(torch.stack([scene, mesh, shape])), figures
+    return png_bytes(contact_sheet([scene, mesh, shape])), figures
 
 
 def render_asset(
@@ -53,12 +53,6 @@ def render_asset(
     return over_white[0], over_white[1], F.avg_pool2d(mask, SUPERSAMPLE)
 
 
-def psnr(a: Float[Tensor, "*S"], b: Float[Tensor, "*S"]) -> float:
-    """``-10 log10(mean (a - b)^2)`` in dB for values in [0, 1]; at most 99, so that JSON can hold it."""
-    error = float((a.double() - b.double()).square().mean())
-    return min(-10.0 * math.log10(max(error, 1e-12)), 99.0)
-
-
 def _textured(uv: Float[Tensor, "B 2 H W"], asset: Asset) -> Float[Tensor, "B 3 H W"]:
     """Bilinear look-up, as a graphics card does it."""
     texture = torch.from_numpy(np.ascontiguousarray(asset.base_color)).permute(2, 0, 1)[None].float() / 255.0
@@ -70,12 +64,3 @@ def _headlit(buffer: GBuffer, cameras: Cameras) -> Float[Tensor, "B 1 H W"]:
     """Lambertian shading of the flat normals by a light at the camera."""
     towards = F.normalize(cameras.position[:, :, None, None] - buffer.position, dim=1)
     return GREY * (AMBIENT + (1.0 - AMBIENT) * (buffer.normal * towards).sum(dim=1, keepdim=True).clamp_min(0.0))
-
-
-def _png(rows: Float[Tensor, "rows B 3 H W"]) -> bytes:
-    from PIL import Image
-
-    sheet = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
-    buffer = io.BytesIO()
-    Image.fromarray((255.0 * sheet.permute(1, 2, 0).numpy()).round().astype(np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()

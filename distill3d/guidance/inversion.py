@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distill3d.priors.base import DiffusionPrior
-from distill3d.priors.sampling import ddim_step
+from distill3d.priors.sampling import ddim_step, posterior_deviation
 from distill3d.types import Prediction
 
 Predict = Callable[[Tensor, Tensor], Prediction]
@@ -40,14 +40,6 @@ def invert(
         step = ddim_step(prior, predict(z, now), following)
         if eta > 0.0:
             noise = torch.randn(z.shape, generator=generator, device=generator.device).to(z)
-            step = step + eta * reverse_deviation(prior, now, following) * noise
+            step = step + eta * posterior_deviation(prior, following, now) * noise
         z = torch.where(moving, step, z)
     return z
-
-
-def reverse_deviation(
-    prior: DiffusionPrior, t: Int[Tensor, "B"], t_later: Int[Tensor, "B"]
-) -> Float[Tensor, "B 1 1 1"]:
-    """``sqrt((sigma_t^2 / sigma_t'^2) (1 - alpha_t'^2 / alpha_t^2))``: DDIM's deviation for the step from t' to t."""
-    (alpha, sigma), (alpha_later, sigma_later) = prior.alpha_sigma(t), prior.alpha_sigma(t_later)
-    return ((sigma / sigma_later) ** 2 * (1 - (alpha_later / alpha) ** 2)).clamp_min(0.0).sqrt()

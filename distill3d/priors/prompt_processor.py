@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from distill3d.camera import VIEW_WORDS, ViewWord, view_words
+from distill3d.camera import VIEW_PHRASES, VIEW_WORDS, ViewWord, view_words
 from distill3d.config.registry import register
 from distill3d.priors.embedding_cache import embedding_cache
 from distill3d.priors.loader import words_not_taught
@@ -19,12 +19,6 @@ from distill3d.types import Cameras, Prompt, PromptEmbedding, ShadingMode, TextR
 
 log = logging.getLogger(__name__)
 
-_VIEW_SUFFIX: Mapping[ViewWord, str] = {
-    "front": "front view",
-    "side": "side view",
-    "back": "back view",
-    "overhead": "overhead view",
-}
 _SETTING = "system.prompt_processor"
 
 
@@ -117,7 +111,7 @@ class PromptProcessor:
     def _with_words(self, text: str, view: ViewWord) -> str:
         if not self.cfg.view_dependent_prompting:
             return text
-        words = _VIEW_SUFFIX[view]
+        words = VIEW_PHRASES[view]
         return f"{words} of {text}" if self.cfg.view_dependent_prompt_front else f"{text}, {words}"
 
     def _text(self, request: TextRequest, view: ViewWord | None, textureless: bool) -> str:

@@ -31,12 +31,30 @@ def ancestral_step(
 
     The marginals stay what they are, and what earlier steps got wrong is forgotten. 0 is `ddim_step`, 1 is DDPM.
     """
-    (alpha, sigma), (alpha_next, sigma_next) = prior.alpha_sigma(t), prior.alpha_sigma(t_next)
-    between = (sigma**2 - (alpha / alpha_next * sigma_next) ** 2).clamp_min(0.0)
-    fresh = (eta * sigma_next / sigma * between.sqrt()).minimum(sigma_next)
+    fresh = eta * posterior_deviation(prior, t, t_next)
     noise = torch.randn(prediction.x0.shape, generator=generator, device=generator.device).to(prediction.x0)
-    kept = (sigma_next**2 - fresh**2).clamp_min(0.0).sqrt()
-    return alpha_next * prediction.x0 + kept * prediction.noise + fresh * noise
+    return posterior_mean(prior, prediction, t, t_next, eta) + fresh * noise
+
+
+def posterior_mean(
+    prior: DiffusionPrior, prediction: Prediction, t: Int[Tensor, "B"], t_next: Int[Tensor, "B"], eta: float = 1.0
+) -> Float[Tensor, "B C h w"]:
+    """``alpha' x0 + sqrt(sigma'^2 - eta^2 s^2) eps``, s the posterior's deviation (arXiv 2010.02502, eq. 12)."""
+    (alpha, sigma), (alpha_next, sigma_next) = prior.alpha_sigma(t), prior.alpha_sigma(t_next)
+    along = alpha * sigma_next**2 / (alpha_next * sigma)  # sqrt(sigma'^2 - s^2), without the cancellation
+    kept = ((1.0 - eta**2) * sigma_next**2 + (eta * along) ** 2).sqrt()
+    return alpha_next * prediction.x0 + kept * prediction.noise
+
+
+def posterior_deviation(
+    prior: DiffusionPrior, t: Int[Tensor, "B"], t_next: Int[Tensor, "B"]
+) -> Float[Tensor, "B 1 1 1"]:
+    """Of z' given z and x0, for any schedule: ``s^2 = sigma'^2 (1 - (alpha sigma')^2 / (alpha' sigma)^2)``.
+
+    Where alpha^2 + sigma^2 = 1 it is DDPM's (arXiv 2010.02502, eq. 16 with eta = 1).
+    """
+    (alpha, sigma), (alpha_next, sigma_next) = prior.alpha_sigma(t), prior.alpha_sigma(t_next)
+    return sigma_next * (1.0 - (alpha * sigma_next / (alpha_next * sigma)) ** 2).clamp_min(0.0).sqrt()
 
 
 def guided_prediction(

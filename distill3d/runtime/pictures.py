@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from distill3d.runtime.files import replacing
+from distill3d.runtime.files import write_atomically
 from distill3d.types import RenderOutput
+
+STRIP = 16  # height of a line of labels, in pixels
+CHARACTER = 7  # width of a letter, at the most
+GAP = 2  # between labelled pictures
+MAX_LINES = 3  # of a label; what does not fit is left out
+MAX_LEFT = 140  # of the names of rows; longer ones have several lines
 
 
 def to_uint8(images: Float[Tensor, "B C H W"]) -> UInt8[Tensor, "B C H W"]:
@@ -35,8 +45,64 @@ def contact_sheet(rows: list[Float[Tensor, "B 3 H W"]]) -> UInt8[Tensor, "3 rH B
     return to_uint8(torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)[None])[0]
 
 
-def write_png(path: Path, image: UInt8[Tensor, "3 H W"]) -> None:
+def tiled(images: Float[Tensor, "N 3 H W"], columns: int) -> UInt8[Tensor, "3 rH cW"]:
+    """A batch in rows of ``columns`` at the most; the last row is filled up with white."""
+    columns = min(len(images), columns)
+    white = images.new_ones(-len(images) % columns, *images.shape[1:])
+    return contact_sheet(list(torch.cat([images, white]).split(columns)))
+
+
+def labelled_grid(
+    cells: Sequence[Sequence[UInt8[Tensor, "3 H W"]]], columns: Sequence[str], rows: Sequence[str]
+) -> UInt8[Tensor, "3 h w"]:
+    """Pictures of one size under the names of their columns and beside those of their rows, on white."""
+    height, width = cells[0][0].shape[-2:]
+    left = min(CHARACTER * max(len(name) for name in rows), MAX_LEFT) + GAP if any(rows) else 0
+    top = STRIP * max(len(_lines(name, width + GAP)) for name in columns)
+    lines = [torch.cat([blank(top, left), *(label(name, width + GAP, top) for name in columns)], dim=2)]
+    for name, pictures in zip(rows, cells, strict=True):
+        beside = label(name, left, height + GAP) if left else blank(height + GAP, 0)
+        lines.append(torch.cat([beside, *(_spaced(picture) for picture in pictures)], dim=2))
+    return torch.cat(lines, dim=1)
+
+
+def label(text: str, width: int, height: int = STRIP) -> UInt8[Tensor, "3 h w"]:
+    """Text in the middle of a white strip, black, in up to three lines."""
+    from PIL import Image, ImageDraw
+
+    strip = Image.new("RGB", (width, height), "white")
+    place = {"anchor": "mm", "align": "center", "spacing": 1}
+    ImageDraw.Draw(strip).multiline_text((width / 2, height / 2), "\n".join(_lines(text, width)), fill="black", **place)
+    return torch.from_numpy(np.array(strip)).permute(2, 0, 1)
+
+
+def blank(height: int, width: int) -> UInt8[Tensor, "3 h w"]:
+    """White."""
+    return torch.full((3, height, width), 255, dtype=torch.uint8)
+
+
+def _lines(text: str, width: int) -> list[str]:
+    plain = text.encode("latin-1", "replace").decode("latin-1")  # what the font has
+    return textwrap.wrap(plain, max(width // CHARACTER, 1))[:MAX_LINES] or [""]
+
+
+def _spaced(picture: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
+    """With a white gap below and to the right."""
+    height, width = picture.shape[-2:]
+    canvas = blank(height + GAP, width + GAP)
+    canvas[:, :height, :width] = picture.cpu()
+    return canvas
+
+
+def png_bytes(image: UInt8[Tensor, "3 H W"]) -> bytes:
+    """The picture in the format of a PNG file."""
     from PIL import Image
 
-    with replacing(path) as temporary:
-        Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(temporary, format="PNG")
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_png(path: Path, image: UInt8[Tensor, "3 H W"]) -> None:
+    """Write a PNG file."""
+    write_atomically(path, png_bytes(image))

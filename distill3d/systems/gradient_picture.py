@@ -21,11 +21,10 @@ from distill3d.guidance.lmc_sds import LMCSDS
 from distill3d.guidance.sds import SDS
 from distill3d.priors.base import DiffusionPrior
 from distill3d.runtime.files import write_json
-from distill3d.runtime.pictures import to_uint8
+from distill3d.runtime.pictures import labelled_grid, to_uint8
 from distill3d.runtime.rng import rng
 from distill3d.scenes.image import centre_square
 from distill3d.systems.images import image_data
-from distill3d.systems.labelled import labelled_grid
 from distill3d.systems.pictures import PictureSettings, PictureSystem, enlarged
 from distill3d.types import GuidanceInput, GuidanceOutput
 

@@ -18,6 +18,7 @@ from distill3d.config.schedule import Scheduled
 from distill3d.data.edit_views import EditViewsDataModule
 from distill3d.data.posed.images import PosedImageBatch, PosedImages
 from distill3d.data.random_cameras import RandomCameraBatch
+from distill3d.evaluation.metrics import psnr_db, ssim
 from distill3d.optim import OptimizerSettings
 from distill3d.runtime.pictures import contact_sheet, panel
 from distill3d.runtime.rng import rng
@@ -27,13 +28,10 @@ from distill3d.systems.editing.editor import Editor, EditorSettings, EditRequest
 from distill3d.systems.editing.held_field import Box, check_box
 from distill3d.systems.editing.refinement import ChangingViews, RefinementSettings, photometric_loss
 from distill3d.systems.editing.source_scene import PARTS, hold, read_scene
-from distill3d.systems.image_quality import psnr_db, ssim
 from distill3d.systems.metrics import RunMetrics
 from distill3d.systems.prior_samples import x_limit
 from distill3d.systems.text_to_3d import LossSettings, TextTo3D
 from distill3d.types import Cameras, TextRequest
-
-HIGHEST_PSNR_DB = 99.0  # of equal pictures: JSON has no infinity
 
 
 @dataclass
@@ -214,7 +212,7 @@ class NeRFEditSystem(TextTo3D):
         source, edited = (s.preview(cameras, need_normal=False) for s in (self.original, self.scene))
         return {
             "ssim_to_source": finite(float(ssim(edited.rgb, source.rgb).mean())),
-            "psnr_to_source_db": finite(float(psnr_db(edited.rgb, source.rgb).clamp_max(HIGHEST_PSNR_DB).mean())),
+            "psnr_to_source_db": finite(float(psnr_db(edited.rgb, source.rgb).mean())),
             "inconsistency_of_renders": self.inconsistency(edited.rgb, cameras),
         } | self.figures_of_pictures()
 

@@ -14,12 +14,12 @@ from distill3d.config.registry import Kind, register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.posed.images import PosedImageBatch, PosedImages, counted_mean
 from distill3d.data.random_cameras import draw_rank
+from distill3d.evaluation.metrics import psnr_db, ssim
 from distill3d.runtime.pictures import contact_sheet
 from distill3d.runtime.rng import rng
 from distill3d.scenes.base import Views
 from distill3d.scenes.nerf.losses import OrientReduction, regulariser
 from distill3d.systems.base import LossWeights
-from distill3d.systems.image_quality import psnr_db, ssim
 from distill3d.systems.metrics import RunMetrics
 from distill3d.systems.text_to_3d import TextTo3D
 from distill3d.types import Prompt, RenderOutput

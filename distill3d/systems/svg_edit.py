@@ -14,7 +14,7 @@ from distill3d.config.check import ConfigError
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.svg import SvgDataModule
-from distill3d.evaluation.figures import ssim
+from distill3d.evaluation.metrics import ssim
 from distill3d.runtime.checkpoint import CheckpointError
 from distill3d.runtime.files import write_atomically
 from distill3d.runtime.pictures import contact_sheet, to_uint8
@@ -99,7 +99,7 @@ class SvgEdit(PictureSystem):
         svg = write_atomically(self.save_dir / "final.svg", self.scene.svg().encode())
         final, source = self._finished()[None], self._large(self.scene.render_source)[None]
         motion = (self.scene.points.values.detach() - self.scene.points.start).norm(dim=1)
-        figures = {"ssim_to_source": ssim(final, source), "mean_point_motion": float(motion.mean())}
+        figures = {"ssim_to_source": float(ssim(final, source)), "mean_point_motion": float(motion.mean())}
         self.record.add_export([svg], figures)
         self.write_metrics()
         return [*files, svg]

@@ -18,6 +18,7 @@ NAMES = (
     "sweep",
     "evaluate",
     "render-views",
+    "index-meshes",
 )  # the order in --help; the first is the default
 
 

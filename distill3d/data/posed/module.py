@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from distill3d.config.registry import register
 from distill3d.data.camera_settings import ViewDistribution
+from distill3d.data.endless import endless_loader
 from distill3d.data.posed.files import Background, World, load_frame_sets
 from distill3d.data.posed.images import PosedImageBatch, PosedImages
 from distill3d.data.posed.transforms_json import read_frame_sets
@@ -120,7 +119,7 @@ class PosedImageDataModule(pl.LightningDataModule):
         return batch.over(colors)
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(_Steps(), batch_size=None)
+        return endless_loader(lambda step: None)
 
     def on_before_batch_transfer(
         self, batch: PosedImageBatch | RandomCameraBatch | None, dataloader_idx: int
@@ -165,13 +164,6 @@ def training_rows(views: int, count: int, seed: int, step: int, rank: int = 0) -
         return orders[turn][position]
 
     return [row(place) for place in range(step * count, (step + 1) * count)]
-
-
-class _Steps(IterableDataset):
-    """As many batches as anyone asks for; what a batch is, the data module says when its step has come."""
-
-    def __iter__(self) -> Iterator[None]:
-        return itertools.repeat(None)
 
 
 class _Views(Dataset):

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.priors.base import DiffusionPrior, add_noise
-from distill3d.priors.sampling import clip_x0, guided_prediction
+from distill3d.priors.sampling import clip_x0, guided_prediction, posterior_mean
 from distill3d.systems.editing.sdedit import check_strength, decoded, last_time
 from distill3d.types import Prediction, PromptEmbedding
 
@@ -31,21 +31,15 @@ class StochasticLatents:
     residuals: tuple[Float[Tensor, "B C h w"], ...]
 
 
-def posterior_mean(
+def step_mean(
     prior: DiffusionPrior, z: Float[Tensor, "B C h w"], t: int, t_next: int | None, predict: Predict
 ) -> Float[Tensor, "B C h w"]:
-    """``mu = alpha' x_hat + sqrt(sigma'^2 - s^2) eps_hat``, the mean of one DDPM step from t to t'.
-
-    ``s^2 = sigma'^2 (1 - alpha^2 sigma'^2 / (alpha'^2 sigma^2))`` is the posterior's variance for any schedule; where
-    alpha^2 + sigma^2 = 1 it is DDIM's with eta = 1 (arXiv 2010.02502, eq. 16). To the image itself: ``mu = x_hat``.
-    """
+    """The mean of one DDPM step from t to t', with x0 as predicted; to the image itself it is x0."""
     rows = torch.full((len(z),), t, device=z.device)
     prediction = predict(z, rows)
     if t_next is None:
         return prediction.x0
-    (alpha, sigma), (alpha_next, sigma_next) = prior.alpha_sigma(rows), prior.alpha_sigma(torch.full_like(rows, t_next))
-    along = alpha * sigma_next**2 / (alpha_next * sigma)  # sqrt(sigma'^2 - s^2)
-    return alpha_next * prediction.x0 + along * prediction.noise
+    return posterior_mean(prior, prediction, rows, torch.full_like(rows, t_next))
 
 
 @torch.no_grad()
@@ -64,8 +58,7 @@ def stochastic_latents(
     path = [_noised(prior, x, t, generator) for t in times]
     following = [*path[1:], x]
     means = [
-        posterior_mean(prior, z, t, t_next, predict)
-        for z, t, t_next in zip(path, times, [*times[1:], None], strict=True)
+        step_mean(prior, z, t, t_next, predict) for z, t, t_next in zip(path, times, [*times[1:], None], strict=True)
     ]
     return StochasticLatents(times, path[0], tuple(a - b for a, b in zip(following, means, strict=True)))
 
@@ -75,7 +68,7 @@ def regenerate(prior: DiffusionPrior, latents: StochasticLatents, predict: Predi
     """The image of the same noise under a prediction: the original's own gives the original back."""
     z, times = latents.start, latents.times
     for t, t_next, residual in zip(times, [*times[1:], None], latents.residuals, strict=True):
-        z = posterior_mean(prior, z, t, t_next, predict) + residual
+        z = step_mean(prior, z, t, t_next, predict) + residual
     return z
 
 

@@ -1,13 +1,16 @@
-"""Figures of pictures that need no model: saturation, colourfulness, sharpness, and similarity to an original."""
+"""Image metrics that need no model: colour, sharpness, PSNR, SSIM, and distances between features."""
 
 from __future__ import annotations
 
+import math
+
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 HIGH_FREQUENCY = 0.25  # cycles a pixel: half of what a picture can hold
+HIGHEST_PSNR_DB = 99.0
+SSIM_WINDOW = 11  # pixels
 
 
 def saturation(images: Float[Tensor, "B 3 H W"]) -> float:
@@ -63,19 +66,39 @@ def diversity(features: Float[Tensor, "N E"]) -> float:
     return float(1.0 - (cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))
 
 
-def ssim(a: Float[Tensor, "B 3 H W"], b: Float[Tensor, "B 3 H W"]) -> float:
-    """Structural similarity of images in [0, 1] (Wang et al., 2004): Gaussian window of 11 pixels and sigma 1.5."""
-    x = torch.arange(11, dtype=a.dtype, device=a.device) - 5.0
-    gauss = torch.exp(-(x**2) / (2 * 1.5**2))
-    kernel = torch.outer(gauss, gauss)
-    kernel = (kernel / kernel.sum()).expand(3, 1, 11, 11)
-    blur = lambda image: F.conv2d(image, kernel, groups=3)  # noqa: E731
-    mean_a, mean_b = blur(a), blur(b)
-    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
-    covariance = blur(a * b) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
-    similar = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    return float((similar / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
+def psnr_db(
+    images: Float[Tensor, "B C H W"], truth: Float[Tensor, "B C H W"], counted: Float[Tensor, "B 1 H W"] | None = None
+) -> Float[Tensor, "B"]:
+    """``-10 log10 MSE`` of each image, colours in [0, 1]; at most 99 dB, since JSON has no infinity.
+
+    ``counted``: 1 for the pixels that are compared; None compares all.
+    """
+    error = (images - truth).square()
+    mean = error.flatten(1).mean(1)
+    if counted is not None:
+        pixels = (counted.flatten(1).sum(1) * images.shape[1]).clamp_min(1.0)
+        mean = (error * counted).flatten(1).sum(1) / pixels
+    return (-10.0 * torch.log10(mean)).clamp_max(HIGHEST_PSNR_DB)
+
+
+def ssim(images: Float[Tensor, "B 3 H W"], truth: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B"]:
+    """Structural similarity of each image (Wang et al., 2004), the mean over its channels, by scikit-image.
+
+    NaN for images smaller than the window.
+    """
+    if min(images.shape[-2:]) < SSIM_WINDOW:
+        return torch.full((len(images),), math.nan)
+    border = SSIM_WINDOW // 2
+    return ssim_map(images, truth)[..., border:-border, border:-border].flatten(1).mean(1)
+
+
+def ssim_map(images: Float[Tensor, "B 3 H W"], truth: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """SSIM around each pixel, in a Gaussian window of 11 pixels with a deviation of 1.5."""
+    from skimage.metrics import structural_similarity
+
+    settings = {"channel_axis": 0, "data_range": 1.0, "gaussian_weights": True, "use_sample_covariance": False}
+    pairs = zip(images.cpu().numpy(), truth.cpu().numpy(), strict=True)
+    return torch.stack([torch.from_numpy(structural_similarity(a, b, full=True, **settings)[1]) for a, b in pairs])
 
 
 def feature_distance(a: Float[Tensor, "B E"], b: Float[Tensor, "B E"]) -> float:
