@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from edit_choice import Line, keyed, of
-from edit_plot import Color, Diagram
 from jaxtyping import UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from distill3d.evaluation.confidence import interval
+from distill3d.runtime.pictures import figure_picture
 
-COLORS: tuple[Color, ...] = ((27, 94, 180), (196, 78, 20), (20, 130, 90), (140, 60, 160), (120, 120, 20))
+COLORS = ("#1b5eb4", "#c44e14", "#14825a", "#8c3ca0", "#787814")
 # identity against the score that was gained, and against how far the judge sees the views changed along the texts
 CHANGES = {"score_gain": "score gained", "direction": "direction of the change"}
 IDENTITY = "ssim"
-SIZE = (460, 380)
 
 Curves = dict[str, list[tuple[float, float, str]]]
 
@@ -36,26 +36,21 @@ def curves(lines: Sequence[Line], change: str) -> Curves:
 
 def draw_curves(lines: Sequence[Line], title: str) -> UInt8[Tensor, "3 H W"] | None:
     """Up and to the right is better. None without a judge: there is no change to speak of then."""
-    panels = [panel(found, title, label) for name, label in CHANGES.items() if (found := curves(lines, name))]
-    return torch.cat(panels, dim=2) if panels else None
+    panels = [(found, label) for name, label in CHANGES.items() if (found := curves(lines, name))]
+    if not panels:
+        return None
+    figure = Figure(figsize=(4.6 * len(panels), 3.8), layout="constrained")
+    for axes, (found, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        panel(axes, found, title, label)
+    return figure_picture(figure)
 
 
-def panel(found: Curves, title: str, label: str) -> UInt8[Tensor, "3 H W"]:
-    points = [point for curve in found.values() for point in curve]
-    x, y = (padded([point[i] for point in points]) for i in (0, 1))  # type: ignore[misc]
-    diagram = Diagram(SIZE, x, y, title, (label, "SSIM"))
-    diagram.ticks(*([round(low + share * (high - low), 2) for share in (0.1, 0.5, 0.9)] for low, high in (x, y)))
-    for i, ((name, curve), color) in enumerate(zip(found.items(), COLORS, strict=False)):
-        diagram.line([point[:2] for point in curve], color)
-        for across, up, at in curve:
-            diagram.dot((across, up), color, 3.0)
-            diagram.text((across, up), at, color, shift=(0.0, -11.0))
-        diagram.text((x[0], y[0]), name, color, shift=(60.0, -14.0 * (i + 1)))
-    return diagram.picture()
-
-
-def padded(values: Sequence[float]) -> tuple[float, float]:
-    """Their span with room on both sides."""
-    low, high = min(values), max(values)
-    room = max(0.15 * (high - low), 0.01)
-    return low - room, high + room
+def panel(axes: Axes, found: Curves, title: str, label: str) -> None:
+    for (name, curve), color in zip(found.items(), COLORS, strict=False):
+        x, y, settings = zip(*curve, strict=True)
+        axes.plot(x, y, "o-", color=color, label=name)
+        for place in zip(settings, x, y, strict=True):
+            axes.annotate(place[0], place[1:], (0, 6), textcoords="offset points", ha="center", color=color)
+    axes.set(title=title, xlabel=label, ylabel="SSIM")
+    axes.margins(0.15)
+    axes.legend(fontsize="small")

@@ -21,14 +21,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from edit_plot import Color, Diagram
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from distill3d.config.check import build
 from distill3d.config.registry import find, import_rooms
 from distill3d.runtime.files import write_json
-from distill3d.runtime.pictures import write_png
+from distill3d.runtime.pictures import figure_picture, write_png
 from distill3d.runtime.rng import rng
 from distill3d.types import GuidanceInput, Pass, Prediction, PromptEmbedding
 
@@ -39,9 +40,8 @@ DRAWS = 64  # of time and noise for each point in each step
 STEPS = 300
 ACROSS, UP = (-1.9, 4.7), (-2.2, 2.2)  # what is drawn
 SCALE = 6.5  # of all rules
-COLORS: tuple[Color, ...] = ((27, 94, 180), (196, 78, 20), (20, 130, 90), (140, 60, 160), (150, 120, 20))
+COLORS = ("#1b5eb4", "#c44e14", "#14825a", "#8c3ca0", "#967814")
 COLUMNS = 3
-PANEL = (400, 320)
 
 
 @dataclass(frozen=True)
@@ -150,21 +150,19 @@ def figures(panel: Panel, places: Float[Tensor, "T P 2"]) -> dict[str, Any]:
     return {"panel": panel.title, "identity": identity, "change": change, "least_share_of_b": float(inside.min())}
 
 
-def draw(panel: Panel, places: Float[Tensor, "T P 2"]) -> Tensor:
+def draw(axes: Axes, panel: Panel, places: Float[Tensor, "T P 2"]) -> None:
     """The two modes, where one gives way to the other, and the paths: hollow where they begin, full where they end."""
     found = figures(panel, places)
-    diagram = Diagram(PANEL, ACROSS, UP, panel.title)
-    diagram.shade(density(ACROSS, UP))
-    diagram.line(boundary(), (120, 120, 120), 0.7)
+    axes.imshow(density(ACROSS, UP), extent=(*ACROSS, *UP), aspect="auto")
+    axes.plot(*zip(*boundary(), strict=True), color="0.5", linewidth=0.7)
     for mean, name in zip(MEANS.tolist(), ("source", "target"), strict=True):
-        diagram.text((mean[0], -2.0), name)
+        axes.text(mean[0], -2.0, name, ha="center")
     for color, points in zip(COLORS, places.unbind(1), strict=True):
-        diagram.line(points.tolist(), color)
-        diagram.dot(points[0].tolist(), color, hollow=True)
-        diagram.dot(points[-1].tolist(), color)
+        axes.plot(*points.T, color=color)
+        axes.plot(*points[0], "o", color=color, markerfacecolor="white")
+        axes.plot(*points[-1], "o", color=color)
     note = f"identity {found['identity']:.2f}, change {found['change']:.2f}"
-    diagram.text((sum(ACROSS) / 2, UP[0]), note, shift=(0.0, 14.0))
-    return diagram.picture()
+    axes.set(title=panel.title, xlabel=note, xlim=ACROSS, ylim=UP, xticks=[], yticks=[])
 
 
 def boundary(count: int = 61) -> list[list[float]]:
@@ -194,11 +192,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     import_rooms()
     paths = [path(panel, STARTS, args.steps) for panel in PANELS]
-    pictures = [draw(panel, places) for panel, places in zip(PANELS, paths, strict=True)]
-    rows = [torch.cat(pictures[i : i + COLUMNS], dim=2) for i in range(0, len(pictures), COLUMNS)]
+    rows = -(-len(PANELS) // COLUMNS)
+    sheet = Figure(figsize=(3.6 * COLUMNS, 3.2 * rows), layout="constrained")
+    for axes, panel, places in zip(sheet.subplots(rows, COLUMNS, squeeze=False).flat, PANELS, paths, strict=False):
+        draw(axes, panel, places)
     found = [figures(panel, places) for panel, places in zip(PANELS, paths, strict=True)]
     args.results.mkdir(parents=True, exist_ok=True)
-    write_png(args.results / "edit_toy.png", torch.cat(rows, dim=1))
+    write_png(args.results / "edit_toy.png", figure_picture(sheet))
     write_json(args.results / "edit_toy.json", found)
     for line in found:
         print(line)

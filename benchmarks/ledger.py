@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from distill3d.sweep.ledger import Ledger
 
 C = TypeVar("C")
 
 
 def read_ledger(path: Path) -> dict[str, dict[str, Any]]:
-    """The last line of each cell; a line that was cut by a kill is passed over."""
-    lines = {}
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        lines[line["key"]] = line
-    return lines
+    """The last line of each cell."""
+    return {line["key"]: line for line in Ledger(path).records()}
 
 
 def append(path: Path, line: Mapping[str, Any]) -> None:
-    """One line, on the disk before this returns; a line that was cut before it is ended first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-            file.write(b"\n")
-        file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
+    """One line, on the disk before this returns."""
+    Ledger(path).append(line)
 
 
 def is_done(line: Mapping[str, Any] | None) -> bool:

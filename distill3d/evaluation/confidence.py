@@ -39,7 +39,8 @@ def interval(values: Keyed, resamples: int = 2000, seed: int = 0) -> Interval | 
     """Mean over prompts of the mean over their seeds, with a percentile interval of the two-stage bootstrap.
 
     Each resample draws prompts with replacement, then for each drawn prompt its seeds with replacement: runs of one
-    prompt are not independent of each other. With fewer than three prompts there is no interval over prompts.
+    prompt are not independent of each other, as scipy.stats.bootstrap takes them to be. With fewer than three prompts
+    there is no interval over prompts.
     """
     if not values:
         return None

@@ -19,6 +19,7 @@ class Adan(PerParameterOptimizer):
         m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) d,   n = b3 n + (1 - b3) (g + b2 d)^2
         theta <- (theta - lr (m^ + b2 v^) / (sqrt(n^) + eps)) / (1 + lr weight_decay)
 
+    pytorch-optimizer's makes the same steps at the same speed, but its state would not load today's checkpoints.
     Raises ValueError for a learning rate, betas or eps out of range.
     """
 

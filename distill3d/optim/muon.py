@@ -35,6 +35,7 @@ class Muon(PerParameterOptimizer):
     ``out x rest``): ``m = b m + (1 - b) g``, ``theta <- (1 - lr decay) theta - .2 lr sqrt(max(M, N)) O(nesterov(m))``.
     Parameters of other groups (biases, norms, the first and last layers) follow Adam with ``betas``.
 
+    torch.optim.Muon takes matrices alone: no convolution kernels, and no Adam for the rest in the same optimiser.
     Raises ValueError for a vector in an orthogonal group.
     """
 

@@ -26,6 +26,7 @@ class Shampoo(PerParameterOptimizer):
 
     Roots are renewed every ``precondition_frequency`` steps. ``momentum`` averages the preconditioned gradient;
     ``grafting: adam`` gives it the norm of Adam's step for the same tensor, so that Adam's learning rates carry over.
+    pytorch-optimizer's Shampoo has no blocks, so that a hash table of 2^15 rows would need a matrix of 2^30 entries.
     Raises ValueError for settings out of range.
     """
 

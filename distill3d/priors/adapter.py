@@ -29,7 +29,7 @@ class LoraAdapter(nn.Module):
     """One `LowRank` for each attention projection of a network, which it names but does not hold.
 
     So its state dict is small, and the network that it belongs to stays out of optimisers and checkpoints. ``y = W x``
-    becomes ``y = W x + scale * up(down(x))``, and only inside `applied_to`.
+    becomes ``y = W x + scale * up(down(x))``, and only inside `applied_to`. (peft puts its layers into the network.)
     """
 
     def __init__(self, network: nn.Module, rank: int, scale: float = 1.0) -> None:

@@ -6,6 +6,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from distill3d.runtime.files import write_atomically
 from distill3d.types import RenderOutput
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STRIP = 16  # height of a line of labels, in pixels
 CHARACTER = 7  # width of a letter, at the most
@@ -92,6 +96,15 @@ def _spaced(picture: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:
     canvas = blank(height + GAP, width + GAP)
     canvas[:, :height, :width] = picture.cpu()
     return canvas
+
+
+def figure_picture(figure: Figure) -> UInt8[Tensor, "3 H W"]:
+    """A matplotlib figure as pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1)
 
 
 def png_bytes(image: UInt8[Tensor, "3 H W"]) -> bytes:

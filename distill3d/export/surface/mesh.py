@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+
+if TYPE_CHECKING:
+    from trimesh import Trimesh
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,16 @@ class Surface:
 
     @property
     def is_watertight(self) -> bool:
-        """Whether every directed edge occurs once, and once in the other direction."""
-        edges = directed_edges(self.faces)
-        forward, backward = (np.sort(_edge_keys(e, len(self.vertices))) for e in (edges, edges[:, ::-1]))
-        return bool((np.diff(forward) > 0).all()) and np.array_equal(forward, backward)
+        """Whether every edge has two faces, which run along it in opposite directions."""
+        mesh = as_trimesh(self)
+        return bool(mesh.is_watertight and mesh.is_winding_consistent)
+
+
+def as_trimesh(surface: Surface) -> Trimesh:
+    """The same vertices and faces, unmerged and in the same order."""
+    from trimesh import Trimesh
+
+    return Trimesh(surface.vertices, surface.faces, process=False)
 
 
 def directed_edges(faces: Int[ndarray, "F 3"]) -> Int[ndarray, "3F 2"]:
@@ -42,14 +52,7 @@ def face_normals(surface: Surface) -> Float[ndarray, "F 3"]:
 
 def vertex_normals(surface: Surface) -> Float[ndarray, "V 3"]:
     """Unit normals: those of the faces around a vertex, weighted by their angles there."""
-    corners = surface.vertices[surface.faces]
-    normals = _normalized(face_normals(surface))
-    summed = np.zeros(surface.vertices.shape, np.float64)
-    for i in range(3):
-        u, v = (_normalized(corners[:, (i + k) % 3] - corners[:, i]) for k in (1, 2))
-        angle = np.arccos(np.clip((u * v).sum(axis=1), -1.0, 1.0))
-        np.add.at(summed, surface.faces[:, i], normals * angle[:, None])
-    unit = _normalized(summed)
+    unit = np.array(as_trimesh(surface).vertex_normals)
     unit[np.linalg.norm(unit, axis=1) < 0.5] = (0.0, 0.0, 1.0)  # a vertex of degenerate faces only: any unit vector
     return unit.astype(np.float32)
 
@@ -81,18 +84,12 @@ def largest_parts(surface: Surface, keep_parts: int, min_part_share: float) -> t
     return without_unused_vertices(Surface(surface.vertices, surface.faces[np.isin(part, kept)])), present - len(kept)
 
 
-def smoothed(surface: Surface, iterations: int, shrink: float = 0.5, inflate: float = -0.53) -> Surface:
+def smoothed(surface: Surface, iterations: int, shrink: float = 0.5, inflate: float = 0.53) -> Surface:
     """Taubin's filter (SIGGRAPH 1995): Laplacian steps that shrink and inflate by turns, so that the volume stays."""
-    from scipy.sparse import coo_array
+    from trimesh.smoothing import filter_taubin
 
-    edges = directed_edges(surface.faces)  # of a closed surface: each neighbour once
-    count = len(surface.vertices)
-    neighbours = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count)).tocsr()
-    degree = np.maximum(neighbours.sum(axis=1), 1.0)[:, None]
-    vertices = surface.vertices.astype(np.float64)
-    for factor in (shrink, inflate) * iterations:
-        vertices = vertices + factor * (neighbours @ vertices / degree - vertices)
-    return Surface(vertices.astype(np.float32), surface.faces)
+    mesh = filter_taubin(as_trimesh(surface), lamb=shrink, nu=inflate, iterations=2 * iterations)
+    return Surface(np.asarray(mesh.vertices, np.float32), surface.faces)
 
 
 def decimated(surface: Surface, target_faces: int) -> Surface:
@@ -110,11 +107,3 @@ def decimated(surface: Surface, target_faces: int) -> Surface:
 def _signed_volumes(surface: Surface) -> Float[ndarray, "F"]:
     a, b, c = (surface.vertices[surface.faces[:, i]].astype(np.float64) for i in range(3))
     return (a * np.cross(b, c)).sum(axis=1) / 6.0
-
-
-def _edge_keys(edges: Int[ndarray, "E 2"], count: int) -> Int[ndarray, "E"]:
-    return edges[:, 0].astype(np.int64) * count + edges[:, 1]
-
-
-def _normalized(vectors: Float[ndarray, "N 3"]) -> Float[ndarray, "N 3"]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-20)
