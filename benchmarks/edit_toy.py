@@ -28,6 +28,7 @@ from torch import Tensor
 
 from distill3d.config.check import build
 from distill3d.config.registry import find, import_rooms
+from distill3d.priors.base import PriorSpec
 from distill3d.runtime.files import write_json
 from distill3d.runtime.pictures import figure_picture, write_png
 from distill3d.runtime.rng import rng
@@ -76,7 +77,7 @@ class TwoModes:
 
     identity = "two modes"
     num_train_timesteps = 1000
-    image_sizes = (1,)
+    spec = PriorSpec((1,), "latents", channels=2)
     device = torch.device("cpu")
 
     def __init__(self) -> None:
@@ -92,9 +93,6 @@ class TwoModes:
 
     def decode(self, x: Tensor) -> Tensor:
         return x
-
-    def unknown_words(self, prompt: str) -> list[str]:
-        return []
 
     def alpha_sigma(self, t: Int[Tensor, "B"]) -> tuple[Tensor, Tensor]:
         abar = self.abar[t][:, None, None, None]

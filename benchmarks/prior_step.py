@@ -163,7 +163,7 @@ def modules_alone(prior: LatentPrior, device: torch.device, rounds: int, compile
     unet, vae = prior.network.to(dtype), prior.codec.vae.to(dtype)
     encoder = torch.compile(vae.encoder) if compiled else vae.encoder
     network = torch.compile(unet) if compiled else unet
-    size, side = prior.image_sizes[0], prior.network.config.sample_size
+    size, side = prior.spec.image_sizes[0], prior.network.config.sample_size
     image = torch.rand(1, 3, size, size, device=device, dtype=dtype).to(memory_format=torch.channels_last)
     image.requires_grad_()
     z = torch.randn(2, 4, side, side, device=device, dtype=dtype).to(memory_format=torch.channels_last)

@@ -6,7 +6,7 @@ Camera frame: OpenGL (x right, y up, looking along -z). Images are ``B C H W``, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -54,6 +54,16 @@ class Cameras:
     def __getitem__(self, rows: Any) -> Cameras:
         """Views by a slice, a list or an index tensor (never a bare int, which would drop the batch dimension)."""
         return self._map(lambda x: x[rows])
+
+    @staticmethod
+    def cat(parts: Sequence[Cameras]) -> Cameras:
+        """The rows of all, in order. Raises ValueError where their image sizes differ."""
+        sizes = {(part.height, part.width) for part in parts}
+        if len(sizes) > 1:
+            raise ValueError(f"cameras of different image sizes cannot share a batch: {sorted(sizes)}")
+        first = parts[0]
+        joined = {k: torch.cat([getattr(p, k) for p in parts]) for k, v in vars(first).items() if isinstance(v, Tensor)}
+        return Cameras(**joined, height=first.height, width=first.width)
 
     def _map(self, function: Any) -> Cameras:
         return Cameras(**{k: function(v) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
@@ -162,12 +172,13 @@ class TextRequest:
 
 @dataclass(frozen=True)
 class Pass:
-    """One evaluation of the diffusion network on B rows."""
+    """One evaluation of the diffusion network on B rows. A prior that takes no cameras ignores them."""
 
     z: Float[Tensor, "B C h w"]
     t: Int[Tensor, "B"]
     text: PromptEmbedding
     adapter: nn.Module | None = None
+    cameras: Cameras | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from distill3d.priors.base import Condition, PriorSpec
 from distill3d.types import Pass, Prediction, PromptEmbedding
 
 SCHEDULES = ("sd", "cosine", "flow")
@@ -51,11 +52,14 @@ class LowRankAdapter(nn.Module):
 class ClosedFormPrior:
     """What both priors share. ``calls`` holds the passes of every predict; ``evaluations`` counts the distinct ones."""
 
+    conditions: frozenset[Condition] = frozenset({"text", "camera"})  # cameras keep passes apart, as they would
+
     def __init__(self, shape: tuple[int, int, int], token_dim: int, schedule: str, num_train_timesteps: int) -> None:
         self.shape, self.token_dim = shape, token_dim
         self.num_train_timesteps = num_train_timesteps
         self.identity = f"{type(self).__name__}-{'x'.join(map(str, shape))}-{schedule}"
-        self.image_sizes = (shape[1],)
+        space = "pixels" if shape[0] == 3 else "latents"
+        self.spec = PriorSpec((shape[1],), space, shape[0], flow=schedule == "flow", conditions=self.conditions)
         self.device = torch.device("cpu")
         self.alpha, self.sigma = schedule_table(schedule, num_train_timesteps)
         self.calls: list[list[Pass]] = []
@@ -85,9 +89,6 @@ class ClosedFormPrior:
 
     def alpha_sigma(self, t: Int[Tensor, "B"]) -> tuple[Tensor, Tensor]:
         return tuple(table[t].float()[:, None, None, None] for table in (self.alpha, self.sigma))  # type: ignore[return-value]
-
-    def unknown_words(self, prompt: str) -> list[str]:
-        return []
 
     def make_adapter(self, rank: int) -> nn.Module:
         return LowRankAdapter(self.shape[0], self.token_dim, rank)
@@ -196,5 +197,7 @@ def natural_spectrum(height: int, width: int, floor: float = 0.01) -> Float[Tens
 
 
 def _equal(a: Pass, b: Pass) -> bool:
-    same = a.adapter is b.adapter and a.text.tokens.shape == b.text.tokens.shape and a.z.shape == b.z.shape
+    poses = [None if one.cameras is None else one.cameras.c2w.tolist() for one in (a, b)]
+    shapes = a.text.tokens.shape == b.text.tokens.shape and a.z.shape == b.z.shape
+    same = poses[0] == poses[1] and a.adapter is b.adapter and shapes
     return same and all(torch.equal(p, q) for p, q in ((a.z, b.z), (a.t, b.t), (a.text.tokens, b.text.tokens)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +43,7 @@ class LatentGaussian(GaussianPrior):
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         super().__init__(shape)
-        self.image_sizes = (2 * shape[1],)
+        self.spec = replace(self.spec, image_sizes=(2 * shape[1],), factor=2)
 
     def decode(self, x: torch.Tensor) -> torch.Tensor:
         return super().decode(x).repeat_interleave(2, -1).repeat_interleave(2, -2)

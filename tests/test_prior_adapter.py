@@ -26,7 +26,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> TinyFolders:
 def loaded(folders: TinyFolders, kind: str, **settings: object) -> tuple[DiffusionPrior, Pass]:
     cfg = folders.config(kind, **settings)
     prior = load_prior(cfg, "cpu")
-    size = prior.image_sizes[0]
+    size = prior.spec.image_sizes[0]
     z = torch.randn(prior.encode(torch.zeros(2, 3, size, size)).shape, generator=torch.Generator().manual_seed(0))
     return prior, Pass(z, torch.tensor([100, 900]), load_prompt_encoder(cfg, "cpu")(["a cat", ""]))
 

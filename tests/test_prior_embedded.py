@@ -155,7 +155,7 @@ def test_the_folder_loads_through_the_general_loader(tmp_path):
     assert json.loads((folder / "cameras.json").read_text())["fovy_range"] == [38.0, 40.0]
     cfg = PriorConfig(pretrained_model_name_or_path=str(folder))
     prior, encoder = load_prior(cfg), load_prompt_encoder(cfg)
-    assert prior.image_sizes == (32, 64)
+    assert prior.spec.image_sizes == (32, 64)
     assert len(encoder(["a fox", "an apple"])) == 2
     assert words_not_taught(cfg, "a blue quokka on top of an apple") == ["quokka"]
 
@@ -246,7 +246,7 @@ def test_a_hundred_steps_lower_the_loss(trained):
 
 def test_the_trained_folder_is_a_prior(trained):
     cfg = PriorConfig(pretrained_model_name_or_path=str(trained / "save/prior"))
-    assert load_prior(cfg).image_sizes == (32, 64)
+    assert load_prior(cfg).spec.image_sizes == (32, 64)
     assert json.loads((trained / "metrics.json").read_text())["steps"] == 100
 
 

@@ -30,6 +30,7 @@ from distill3d.priors.loader import (
 )
 from distill3d.priors.pixel import PixelPrior
 from distill3d.priors.settings import choose_dtype
+from distill3d.priors.words import unknown_words
 
 SETTING = r"system\.prior\.pretrained_model_name_or_path"
 CLASSES = {
@@ -190,7 +191,7 @@ def test_unknown_words_come_from_the_folders_list(folders: TinyFolders, tmp_path
     cfg = PriorConfig(str(folder))
     prompt = "A red fire-truck, two buses of cherries and a Zörb of zörb"
     expected = ["two", "cherries", "and", "zörb"]
-    assert words_not_taught(cfg, prompt) == load_prior(cfg, "cpu").unknown_words(prompt) == expected
+    assert words_not_taught(cfg, prompt) == unknown_words(prompt, load_prior(cfg, "cpu").spec.vocabulary) == expected
     (folder / "words.json").write_text("[1, 2")
     with pytest.raises(PriorError, match="is no word list"):
         words_not_taught(cfg, prompt)

@@ -10,10 +10,12 @@ import pytest
 import torch
 from tiny_pipelines import TINY, TinyFolders, deepfloyd_if, flux, tiny_settings
 
+from distill3d.camera import make_cameras
 from distill3d.priors.base import DiffusionPrior, add_noise
 from distill3d.priors.hub import PriorError
 from distill3d.priors.loader import PriorConfig, load_prior, load_prompt_encoder
-from distill3d.types import Pass, Prediction, PromptEmbedding
+from distill3d.priors.pixel import PixelPrior
+from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
 
 KINDS = list(TINY)
 LATENT = ["stable-diffusion", "stable-diffusion-2", "sdxl", "sd3", "flux"]
@@ -36,7 +38,7 @@ def embed(folders: TinyFolders, kind: str, texts: list[str] = TEXTS) -> PromptEm
 
 
 def noisy(prior: DiffusionPrior, rows: int = 2, seed: int = 0) -> torch.Tensor:
-    size = prior.image_sizes[0]
+    size = prior.spec.image_sizes[0]
     generator = torch.Generator().manual_seed(seed)
     shape = prior.encode(torch.zeros(1, 3, size, size)).shape[1:]
     return torch.randn(rows, *shape, generator=generator)
@@ -54,7 +56,7 @@ def test_encode_resizes_and_is_deterministic_and_differentiable(folders: TinyFol
     x.square().sum().backward()
     assert rgb.grad is not None and rgb.grad.isfinite().all() and (rgb.grad != 0).any(dim=1).all()
     decoded = prior.decode(x)
-    assert decoded.shape[-1] == prior.image_sizes[0]
+    assert decoded.shape[-1] == prior.spec.image_sizes[0]
     assert decoded.min() >= 0.0 and decoded.max() <= 1.0
 
 
@@ -107,7 +109,7 @@ def test_tiling_affects_only_images_above_the_vaes_own_size(folders: TinyFolders
 
 def test_image_size_is_the_users_if_given(folders: TinyFolders) -> None:
     prior = load(folders, "stable-diffusion", image_size=64)
-    assert prior.image_sizes == (64,)
+    assert prior.spec.image_sizes == (64,)
     assert prior.encode(torch.rand(1, 3, 20, 40)).shape[-2:] == (32, 64)
     with pytest.raises(PriorError, match=r"system\.prior\.image_size=20 is no multiple of 16"):
         load(folders, "stable-diffusion", image_size=20)
@@ -205,6 +207,43 @@ def test_gradient_reaches_z_only_when_asked(folders: TinyFolders) -> None:
     prior.predict([item], grad=True)[0].noise.sum().backward()
     assert z.grad is not None and z.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in prior.network.parameters())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("conditioning", ["auto", "none"])
+def test_cameras_reach_a_network_that_takes_them(
+    folders: TinyFolders, monkeypatch: pytest.MonkeyPatch, conditioning: str
+) -> None:
+    """And no other; where they are dropped, passes that differ in the camera alone are one."""
+    monkeypatch.setattr(PixelPrior, "takes_cameras", lambda _: True)
+    prior, text = load(folders, "embedded", camera_conditioning=conditioning), embed(folders, "embedded")
+    seen: list[Cameras | None] = []
+    original = PixelPrior.network_output
+
+    def watched(
+        self: PixelPrior, network: object, z: torch.Tensor, t: torch.Tensor, words: object, cameras: Cameras | None
+    ) -> torch.Tensor:
+        seen.append(cameras)
+        return original(self, network, z, t, words, None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PixelPrior, "network_output", watched)
+    z, t, full = noisy(prior), torch.tensor([100, 900]), torch.ones(2)
+    sides = [make_cameras(20 * full, a * full, 1.5 * full, 40 * full, 16, 16) for a in (0.0, 90.0)]
+    answers = prior.predict([Pass(z, t, text, cameras=cameras) for cameras in sides])
+    if conditioning == "none":
+        assert seen == [None] and answers[0] is answers[1] and "camera" not in prior.spec.conditions
+    else:
+        assert "camera" in prior.spec.conditions and seen[0] is not None
+        assert seen[0].azimuth_deg.tolist() == [0.0, 0.0, 90.0, 90.0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_spec_tells_the_shape_of_x_without_encoding(folders: TinyFolders, kind: str) -> None:
+    prior = load(folders, kind)
+    assert (prior.spec.space == "latents") == (kind in LATENT) and prior.spec.flow == (kind in FLOWS)
+    for size in (*prior.spec.image_sizes, 3 * prior.spec.image_sizes[-1]):
+        x = prior.encode(torch.zeros(1, 3, size, size))
+        assert x.shape[1:] == prior.spec.x_shape(size)
+        assert prior.spec.native_size(x) == min(size, prior.spec.image_sizes[-1])
 
 
 def test_equal_passes_are_evaluated_once(folders: TinyFolders, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,8 +433,8 @@ def test_ten_steps_of_the_embedded_kind_equal_its_network_and_scheduler(folders:
 
 def test_the_projects_own_network_works_at_both_of_its_sizes(folders: TinyFolders) -> None:
     prior, text = load(folders, "embedded-own"), embed(folders, "embedded-own")
-    assert prior.image_sizes == (16, 32)
-    for size in prior.image_sizes:
+    assert prior.spec.image_sizes == (16, 32)
+    for size in prior.spec.image_sizes:
         z = prior.encode(torch.rand(2, 3, size + 3, size + 3))
         assert z.shape[-1] == size
         assert prior.predict([Pass(z, torch.tensor([5, 900]), text)])[0].x0.shape == z.shape

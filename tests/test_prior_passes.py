@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from distill3d.camera import make_cameras
 from distill3d.priors.passes import batches, check_rows, join, split, unique_passes
-from distill3d.types import Pass, Prediction, PromptEmbedding
+from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
 
 
 def make_pass(value: float = 0.0, tokens: int = 4, rows: int = 2, adapter: nn.Module | None = None) -> Pass:
     text = PromptEmbedding(torch.full((rows, tokens, 3), value), torch.ones(rows, tokens, dtype=torch.bool))
     return Pass(torch.full((rows, 3, 4, 4), value), torch.arange(rows), text, adapter)
+
+
+def cameras_for(azimuth_deg: float, size: int = 4) -> Cameras:
+    full = torch.ones(2)
+    return make_cameras(20.0 * full, azimuth_deg * full, 1.5 * full, 40.0 * full, size, size)
 
 
 def test_equal_values_are_one_pass() -> None:
@@ -31,8 +39,23 @@ def test_any_difference_keeps_passes_apart() -> None:
         Pass(base.z, base.t, PromptEmbedding(base.text.tokens, ~base.text.mask)),
         Pass(base.z, base.t, PromptEmbedding(base.text.tokens, base.text.mask, torch.ones(2, 5))),
         Pass(base.z, base.t, base.text, adapter),
+        Pass(base.z, base.t, base.text, cameras=cameras_for(0.0)),
+        Pass(base.z, base.t, base.text, cameras=cameras_for(30.0)),
     ]
-    assert unique_passes([base, *others], by_value=True)[1] == list(range(7))
+    assert unique_passes([base, *others], by_value=True)[1] == list(range(9))
+
+
+def test_equal_cameras_are_one_pass_and_others_share_its_call() -> None:
+    base = make_pass(1.0)
+    front, again, side = (replace(base, cameras=cameras_for(azimuth)) for azimuth in (0.0, 0.0, 90.0))
+    assert unique_passes([front, again, side], by_value=True)[1] == [0, 0, 1]
+    assert unique_passes([front, again, front], by_value=False)[1] == [0, 1, 0]
+    assert batches([front, side, base, replace(base, cameras=cameras_for(0.0, size=8))]) == [[0, 1], [2], [3]]
+    joined = join([front, side]).cameras
+    assert joined is not None and joined.azimuth_deg.tolist() == [0.0, 0.0, 90.0, 90.0]
+    assert torch.equal(joined.c2w[2:], cameras_for(90.0).c2w)
+    with pytest.raises(ValueError, match="2 images and 1 cameras"):
+        check_rows([replace(base, cameras=cameras_for(0.0)[[0]])])
 
 
 def test_with_gradients_only_the_same_objects_are_merged() -> None:

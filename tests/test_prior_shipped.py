@@ -47,8 +47,8 @@ def test_the_weights_are_half_precision_safetensors():
 
 
 def test_it_works_at_both_sizes(prior, encoder):
-    assert prior.image_sizes == (32, 64)
-    for size in prior.image_sizes:
+    assert prior.spec.image_sizes == (32, 64)
+    for size in prior.spec.image_sizes:
         x = prior.encode(torch.rand(2, 3, size, size))
         assert x.shape == (2, 3, size, size)
         prediction = prior.predict([Pass(x, torch.tensor([50, 900]), encoder(["a hamburger", "a fox"]))])[0]

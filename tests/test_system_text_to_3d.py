@@ -39,7 +39,7 @@ class LearnedGuidance(nn.Module):
         return self.rule.texts(prompt)
 
     def prepare(self, prior, texts) -> None:
-        self.from_prior = nn.Parameter(torch.full((prior.image_sizes[0],), 0.5))
+        self.from_prior = nn.Parameter(torch.full((prior.spec.image_sizes[0],), 0.5))
 
     def __call__(self, prior, inputs: GuidanceInput) -> GuidanceOutput:
         guided = self.rule(prior, inputs)

@@ -39,7 +39,7 @@ def posterior_gaps(
     """At every native size, for ``count`` views; the mean is over all that caption and background allow."""
     sampler = ViewSampler(cache, nouns, 4, 0.0, 0.0, ShadingMix(1.0, 0.0, 0.0), with_others=True)
     gaps = []
-    for size in prior.image_sizes:
+    for size in prior.spec.image_sizes:
         batch = sampler.batch(0, count, size)
         rows = [i for i, others in enumerate(batch.others) if others is not None]
         x, others = prior.encode(0.5 + 0.5 * batch.images[rows]), [batch.others[i] for i in rows]

@@ -112,7 +112,7 @@ def caption_effects(
     """How much better the right caption denoises than a wrong one or none, at every native size; needs no judge."""
     texts = [encoder(captions), encoder(captions[1:] + captions[:1]), encoder([""] * len(captions))]
     effects = []
-    for size in prior.image_sizes:
+    for size in prior.spec.image_sizes:
         x = prior.encode(F.interpolate(images, (size, size), mode="area").to(prior.device))
         for time_step in times:
             t = torch.full((len(x),), time_step, device=x.device)

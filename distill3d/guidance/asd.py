@@ -49,10 +49,11 @@ class ASD(ScoreDistillation):
 
     def gradient(self, prior: DiffusionPrior, inputs: GuidanceInput, draw: Draw) -> tuple[Tensor, Diagnostics]:
         later = self.later(prior, inputs, draw.t)
-        queries = {role: draw.query(role) for role in self.roles}
+        w = self.at("guidance_scale", inputs)
+        queries = draw.pair(w)
         queries["later"] = Query("conditional", add_noise(prior, draw.x, draw.eps, later), later)
         answer = {name: prediction.noise for name, prediction in self.predict(prior, inputs, queries).items()}
-        guided = classifier_free(answer["conditional"], answer["negative"], self.at("guidance_scale", inputs))
+        guided = classifier_free(answer["conditional"], answer["negative"], w)
         diagnostics: Diagnostics = {
             "norm_cond": mean_norm(answer["conditional"] - answer["negative"]),
             "norm_shift": mean_norm(answer["conditional"] - answer["later"]),

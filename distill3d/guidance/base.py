@@ -21,7 +21,16 @@ from distill3d.guidance.timesteps import TimestepSampling, check_step_percents, 
 from distill3d.guidance.weighting import WeightingStrategy, time_weight
 from distill3d.priors.base import DiffusionPrior
 from distill3d.runtime.rng import rng
-from distill3d.types import GuidanceInput, GuidanceOutput, Pass, Prediction, Prompt, PromptEmbedding, TextRequest
+from distill3d.types import (
+    Cameras,
+    GuidanceInput,
+    GuidanceOutput,
+    Pass,
+    Prediction,
+    Prompt,
+    PromptEmbedding,
+    TextRequest,
+)
 
 Diagnostics = dict[str, float | Tensor]
 SCHEDULED = ("guidance_scale", "min_step_percent", "max_step_percent", "grad_clip")
@@ -114,6 +123,17 @@ class Query(NamedTuple):
     adapter: nn.Module | None = None
 
 
+def guided_pair(z: Float[Tensor, "B C h w"], t: Int[Tensor, "B"], guidance_scale: float) -> dict[str, Query]:
+    """The queries ``conditional`` and ``negative``. At w = 0 both are the conditional one, which is evaluated once.
+
+    Whatever multiplies their difference by w stays as it is, and half of the step's work is saved.
+    """
+    return {
+        "conditional": Query("conditional", z, t),
+        "negative": Query("negative" if guidance_scale != 0.0 else "conditional", z, t),
+    }
+
+
 @dataclass(frozen=True)
 class Draw:
     """x without its graph, the noise and the time of one step, and what follows from them; B rows, fp32."""
@@ -131,6 +151,10 @@ class Draw:
 
     def query(self, role: str) -> Query:
         return Query(role, self.z, self.t)
+
+    def pair(self, guidance_scale: float) -> dict[str, Query]:
+        """What classifier-free guidance asks for at z, see `guided_pair`."""
+        return guided_pair(self.z, self.t, guidance_scale)
 
 
 def make_draw(prior: DiffusionPrior, x: Tensor, t: Tensor, eps: Tensor, weighting: WeightingStrategy = "sds") -> Draw:
@@ -200,7 +224,7 @@ class ScoreDistillation:
         """All queries in one call of the prior; with ``use_perp_neg`` the conditional ones go through Perp-Neg."""
         if self.cfg.use_perp_neg:
             return self._predict_perp_neg(prior, inputs, queries, grad)
-        passes = [as_pass(query, inputs.texts[query.role]) for query in queries.values()]
+        passes = [as_pass(query, inputs.texts[query.role], inputs.cameras) for query in queries.values()]
         return dict(zip(queries, prior.predict(passes, grad), strict=True))
 
     def _predict_perp_neg(
@@ -215,7 +239,7 @@ class ScoreDistillation:
         for query in queries.values():
             conditional = query.role == "conditional" and query.adapter is None
             rows = (views.positive, reference, *views.negatives) if conditional else (inputs.texts[query.role],)
-            passes += [as_pass(query, text) for text in rows]
+            passes += [as_pass(query, text, inputs.cameras) for text in rows]
         answers = iter(prior.predict(passes, grad))
         predictions = {}
         for name, query in queries.items():
@@ -234,8 +258,9 @@ class ScoreDistillation:
         return grad.clamp(-limit, limit)
 
 
-def as_pass(query: Query, text: PromptEmbedding) -> Pass:
-    return Pass(query.z, query.t, text, query.adapter)
+def as_pass(query: Query, text: PromptEmbedding, cameras: Cameras | None) -> Pass:
+    """The pass of a query; every text comes with the camera, since classifier-free guidance is of the text alone."""
+    return Pass(query.z, query.t, text, query.adapter, cameras)
 
 
 def progress(inputs: GuidanceInput) -> float:

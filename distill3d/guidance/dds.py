@@ -42,9 +42,9 @@ class DeltaDistillation(ScoreDistillation):
         z_source, w = add_noise(prior, source, draw.eps, draw.t), self.at("guidance_scale", inputs)
         queries = {
             "target": draw.query("conditional"),
-            "target reference": draw.query("negative"),
+            "target reference": draw.query("negative" if w != 0.0 else "conditional"),
             "source": Query("source", z_source, draw.t),
-            "source reference": Query("negative", z_source, draw.t),
+            "source reference": Query("negative" if w != 0.0 else "source", z_source, draw.t),
         }
         noise = {name: answer.noise for name, answer in self.predict(prior, inputs, queries).items()}
         target = classifier_free(noise["target"], noise["target reference"], w)

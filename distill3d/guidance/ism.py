@@ -16,6 +16,7 @@ from distill3d.guidance.base import (
     Query,
     ScoreDistillation,
     classifier_free,
+    guided_pair,
     mean_norm,
 )
 from distill3d.guidance.inversion import inversion_stops, invert
@@ -53,9 +54,9 @@ class ISM(ScoreDistillation):
         z_s = invert(prior, draw.x, stops, predict, inputs.generator)
         at_s = predict(z_s, s)
         z_t = ddim_step(prior, at_s, draw.t)
-        roles = ("conditional", "negative")
-        y, reference = self.predict(prior, inputs, {role: Query(role, z_t, draw.t) for role in roles}).values()
-        guided = classifier_free(y.noise, reference.noise, self.at("guidance_scale", inputs))
+        w = self.at("guidance_scale", inputs)
+        y, reference = self.predict(prior, inputs, guided_pair(z_t, draw.t, w)).values()
+        guided = classifier_free(y.noise, reference.noise, w)
         diagnostics: Diagnostics = {
             "norm_cond": mean_norm(y.noise - reference.noise),
             "norm_interval": mean_norm(y.noise - at_s.noise),

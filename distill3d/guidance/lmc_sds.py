@@ -17,8 +17,8 @@ from distill3d.guidance.base import (
     Diagnostics,
     DistillationConfig,
     Draw,
-    Query,
     ScoreDistillation,
+    guided_pair,
     mean_cosine,
     mean_norm,
     request_text,
@@ -92,20 +92,20 @@ class LMCSDS(ScoreDistillation):
 
     def prepare(self, prior: DiffusionPrior, prompt_embeddings: Mapping[str, PromptEmbedding]) -> None:
         """Load or fit b_psi before the first step, where the prior has one image size."""
-        if len(prior.image_sizes) == 1:
-            self._corrective(prior, prior.image_sizes[0], prompt_embeddings["unconditional"])
+        if len(prior.spec.image_sizes) == 1:
+            self._corrective(prior, prior.spec.image_sizes[0], prompt_embeddings["unconditional"])
 
     def gradient(self, prior: DiffusionPrior, inputs: GuidanceInput, draw: Draw) -> tuple[Tensor, Diagnostics]:
         z = draw.z
         if self.cfg.fixed_condition_noise:
             z = draw.alpha * draw.x + draw.sigma * self.draw_noise(inputs, fixed=True)
-        queries = {role: Query(role, z, draw.t) for role in self.roles}
+        w = self.at("guidance_scale", inputs)
+        queries = guided_pair(z, draw.t, w)
         # one of the queries above again, unless an option sets it apart: the prior evaluates equal passes once
         answer = self.predict(prior, inputs, {**queries, "x_hat": draw.query(self.cfg.x_hat)})
         condition = answer["conditional"].noise - answer["negative"].noise
         projection = answer["x_hat"].noise - draw.eps
         lmc, b = self._corrective_term(prior, inputs, draw, projection, answer["x_hat"].x0)
-        w = self.at("guidance_scale", inputs)
         if self.cfg.corrective_weight == "eps":
             grad = draw.weight * (w * condition + lmc)
         else:
@@ -126,7 +126,7 @@ class LMCSDS(ScoreDistillation):
         if k == 1.0 and not self.look:
             b = x = draw.x
         else:
-            corrective = self._corrective(prior, native_size(prior, draw.x), inputs.texts["unconditional"])
+            corrective = self._corrective(prior, prior.spec.native_size(draw.x), inputs.texts["unconditional"])
             with torch.set_grad_enabled(jacobian):
                 x = draw.x.detach().requires_grad_(jacobian)
                 b = corrective(x, draw.t, draw.alpha, draw.sigma)
@@ -144,13 +144,3 @@ class LMCSDS(ScoreDistillation):
             made = load_corrective(setting, prior, empty_text[:1], image_size, cache_dir)
             self._correctives[image_size] = made
         return self._correctives[image_size]
-
-
-def native_size(prior: DiffusionPrior, x: Float[Tensor, "B C h w"]) -> int:
-    """The prior's image size in pixels that x is the encoding of."""
-    sizes = prior.image_sizes
-    if len(sizes) == 1:
-        return sizes[0]
-    largest = prior.encode(torch.zeros(1, 3, sizes[-1], sizes[-1], device=x.device)).shape[-1]
-    pixels = max(x.shape[-2:]) * sizes[-1] / largest
-    return min(sizes, key=lambda size: abs(size - pixels))

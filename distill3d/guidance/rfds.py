@@ -43,9 +43,10 @@ class RFDS(ScoreDistillation):
     def gradient(self, prior: DiffusionPrior, inputs: GuidanceInput, draw: Draw) -> tuple[Tensor, Diagnostics]:
         if not torch.allclose(draw.alpha + draw.sigma, torch.ones_like(draw.alpha), atol=1e-3):
             raise ValueError(_needs_flow(type(prior).__name__))
-        answer = self.predict(prior, inputs, {role: draw.query(role) for role in self.roles})
+        w = self.at("guidance_scale", inputs)
+        answer = self.predict(prior, inputs, draw.pair(w))
         y, reference = (answer[role].noise - answer[role].x0 for role in self.roles)
-        velocity = classifier_free(y, reference, self.at("guidance_scale", inputs))
+        velocity = classifier_free(y, reference, w)
         residual = velocity - (draw.eps - draw.x)
         return draw.weight * residual, {"norm_cond": mean_norm(y - reference), "norm_residual": mean_norm(residual)}
 

@@ -15,9 +15,9 @@ from distill3d.guidance.base import (
     Diagnostics,
     DistillationConfig,
     Draw,
-    Query,
     ScoreDistillation,
     classifier_free,
+    guided_pair,
     mean_norm,
 )
 from distill3d.guidance.inversion import inversion_stops, invert
@@ -83,5 +83,5 @@ class SDI(ScoreDistillation):
     def _guided(
         self, prior: DiffusionPrior, inputs: GuidanceInput, z: Tensor, t: Int[Tensor, "B"], w: float
     ) -> Prediction:
-        y, reference = self.predict(prior, inputs, {role: Query(role, z, t) for role in self.roles}).values()
+        y, reference = self.predict(prior, inputs, guided_pair(z, t, w)).values()
         return Prediction(classifier_free(y.noise, reference.noise, w), classifier_free(y.x0, reference.x0, w))

@@ -14,8 +14,8 @@ from distill3d.guidance.base import (
     Diagnostics,
     DistillationConfig,
     Draw,
-    Query,
     ScoreDistillation,
+    guided_pair,
     mean_cosine,
     mean_norm,
 )
@@ -54,7 +54,7 @@ class SDS(ScoreDistillation):
         w = self.at("guidance_scale", inputs)
         if self.cfg.jacobian:
             return self._full_gradient(prior, inputs, draw, w)
-        answer = self.predict(prior, inputs, {role: draw.query(role) for role in self.roles})
+        answer = self.predict(prior, inputs, draw.pair(w))
         terms = sds_terms(answer["conditional"].noise, answer["negative"].noise, draw.eps)
         pictures: Diagnostics = {"x_hat": answer["conditional"].x0} if self.look else {}
         return draw.weight * (w * terms.condition + terms.projection), {**term_diagnostics(terms), **pictures}
@@ -65,7 +65,7 @@ class SDS(ScoreDistillation):
         with torch.enable_grad():
             x = draw.x.detach().requires_grad_()
             z = draw.alpha * x + draw.sigma * draw.eps
-            answer = self.predict(prior, inputs, {role: Query(role, z, draw.t) for role in self.roles}, grad=True)
+            answer = self.predict(prior, inputs, guided_pair(z, draw.t, w), grad=True)
             terms = sds_terms(answer["conditional"].noise, answer["negative"].noise, draw.eps)
             loss = 0.5 * (draw.weight * (w * terms.condition + terms.projection) ** 2).sum()
             grad = torch.autograd.grad(loss, x)[0]

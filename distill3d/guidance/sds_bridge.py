@@ -42,8 +42,8 @@ class SDSBridge(ScoreDistillation):
     def gradient(self, prior: DiffusionPrior, inputs: GuidanceInput, draw: Draw) -> tuple[Tensor, Diagnostics]:
         start, w = self.cfg.stage_two_start_step, self.at("guidance_scale", inputs)
         second = inputs.step >= (inputs.max_steps / 2 if start is None else start)
-        roles = ("good", "bad") if second else self.roles
-        target, reference = self.predict(prior, inputs, {role: draw.query(role) for role in roles}).values()
+        queries = {role: draw.query(role) for role in ("good", "bad")} if second else draw.pair(w)
+        target, reference = self.predict(prior, inputs, queries).values()
         if second:
             bridge = target.noise - reference.noise
             return draw.weight * (1.0 + w) * bridge, {"norm_bridge": mean_norm(bridge)}

@@ -96,12 +96,13 @@ class VSD(ScoreDistillation, nn.Module):
 
     def gradient(self, prior: DiffusionPrior, inputs: GuidanceInput, draw: Draw) -> tuple[Tensor, Diagnostics]:
         with torch.no_grad():
-            queries = {role: draw.query(role) for role in self.roles}
+            w = self.at("guidance_scale", inputs)
+            queries = draw.pair(w)
             queries["lora"] = draw.query("object")._replace(adapter=self.adapter)
             text = self.lora_text(inputs)
             answer = self.predict(prior, replace(inputs, texts={**inputs.texts, "object": text}), queries)
         y, reference, lora = (answer[name].noise for name in (*self.roles, "lora"))
-        guided = classifier_free(y, reference, self.at("guidance_scale", inputs))
+        guided = classifier_free(y, reference, w)
         diagnostics: Diagnostics = {"norm_cond": mean_norm(y - reference), "norm_lora": mean_norm(y - lora)}
         return draw.weight * (guided - lora), diagnostics
 
@@ -112,7 +113,7 @@ class VSD(ScoreDistillation, nn.Module):
         t = torch.randint(0, last, (len(x),), generator=generator, device=generator.device).to(x.device)
         eps = torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
         with torch.enable_grad():
-            one = Pass(add_noise(prior, x, eps, t), t, self.lora_text(inputs), self.adapter)
+            one = Pass(add_noise(prior, x, eps, t), t, self.lora_text(inputs), self.adapter, inputs.cameras)
             return ((prior.predict([one], grad=True)[0].noise - eps) ** 2).mean()
 
     def lora_text(self, inputs: GuidanceInput) -> PromptEmbedding:

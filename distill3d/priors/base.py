@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distill3d.camera import CameraRanges
 from distill3d.types import Pass, Prediction, PromptEmbedding
+
+Condition = Literal["text", "camera", "image"]
+
+
+@dataclass(frozen=True)
+class PriorSpec:
+    """What a prior works on and what it can be told, declared instead of found out by trial.
+
+    image_sizes: native sizes of the rendered image in pixels, ascending. factor: pixels along a side of one latent.
+    flow: ``z = (1 - s) x + s eps`` instead of a variance-preserving diffusion. vocabulary: the words that it was
+    taught, in lower case, None where nobody knows. default_cameras: of the views that it was trained on.
+    """
+
+    image_sizes: tuple[int, ...]
+    space: Literal["pixels", "latents"] = "pixels"
+    channels: int = 3
+    factor: int = 1
+    flow: bool = False
+    conditions: frozenset[Condition] = frozenset({"text"})
+    vocabulary: frozenset[str] | None = None
+    default_cameras: CameraRanges | None = None
+
+    def x_shape(self, image_size: int) -> tuple[int, int, int]:
+        """Channels, height and width of x for a square image, which is seen at the nearest native size."""
+        size = min(self.image_sizes, key=lambda native: (abs(native - image_size), native))
+        return self.channels, size // self.factor, size // self.factor
+
+    def native_size(self, x: Float[Tensor, "B C h w"]) -> int:
+        """The native image size in pixels that x is the encoding of."""
+        pixels = max(x.shape[-2:]) * self.factor
+        return min(self.image_sizes, key=lambda size: abs(size - pixels))
 
 
 class PromptEncoder(Protocol):
@@ -23,7 +56,7 @@ class DiffusionPrior(Protocol):
 
     identity: str  # hash of the weights: keys the embedding cache and binds a corrective to its prior
     num_train_timesteps: int
-    image_sizes: tuple[int, ...]  # native sizes of the rendered image in pixels, ascending
+    spec: PriorSpec
     device: torch.device
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
@@ -39,11 +72,10 @@ class DiffusionPrior(Protocol):
         ...
 
     def predict(self, passes: list[Pass], grad: bool = False) -> list[Prediction]:
-        """All passes in ONE batched call of the network; equal passes are evaluated once. fp32 out."""
-        ...
+        """All passes in ONE batched call of the network; equal passes are evaluated once. fp32 out.
 
-    def unknown_words(self, prompt: str) -> list[str]:
-        """Words of the prompt that the model was never taught, where its folder says; else an empty list."""
+        Cameras of a pass are ignored where ``spec.conditions`` has no camera.
+        """
         ...
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill3d.priors.latent import LatentPrior
 from distill3d.priors.prediction import from_flow
-from distill3d.types import Prediction, PromptEmbedding
+from distill3d.types import Cameras, Prediction, PromptEmbedding
 
 
 class FlowPrior(LatentPrior):
@@ -30,7 +30,9 @@ class FlowPrior(LatentPrior):
     def convert(self, z: Tensor, output: Tensor, t: Tensor) -> Prediction:
         return from_flow(z, output, *self.alpha_sigma(t))
 
-    def network_output(self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding) -> Tensor:
+    def network_output(
+        self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding, cameras: Cameras | None
+    ) -> Tensor:
         return network(
             hidden_states=z,
             timestep=self._time(t) * self.num_train_timesteps,
@@ -56,7 +58,9 @@ class FluxPrior(FlowPrior):
     def native_sizes(self) -> tuple[int, ...]:
         return (self.codec.pixels(128),)  # its config names no size
 
-    def network_output(self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding) -> Tensor:
+    def network_output(
+        self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding, cameras: Cameras | None
+    ) -> Tensor:
         rows, columns = z.shape[-2] // 2, z.shape[-1] // 2
         guidance = None
         if self.network.config.guidance_embeds:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from distill3d.priors.adapter import LoraAdapter
+from distill3d.priors.base import Condition, PriorSpec
 from distill3d.priors.compiled import compiled
 from distill3d.priors.hub import SETTING, PriorError
 from distill3d.priors.identity import file_identity, folder_identity
@@ -19,8 +21,8 @@ from distill3d.priors.passes import batches, check_rows, join, split, unique_pas
 from distill3d.priors.prediction import CONVERSIONS
 from distill3d.priors.resize import to_native
 from distill3d.priors.settings import PriorConfig, choose_dtype
-from distill3d.priors.words import taught_words, unknown_words
-from distill3d.types import Pass, Prediction, PromptEmbedding
+from distill3d.priors.words import taught_words
+from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
 
 
 class FrozenPrior:
@@ -31,6 +33,7 @@ class FrozenPrior:
 
     half = torch.float16  # what the weights were published for
     size_multiple = 8  # of both sides of an image, in pixels
+    space: Literal["pixels", "latents"]
 
     def __init__(self, folder: ModelFolder, cfg: PriorConfig, device: torch.device | str) -> None:
         self.device = torch.device(device)
@@ -42,7 +45,7 @@ class FrozenPrior:
         self.network = self._load_network()
         self._fast_network = compiled(self.network, "the network", cfg)
         self.load_rest()
-        self.image_sizes = self._image_sizes()
+        self.spec = self._make_spec()
         self._read_schedule()
 
     # what a kind of model adds
@@ -54,6 +57,14 @@ class FrozenPrior:
         """Sizes of the rendered image that the network was trained on, in pixels, ascending."""
         raise NotImplementedError
 
+    def latent_layout(self) -> tuple[int, int]:
+        """Channels of x, and pixels along a side of one latent."""
+        return 3, 1
+
+    def takes_cameras(self) -> bool:
+        """Whether the network was taught where the camera stands."""
+        return False
+
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         """Images in [0, 1] to x: differentiable, deterministic; resizes to the nearest native size."""
         raise NotImplementedError
@@ -62,8 +73,10 @@ class FrozenPrior:
         """x to images in [0, 1], clamped."""
         raise NotImplementedError
 
-    def network_output(self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding) -> Tensor:
-        """The network's native answer; every tensor is already in its precision."""
+    def network_output(
+        self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding, cameras: Cameras | None
+    ) -> Tensor:
+        """The network's native answer; z and text are already in its precision, cameras are there if it takes any."""
         raise NotImplementedError
 
     # the protocol
@@ -80,6 +93,8 @@ class FrozenPrior:
                 "system.prior.cpu_offload=true cannot go back through the network, which this guidance needs; set it "
                 "to false, or choose a guidance without parameters of its own"
             )
+        if "camera" not in self.spec.conditions:
+            passes = [replace(item, cameras=None) for item in passes]
         unique, index = unique_passes(passes, by_value=not grad)
         answers: dict[int, Prediction] = {}
         with torch.set_grad_enabled(grad), torch.autocast(self.device.type, enabled=False):
@@ -93,10 +108,6 @@ class FrozenPrior:
         """``alpha_t = sqrt(abar_t)``, ``sigma_t = sqrt(1 - abar_t)``, fp32."""
         abar = self._alphas_cumprod[t].view(-1, 1, 1, 1)
         return abar.sqrt(), (1.0 - abar).sqrt()
-
-    def unknown_words(self, prompt: str) -> list[str]:
-        """Words of the prompt that the model's word list lacks; empty for a model without such a list."""
-        return unknown_words(prompt, taught_words(self.folder.path))
 
     def make_adapter(self, rank: int, scale: float = 1.0) -> LoraAdapter:
         """A LoRA adapter for `Pass.adapter`: new, trainable, and without effect until it is trained."""
@@ -112,7 +123,7 @@ class FrozenPrior:
         adapter = cast(LoraAdapter | None, item.adapter)
         adapted = nullcontext() if adapter is None else adapter.applied_to(self.network)
         with adapted:
-            output = self.network_output(network, z.to(self.dtype), item.t, text)
+            output = self.network_output(network, z.to(self.dtype), item.t, text, item.cameras)
         return self.convert(z, output.float(), item.t)
 
     def convert(self, z: Tensor, output: Tensor, t: Tensor) -> Prediction:
@@ -131,6 +142,21 @@ class FrozenPrior:
         self._alphas_cumprod = scheduler.alphas_cumprod.float().to(self.device)
         self.num_train_timesteps: int = len(self._alphas_cumprod)
 
+    def _make_spec(self) -> PriorSpec:
+        channels, factor = self.latent_layout()
+        told: set[Condition] = {"text"}
+        if self.takes_cameras() and self.cfg.camera_conditioning != "none":
+            told.add("camera")
+        return PriorSpec(
+            image_sizes=self._image_sizes(),
+            space=self.space,
+            channels=channels,
+            factor=factor,
+            flow=self.folder.kind.flow,
+            conditions=frozenset(told),
+            vocabulary=taught_words(self.folder.path),
+        )
+
     def _image_sizes(self) -> tuple[int, ...]:
         size = self.cfg.image_size
         if size is None:
@@ -143,7 +169,7 @@ class FrozenPrior:
         return (size,)
 
     def _to_native(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 h w"]:
-        return to_native(rgb, self.image_sizes, self.size_multiple)
+        return to_native(rgb, self.spec.image_sizes, self.size_multiple)
 
     def _load_network(self) -> Any:
         kind = self.folder.kind

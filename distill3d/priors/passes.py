@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distill3d.types import Pass, Prediction, PromptEmbedding
+from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
 
 
 def unique_passes(passes: list[Pass], by_value: bool) -> tuple[list[Pass], list[int]]:
@@ -26,30 +26,34 @@ def unique_passes(passes: list[Pass], by_value: bool) -> tuple[list[Pass], list[
 
 
 def check_rows(passes: list[Pass]) -> None:
-    """Raise ValueError unless each pass has as many times and texts as images."""
+    """Raise ValueError unless each pass has as many times, texts and (where it has any) cameras as images."""
     for item in passes:
         rows = len(item.z), len(item.t), len(item.text)
         if len(set(rows)) > 1:
             raise ValueError("a pass has {} images, {} times and {} texts; one of each a row is needed".format(*rows))
+        if item.cameras is not None and len(item.cameras) != rows[0]:
+            raise ValueError(f"a pass has {rows[0]} images and {len(item.cameras)} cameras; give one for each row")
 
 
 def batches(passes: list[Pass]) -> list[list[int]]:
-    """Indices of passes that fit into one call: the same adapter, image shape and text shape."""
+    """Indices of passes that fit into one call: the same adapter, image shape, text shape and view size, if any."""
     groups: dict[tuple, list[int]] = {}
     for i, item in enumerate(passes):
         pooled = None if item.text.pooled is None else item.text.pooled.shape[1:]
-        key = (id(item.adapter), item.z.shape[1:], item.text.tokens.shape[1:], pooled, item.text.mask is None)
+        view = None if item.cameras is None else (item.cameras.height, item.cameras.width)
+        key = (id(item.adapter), item.z.shape[1:], item.text.tokens.shape[1:], pooled, item.text.mask is None, view)
         groups.setdefault(key, []).append(i)
     return list(groups.values())
 
 
 def join(passes: list[Pass]) -> Pass:
-    """One pass with the rows of all, in order; they share their adapter."""
+    """One pass with the rows of all, in order; they share their adapter, and all or none have cameras."""
     if len(passes) == 1:
         return passes[0]
     text = PromptEmbedding.cat([item.text for item in passes])
     z, t = torch.cat([item.z for item in passes]), torch.cat([item.t for item in passes])
-    return Pass(z, t, text, passes[0].adapter)
+    cameras = [item.cameras for item in passes if item.cameras is not None]
+    return Pass(z, t, text, passes[0].adapter, Cameras.cat(cameras) if cameras else None)
 
 
 def split(prediction: Prediction, rows: list[int]) -> list[Prediction]:
@@ -64,7 +68,16 @@ def _same_pass(a: Pass, b: Pass, by_value: bool) -> bool:
     pairs = [(a.t, b.t), (a.z, b.z)]
     if a.text is not b.text:
         pairs += [(getattr(a.text, name), getattr(b.text, name)) for name in ("pooled", "mask", "tokens")]
-    return all(_same_tensor(x, y, by_value) for x, y in pairs)
+    return all(_same_tensor(x, y, by_value) for x, y in pairs) and _same_cameras(a.cameras, b.cameras, by_value)
+
+
+def _same_cameras(a: Cameras | None, b: Cameras | None, by_value: bool) -> bool:
+    if a is b:
+        return True
+    if a is None or b is None:
+        return False
+    fields = [(value, getattr(b, name)) for name, value in vars(a).items()]
+    return all(_same_tensor(x, y, by_value) if isinstance(x, Tensor) else x == y for x, y in fields)
 
 
 def _same_tensor(a: Tensor | None, b: Tensor | None, by_value: bool) -> bool:

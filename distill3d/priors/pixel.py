@@ -8,15 +8,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.priors.frozen import FrozenPrior
-from distill3d.types import PromptEmbedding
+from distill3d.types import Cameras, PromptEmbedding
 
 
 class PixelPrior(FrozenPrior):
     """x is the image itself, in [-1, 1], so encoding is a resize and nothing is lost."""
 
+    space = "pixels"
+
     def native_sizes(self) -> tuple[int, ...]:
         config = self.network.config
         return tuple(sorted(config.get("sample_sizes") or [config.sample_size]))
+
+    def takes_cameras(self) -> bool:
+        """The embedded network's config says so with ``ray_channels``."""
+        return bool(self.network.config.get("ray_channels"))
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 h w"]:
         """Images in [0, 1] to [-1, 1] at the nearest native size."""
@@ -26,8 +32,12 @@ class PixelPrior(FrozenPrior):
         """x to images in [0, 1], clamped."""
         return (0.5 * x + 0.5).clamp(0.0, 1.0)
 
-    def network_output(self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding) -> Tensor:
+    def network_output(
+        self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding, cameras: Cameras | None
+    ) -> Tensor:
         """DeepFloyd IF answers with 6 channels: the noise, and a variance that no guidance needs."""
-        conditions = None if text.pooled is None else {"text_embeds": text.pooled}
-        output = network(z, t, encoder_hidden_states=text.tokens, added_cond_kwargs=conditions).sample
+        conditions: dict[str, Any] = {} if text.pooled is None else {"text_embeds": text.pooled}
+        if cameras is not None:
+            conditions["cameras"] = cameras
+        output = network(z, t, encoder_hidden_states=text.tokens, added_cond_kwargs=conditions or None).sample
         return output[:, : z.shape[1]]

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distill3d.priors.base import DiffusionPrior
-from distill3d.types import Pass, Prediction, PromptEmbedding
+from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
 
 
 def ddim_step(prior: DiffusionPrior, prediction: Prediction, t_next: Int[Tensor, "B"]) -> Float[Tensor, "B C h w"]:
@@ -64,11 +64,15 @@ def guided_prediction(
     text: PromptEmbedding,
     reference: PromptEmbedding | None,
     guidance_scale: float,
+    cameras: Cameras | None = None,
 ) -> Prediction:
-    """``(1 + w) eps_y - w eps_0`` and the same of x0, w in the papers' convention; one pass where w = 0."""
+    """``(1 + w) eps_y - w eps_0`` and the same of x0, w in the papers' convention; one pass where w = 0.
+
+    Both passes see the cameras, one a row, where there are any.
+    """
     if reference is None or guidance_scale == 0.0:
-        return prior.predict([Pass(z, t, text)])[0]
-    y, ref = prior.predict([Pass(z, t, text), Pass(z, t, reference)])
+        return prior.predict([Pass(z, t, text, cameras=cameras)])[0]
+    y, ref = prior.predict([Pass(z, t, words, cameras=cameras) for words in (text, reference)])
     x0 = y.x0 + guidance_scale * (y.x0 - ref.x0)
     return Prediction(y.noise + guidance_scale * (y.noise - ref.noise), x0)
 
@@ -84,16 +88,17 @@ def ddim_sample(
     steps: int = 30,
     clip: float | None = None,
     eta: float = 0.0,
+    cameras: Cameras | None = None,
 ) -> Float[Tensor, "B C h w"]:
     """One sample x for each row of ``text``, from pure noise; ``size`` is the rendered size in pixels (the largest).
 
-    eta: how much of the noise is drawn anew in each step, see `ancestral_step`.
+    eta: how much of the noise is drawn anew in each step, see `ancestral_step`. cameras: one for each row of text.
     """
-    size = prior.image_sizes[-1] if size is None else size
-    shape = prior.encode(torch.zeros(1, 3, size, size, device=prior.device)).shape[1:]
+    size = prior.spec.image_sizes[-1] if size is None else size
+    shape = prior.spec.x_shape(size)
     z = torch.randn(len(text), *shape, generator=generator, device=generator.device).to(prior.device)
     last = prior.num_train_timesteps - 1
-    return ddim_denoise(prior, z, last, text, reference, guidance_scale, steps, clip, eta, generator)
+    return ddim_denoise(prior, z, last, text, reference, guidance_scale, steps, clip, eta, generator, cameras)
 
 
 @torch.no_grad()
@@ -108,6 +113,7 @@ def ddim_denoise(
     clip: float | None = None,
     eta: float = 0.0,
     generator: torch.Generator | None = None,
+    cameras: Cameras | None = None,
 ) -> Float[Tensor, "B C h w"]:
     """From z at ``t_start`` down to x, in ``steps`` equal steps of t (SDEdit, arXiv 2108.01073, from a noised image).
 
@@ -117,7 +123,7 @@ def ddim_denoise(
     times = torch.linspace(t_start, 0, steps).round().long().tolist()
     for t, t_next in zip(times, [*times[1:], None], strict=True):
         rows = torch.full((len(z),), t, device=z.device)
-        prediction = guided_prediction(prior, z, rows, text, reference, guidance_scale)
+        prediction = guided_prediction(prior, z, rows, text, reference, guidance_scale, cameras)
         if clip is not None:
             prediction = clip_x0(prior, prediction, z, rows, clip)
         if t_next is None:

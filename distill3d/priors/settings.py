@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -24,6 +25,7 @@ class PriorConfig:
     revision: str | None = None  # branch, tag or commit of a Hub model
     variant: str | None = None  # "fp16": the half-precision files of a Hub model, where it has them
     precision: str = "auto"  # auto, float32, float16, bfloat16
+    camera_conditioning: Literal["auto", "none"] = "auto"  # none: a prior that takes cameras is told view words alone
     image_size: int | None = None  # short side at which the model sees the render, in pixels; None: its native sizes
     lora_weights: str | None = None  # a LoRA file in safetensors, or a folder with one, fused into the network
     lora_scale: float = 1.0

@@ -157,7 +157,7 @@ class CorrectiveSystem(ModelTraining):
     def _native_size(self, batch: Any, data: Any) -> int:
         """The prior's native size, in pixels, that the images have."""
         asked = getattr(data.cfg, "image_size", None) if getattr(batch, "encoded", False) else batch.images.shape[-1]
-        sizes = self.prior.image_sizes
+        sizes = self.prior.spec.image_sizes
         return sizes[-1] if asked is None else min(sizes, key=lambda size: abs(size - asked))
 
     # -- training ------------------------------------------------------------------------------------------------

@@ -57,10 +57,8 @@ class ImageSystem(PictureSystem):
 
     def window_side(self) -> int:
         """The largest side that the prior sees at once, in pixels or latents."""
-        size = self.prior.image_sizes[-1]
-        if not self.in_latents:
-            return size
-        return self.prior.encode(torch.zeros(1, 3, size, size, device=self.prior.device)).shape[-1]
+        size = self.prior.spec.image_sizes[-1]
+        return self.prior.spec.x_shape(size)[-1] if self.in_latents else size
 
     # -- pictures ------------------------------------------------------------------------------------------------
 
@@ -92,7 +90,7 @@ class ImageSynthesis(ImageSystem):
 
     def first_picture(self, data: ImageDataModule) -> Float[Tensor, "3 H W"]:
         """Grey, in the size that is asked for, else in the prior's."""
-        side = self.prior.image_sizes[-1]
+        side = self.prior.spec.image_sizes[-1]
         return torch.full((3, *data.size(side, side)), 0.5)
 
 
@@ -134,15 +132,14 @@ def encode_tiles(prior: DiffusionPrior, picture: Float[Tensor, "3 H W"]) -> Floa
 
     Raises ValueError for a picture that is smaller than a tile, or no multiple of a latent's size.
     """
-    size, (height, width) = prior.image_sizes[-1], picture.shape[-2:]
-    tile = prior.encode(torch.zeros(1, 3, size, size, device=picture.device))
-    factor = size // tile.shape[-1]
+    size, (height, width) = prior.spec.image_sizes[-1], picture.shape[-2:]
+    channels, factor = prior.spec.channels, prior.spec.factor
     if min(height, width) < size or height % factor or width % factor:
         raise ValueError(
             f"data.width={width} and data.height={height}: latents of this prior need at least {size} pixels, in "
             f"multiples of {factor}; change them, or set system.parameters=pixels"
         )
-    latents = tile.new_zeros(tile.shape[1], height // factor, width // factor)
+    latents = torch.zeros(channels, height // factor, width // factor, device=picture.device)
     side = size // factor
     for top in _tile_starts(height, size):
         for left in _tile_starts(width, size):

@@ -43,6 +43,5 @@ def draw_picture(
 
 
 def x_limit(prior: DiffusionPrior) -> float | None:
-    """What bounds x: 1 in pixel space, which has three channels, nothing among latents."""
-    size = prior.image_sizes[0]
-    return 1.0 if prior.encode(torch.zeros(1, 3, size, size, device=prior.device)).shape[1] == 3 else None
+    """What bounds x: 1 in pixel space, nothing among latents."""
+    return 1.0 if prior.spec.space == "pixels" else None

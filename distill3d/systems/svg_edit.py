@@ -66,7 +66,7 @@ class SvgEdit(PictureSystem):
         self.scene.begin(document, tuple(self.cfg.trained))
         self.scene.to(self.prior.device)
         self._name_what_stays(document)
-        self.scene.size = data.drawn_size(document, self.prior.image_sizes[-1])
+        self.scene.size = data.drawn_size(document, self.prior.spec.image_sizes[-1])
         self.scene.copies = data.cfg.batch_size
         with torch.no_grad():
             self.source = self.prior.encode(self.scene.render_source(*self.scene.size)[None])
