@@ -24,11 +24,11 @@ import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill3d.config.check import build
 from distill3d.config.registry import find, import_rooms
-from distill3d.priors.base import PriorSpec
+from distill3d.priors.base import PriorSpec, no_adapter
 from distill3d.runtime.files import write_json
 from distill3d.runtime.pictures import figure_picture, write_png
 from distill3d.runtime.rng import rng
@@ -100,6 +100,9 @@ class TwoModes:
 
     def predict(self, passes: list[Pass], grad: bool = False) -> list[Prediction]:
         return [self._posterior(one) for one in passes]
+
+    def make_adapter(self, rank: int) -> nn.Module:
+        no_adapter("a mixture of two modes")
 
     @staticmethod
     def share_of_b(points: Float[Tensor, "P 2"]) -> Float[Tensor, "P"]:

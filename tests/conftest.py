@@ -12,15 +12,15 @@ settings.load_profile("distill3d")
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
     """Every text encoder that is built for embeddings while the test runs."""
-    from distill3d.priors import text_table
+    from distill3d.priors import loader
 
     encoders: list[weakref.ref] = []
-    build = text_table.load_prompt_encoder
+    build = loader.load_prompt_encoder
 
     def load(*args: object) -> object:
         encoder = build(*args)  # type: ignore[arg-type]
         encoders.append(weakref.ref(encoder))
         return encoder
 
-    monkeypatch.setattr(text_table, "load_prompt_encoder", load)
+    monkeypatch.setattr(loader, "load_prompt_encoder", load)
     return encoders

@@ -19,6 +19,7 @@ from distill3d.config.registry import find, register
 from distill3d.config.yaml_text import dump_yaml
 from distill3d.data.edit_views import EditViewsDataModule
 from distill3d.data.posed.images import PosedImages
+from distill3d.priors.model import PriorModel
 from distill3d.types import PromptEmbedding
 
 SIDE = 16
@@ -47,15 +48,12 @@ class ColourPrior(GaussianPrior):
 
 
 @register("prior", "colours-for-edit-tests")
-class ColourModel:
+class ColourModel(PriorModel):
     """The closed-form prior of two flat colours."""
 
     @dataclass
     class Config:
         pass
-
-    def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
 
     def load(self, device: Any) -> ColourPrior:
         return ColourPrior()

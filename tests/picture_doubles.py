@@ -14,11 +14,12 @@ from system_doubles import make_trainer, merged
 
 from distill3d.config.check import build
 from distill3d.config.registry import find, register
+from distill3d.priors.model import PriorModel
 from distill3d.types import Prompt, PromptEmbedding
 
 
 @register("prior", "gaussian-for-picture-tests")
-class GaussianModel:
+class GaussianModel(PriorModel):
     """The closed-form Gaussian prior: each text has a mean image of its own."""
 
     @dataclass
@@ -26,9 +27,6 @@ class GaussianModel:
         size: int = 8
         channels: int = 3
         contrast: float = 0.2  # of the mean images
-
-    def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
 
     def load(self, device: Any) -> GaussianPrior:
         shape = (self.cfg.channels, self.cfg.size, self.cfg.size)

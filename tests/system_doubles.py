@@ -15,6 +15,7 @@ from closed_form import GaussianPrior
 from distill3d.config.check import build
 from distill3d.config.registry import find, register
 from distill3d.data.random_cameras import RandomCameraConfig, RandomCameraDataModule
+from distill3d.priors.model import PriorModel
 from distill3d.systems.callbacks import trainer_callbacks, trainer_loggers
 from distill3d.types import Prompt, PromptEmbedding
 
@@ -23,7 +24,7 @@ LOADED: list[str] = []  # every prior that was loaded, by the name of its test
 
 
 @register("prior", "closed-form-for-tests")
-class ClosedFormModel:
+class ClosedFormModel(PriorModel):
     """A Gaussian around one flat colour for every text."""
 
     @dataclass
@@ -32,9 +33,6 @@ class ClosedFormModel:
         red: float = 0.8
         schedule: str = "sd"  # or flow
         poison_from: int = -1  # calls of predict from this one on return values that are not finite
-
-    def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
 
     def load(self, device: Any) -> GaussianPrior:
         LOADED.append("prior")

@@ -15,7 +15,7 @@ from tiny_pipelines import TinyFolders, embedded
 
 from distill3d.camera import make_cameras
 from distill3d.config.registry import find
-from distill3d.priors.loader import PriorConfig, load_prompt_encoder
+from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig
 from distill3d.priors.prompt_processor import PromptProcessor
 from distill3d.types import Cameras, PromptEmbedding, TextRequest
 
@@ -26,8 +26,8 @@ REQUESTS: Mapping[str, TextRequest] = {
 
 
 @pytest.fixture(scope="module")
-def prior(tmp_path_factory: pytest.TempPathFactory) -> PriorConfig:
-    return TinyFolders(tmp_path_factory.mktemp("tiny")).config("embedded")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> PretrainedDiffusionModel:
+    return PretrainedDiffusionModel(TinyFolders(tmp_path_factory.mktemp("tiny")).config("embedded"))
 
 
 def make(tmp_path: Path, prompt: str = "a cat", **settings: object) -> PromptProcessor:
@@ -40,8 +40,8 @@ def looking(*angles_deg: tuple[float, float]) -> Cameras:
     return make_cameras(elevation, azimuth, torch.ones(len(angles_deg)), torch.full((len(angles_deg),), 60.0), 8, 8)
 
 
-def assert_rows(embedding: PromptEmbedding, prior: PriorConfig, texts: list[str]) -> None:
-    encoder = load_prompt_encoder(prior, "cpu")
+def assert_rows(embedding: PromptEmbedding, prior: PretrainedDiffusionModel, texts: list[str]) -> None:
+    encoder = prior.text_encoder("cpu")
     assert len(embedding) == len(texts)
     for row, text in enumerate(texts):
         expected = encoder([text])
@@ -64,7 +64,7 @@ def test_thresholds_are_angles() -> None:
         PromptProcessor.Config("a cat", front_threshold=-1)
 
 
-def test_every_camera_has_its_views_words(prior: PriorConfig, tmp_path: Path) -> None:
+def test_every_camera_has_its_views_words(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:
     processor = make(tmp_path)
     processor.prepare(REQUESTS, prior, "cpu")
     cameras = looking((15, 0), (15, 90), (15, -100), (15, 180), (75, 0), (15, 44))
@@ -74,14 +74,14 @@ def test_every_camera_has_its_views_words(prior: PriorConfig, tmp_path: Path) ->
     assert_rows(texts["unconditional"], prior, [""] * 6)
 
 
-def test_thresholds_move_the_words(prior: PriorConfig, tmp_path: Path) -> None:
+def test_thresholds_move_the_words(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:
     processor = make(tmp_path, overhead_threshold=10.0, front_threshold=30.0, back_threshold=90.0)
     processor.prepare(REQUESTS, prior, "cpu")
     texts = processor.texts(looking((15, 0), (5, 44), (5, 91)), 3)
     assert_rows(texts["conditional"], prior, [f"a cat, {word} view" for word in ("overhead", "side", "back")])
 
 
-def test_without_cameras_or_view_words_the_text_is_plain(prior: PriorConfig, tmp_path: Path) -> None:
+def test_without_cameras_or_view_words_the_text_is_plain(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:
     processor = make(tmp_path)
     processor.prepare(REQUESTS, prior, "cpu")
     assert_rows(processor.texts(None, 2)["conditional"], prior, ["a cat", "a cat"])
@@ -90,7 +90,7 @@ def test_without_cameras_or_view_words_the_text_is_plain(prior: PriorConfig, tmp
     assert_rows(processor.texts(looking((15, 0)), 1)["conditional"], prior, ["a cat"])
 
 
-def test_the_users_own_words_for_a_view_win(prior: PriorConfig, tmp_path: Path) -> None:
+def test_the_users_own_words_for_a_view_win(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:
     processor = make(tmp_path, prompt_back="a tail")
     assert processor.prompt.views == {
         "front": "a cat, front view",
@@ -105,13 +105,13 @@ def test_the_users_own_words_for_a_view_win(prior: PriorConfig, tmp_path: Path) 
     assert_rows(texts["good"], prior, ["a tail, sharp", "a cat, sharp, front view"])
 
 
-def test_view_words_may_lead(prior: PriorConfig, tmp_path: Path) -> None:
+def test_view_words_may_lead(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:
     processor = make(tmp_path, view_dependent_prompt_front=True)
     processor.prepare(REQUESTS, prior, "cpu")
     assert_rows(processor.texts(looking((15, 0)), 1)["conditional"], prior, ["front view of a cat"])
 
 
-def test_textureless_views_may_say_so(prior: PriorConfig, tmp_path: Path) -> None:
+def test_textureless_views_may_say_so(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:
     processor = make(tmp_path, textureless_suffix=", textureless")
     processor.prepare(REQUESTS, prior, "cpu")
     camera = looking((15, 0))
@@ -128,7 +128,9 @@ def test_prompt_holds_what_the_user_wrote(tmp_path: Path) -> None:
     assert (prompt.text, prompt.negative, prompt.source) == ("a cat", "blurry", "a dog")
 
 
-def test_the_encoder_is_built_once_and_freed(prior: PriorConfig, tmp_path: Path, built: list[weakref.ref]) -> None:
+def test_the_encoder_is_built_once_and_freed(
+    prior: PretrainedDiffusionModel, tmp_path: Path, built: list[weakref.ref]
+) -> None:
     first = make(tmp_path)
     first.prepare(REQUESTS, prior, "cpu")
     assert len(built) == 1
@@ -145,15 +147,15 @@ def test_the_encoder_is_built_once_and_freed(prior: PriorConfig, tmp_path: Path,
 
 
 def test_another_text_encoder_does_not_find_these_embeddings(
-    prior: PriorConfig, tmp_path: Path, built: list[weakref.ref]
+    prior: PretrainedDiffusionModel, tmp_path: Path, built: list[weakref.ref]
 ) -> None:
     make(tmp_path).prepare(REQUESTS, prior, "cpu")
-    other = PriorConfig(str(embedded(tmp_path / "other", seed=1)))
+    other = PretrainedDiffusionModel(PriorConfig(str(embedded(tmp_path / "other", seed=1))))
     make(tmp_path).prepare(REQUESTS, other, "cpu")
     assert len(built) == 2
 
 
-def test_the_cache_can_be_turned_off(prior: PriorConfig, tmp_path: Path, built: list[weakref.ref]) -> None:
+def test_the_cache_can_be_turned_off(prior: PretrainedDiffusionModel, tmp_path: Path, built: list[weakref.ref]) -> None:
     for _ in range(2):
         make(tmp_path, use_cache=False).prepare(REQUESTS, prior, "cpu")
     assert len(built) == 2
@@ -164,16 +166,18 @@ def test_unknown_words_are_one_warning(tmp_path: Path, caplog: pytest.LogCapture
     folder = embedded(tmp_path / "model")
     (folder / "words.json").write_text(json.dumps({"words": ["a", "cat"]}))
     with caplog.at_level(logging.WARNING):
-        make(tmp_path, "a blue cat with wings").prepare(REQUESTS, PriorConfig(str(folder)), "cpu")
+        make(tmp_path, "a blue cat with wings").prepare(
+            REQUESTS, PretrainedDiffusionModel(PriorConfig(str(folder))), "cpu"
+        )
     assert [record.getMessage() for record in caplog.records if "never taught" in record.getMessage()] == [
         f"the model {folder} was never taught: blue, with, wings; what it makes of them is a guess"
     ]
     caplog.clear()
-    make(tmp_path, "a cat").prepare(REQUESTS, PriorConfig(str(folder)), "cpu")
+    make(tmp_path, "a cat").prepare(REQUESTS, PretrainedDiffusionModel(PriorConfig(str(folder))), "cpu")
     assert "never taught" not in caplog.text
 
 
-def test_misuse_is_explained(prior: PriorConfig, tmp_path: Path) -> None:
+def test_misuse_is_explained(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:
     processor = make(tmp_path)
     with pytest.raises(RuntimeError, match="before prepare"):
         processor.texts(None, 1)

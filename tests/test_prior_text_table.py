@@ -10,7 +10,7 @@ import torch
 from tiny_pipelines import TinyFolders
 
 from distill3d.priors.embedding_cache import EmbeddingCache, embedding_cache
-from distill3d.priors.loader import PriorConfig, load_prompt_encoder, text_parameters
+from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig, load_prompt_encoder, text_parameters
 from distill3d.priors.text_table import TextTable
 
 TEXTS = ["", "a cat", "a dog", "a cat"]
@@ -22,12 +22,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> TinyFolders:
 
 
 @pytest.fixture(scope="module")
-def prior(folders: TinyFolders) -> PriorConfig:
-    return folders.config("embedded")
+def prior(folders: TinyFolders) -> PretrainedDiffusionModel:
+    return PretrainedDiffusionModel(folders.config("embedded"))
 
 
-def assert_right(table: TextTable, prior: PriorConfig, texts: list[str]) -> None:
-    encoder, found = load_prompt_encoder(prior, "cpu"), table(texts)
+def assert_right(table: TextTable, prior: PretrainedDiffusionModel, texts: list[str]) -> None:
+    encoder, found = prior.text_encoder("cpu"), table(texts)
     assert len(found) == len(texts)
     for row, text in enumerate(texts):
         for name, value in vars(encoder([text])).items():
@@ -37,7 +37,7 @@ def assert_right(table: TextTable, prior: PriorConfig, texts: list[str]) -> None
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("held_bytes", [0, 3000, 1 << 20])
 def test_rows_are_the_encoders_own_however_many_are_held(
-    prior: PriorConfig, tmp_path: Path, built: list[weakref.ref], cached: bool, held_bytes: int
+    prior: PretrainedDiffusionModel, tmp_path: Path, built: list[weakref.ref], cached: bool, held_bytes: int
 ) -> None:
     cache = EmbeddingCache(tmp_path, "model") if cached else None
     table = TextTable(TEXTS, prior, "cpu", cache, held_bytes=held_bytes)
@@ -45,7 +45,7 @@ def test_rows_are_the_encoders_own_however_many_are_held(
     assert_right(table, prior, ["a dog", "", "a dog", "a cat"])
 
 
-def test_texts_beyond_the_memory_are_read_from_the_cache(prior: PriorConfig, tmp_path: Path) -> None:
+def test_texts_beyond_the_memory_are_read_from_the_cache(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path, "model")
     table = TextTable(TEXTS, prior, "cpu", cache, held_bytes=0)
     for file in tmp_path.rglob("*.safetensors"):
@@ -55,12 +55,12 @@ def test_texts_beyond_the_memory_are_read_from_the_cache(prior: PriorConfig, tmp
     assert_right(TextTable(TEXTS, prior, "cpu", cache), prior, TEXTS)
 
 
-def test_a_cache_that_cannot_be_written_loses_no_text(prior: PriorConfig, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_loses_no_text(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     assert_right(TextTable(TEXTS, prior, "cpu", EmbeddingCache(tmp_path / "file", "model"), held_bytes=0), prior, TEXTS)
 
 
-def test_a_kept_encoder_takes_any_text(prior: PriorConfig, built: list[weakref.ref]) -> None:
+def test_a_kept_encoder_takes_any_text(prior: PretrainedDiffusionModel, built: list[weakref.ref]) -> None:
     table = TextTable([""], prior, "cpu", keep_encoder=True)
     assert_right(table, prior, ["a bird", "", "a bird"])
     assert len(built) == 1 and built[0]() is not None
@@ -70,9 +70,9 @@ def test_a_kept_encoder_takes_any_text(prior: PriorConfig, built: list[weakref.r
 
 def test_the_cache_is_of_these_encoders(folders: TinyFolders, tmp_path: Path) -> None:
     first, second = (folders.config(kind) for kind in ("embedded", "stable-diffusion"))
-    assert embedding_cache(first, "cpu", tmp_path).folder != embedding_cache(second, "cpu", tmp_path).folder
     half = PriorConfig(first.pretrained_model_name_or_path, precision="bfloat16")
-    assert embedding_cache(first, "cpu", tmp_path).folder != embedding_cache(half, "cpu", tmp_path).folder
+    caches = [embedding_cache(PretrainedDiffusionModel(cfg), "cpu", tmp_path) for cfg in (first, second, half)]
+    assert len({cache.folder for cache in caches if cache is not None}) == 3
 
 
 @pytest.mark.parametrize("kind", ["embedded", "sdxl", "flux"])

@@ -11,7 +11,7 @@ from tiny_pipelines import embedded_own
 from distill3d.config.check import ConfigError
 from distill3d.config.experiment import load
 from distill3d.guidance.corrective import SpectralCorrective, files
-from distill3d.priors.loader import PriorConfig
+from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig
 from distill3d.sweep import weights
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.plan import make_plan, write_plan
@@ -68,7 +68,7 @@ def test_other_weights_of_the_prior_make_every_run_new(prior, component, name):
 
 def test_a_copy_of_the_weights_is_the_same_prior(prior, tmp_path):
     shutil.copytree(prior, tmp_path / "copy")
-    names = [PriorConfig(str(folder)) for folder in (prior, tmp_path / "copy")]
+    names = [PretrainedDiffusionModel(PriorConfig(str(folder))) for folder in (prior, tmp_path / "copy")]
     assert prior_weights(names[0]) == prior_weights(names[1])
     assert set(prior_weights(names[0])) == {"prior", "text"}
 
@@ -82,7 +82,7 @@ def test_a_sweep_goes_on_after_a_change_that_is_none(prior):
 
 
 def test_another_b_psi_is_another_run_of_lmc_sds_and_of_no_other_rule(prior):
-    identity = prior_weights(PriorConfig(str(prior)))["prior"]
+    identity = prior_weights(PretrainedDiffusionModel(PriorConfig(str(prior))))["prior"]
     rules = ("system.guidance_type=lmc-sds", "system.guidance_type=sds")
     ship(32, identity)
     before = [ids(prior, rule) for rule in rules]
@@ -105,7 +105,7 @@ def test_a_corrective_of_ones_own_counts_by_its_content(prior, tmp_path):
 
 
 def test_auto_is_the_files_that_lmc_sds_takes(prior, monkeypatch):
-    identity = prior_weights(PriorConfig(str(prior)))["prior"]
+    identity = prior_weights(PretrainedDiffusionModel(PriorConfig(str(prior))))["prior"]
     own, _ = ship(32, identity), ship(64, "of another prior")
     monkeypatch.setattr(files, "SHIPPED_DIR", weights.SHIPPED_DIR)
     model = SimpleNamespace(identity=identity)

@@ -16,6 +16,7 @@ from torch import nn
 
 from distill3d.config.check import ConfigError
 from distill3d.config.registry import register, registered
+from distill3d.guidance.base import Guidance
 from distill3d.guidance.sds import SDS
 from distill3d.scenes.nerf.field import ImplicitVolume
 from distill3d.systems.distillation import DistillationSystem
@@ -23,7 +24,7 @@ from distill3d.types import GuidanceInput, GuidanceOutput, TextRequest
 
 
 @register("guidance", "sds-with-parameters-for-tests")
-class LearnedGuidance(nn.Module):
+class LearnedGuidance(Guidance, nn.Module):
     """SDS, and a parameter of its own that learns the mean of x; another one is made from the prior."""
 
     @dataclass
@@ -31,7 +32,7 @@ class LearnedGuidance(nn.Module):
         guidance_scale: float = 1.0
 
     def __init__(self, cfg: Config) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.rule = SDS(SDS.Config(guidance_scale=cfg.guidance_scale))
         self.mean = nn.Parameter(torch.zeros(3))
 

@@ -16,6 +16,8 @@ from distill3d.config.registry import Kind, make
 from distill3d.data.random_cameras import evaluation_cameras
 from distill3d.types import Cameras, Light, ShadingMode
 
+PRETRAINED = "pretrained-diffusion-model"  # the one prior_type whose models have names
+
 
 @dataclass(frozen=True)
 class LoadedTrial:
@@ -37,7 +39,11 @@ class LoadedTrial:
     @property
     def prior(self) -> str:
         """The name of the diffusion model."""
-        return str((self.experiment.system.get("prior") or {}).get("pretrained_model_name_or_path") or "embedded")
+        system = self.experiment.system
+        prior_type = str(system.get("prior_type") or PRETRAINED)
+        if prior_type != PRETRAINED:
+            return prior_type
+        return str((system.get("prior") or {}).get("pretrained_model_name_or_path") or "embedded")
 
     @property
     def can_turn(self) -> bool:

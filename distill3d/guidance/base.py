@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,7 @@ from distill3d.guidance.perp_neg import Decay, ViewDecays, perp_neg, view_reques
 from distill3d.guidance.timesteps import TimestepSampling, check_step_percents, draw_timesteps, timestep_bounds
 from distill3d.guidance.weighting import WeightingStrategy, time_weight
 from distill3d.priors.base import DiffusionPrior
+from distill3d.priors.kinds import PriorKind
 from distill3d.runtime.rng import rng
 from distill3d.types import (
     Cameras,
@@ -36,14 +37,31 @@ Diagnostics = dict[str, float | Tensor]
 SCHEDULED = ("guidance_scale", "min_step_percent", "max_step_percent", "grad_clip")
 
 
-class Guidance(Protocol):
-    """A rule for the gradient. It asks the prior for the passes that it needs; nothing else is computed."""
+class Guidance:
+    """A rule for the gradient. It asks the prior for the passes that it needs; nothing else is computed.
+
+    Base of every registered guidance: `texts` and `__call__` are the rule, the other hooks do nothing by default.
+    """
+
+    edits: ClassVar[bool] = False  # whether ``GuidanceInput.source`` must be there
+    # settings of the optimiser for the guidance's own parameters, where system.optimizer.params names none
+    optimizer_defaults: ClassVar[Mapping[str, float] | None] = None
 
     def texts(self, prompt: Prompt) -> dict[str, TextRequest]:
         """Roles to texts: ``conditional`` (per view), ``unconditional`` (""), ``negative`` (the user's), its own."""
-        ...
+        raise NotImplementedError
 
-    def __call__(self, prior: DiffusionPrior, inputs: GuidanceInput) -> GuidanceOutput: ...
+    def __call__(self, prior: DiffusionPrior, inputs: GuidanceInput) -> GuidanceOutput:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises ValueError for settings that cannot work, before anything is loaded or written."""
+
+    def check_kind(self, kind: PriorKind) -> None:
+        """Raises ValueError for a kind of model that the rule cannot use, before it is loaded."""
+
+    def prepare(self, prior: DiffusionPrior, prompt_embeddings: Mapping[str, PromptEmbedding]) -> None:
+        """Load or build what the rule needs, once the prior is there and before the optimiser is made."""
 
 
 def distillation_loss(x: Float[Tensor, "B C h w"], grad: Float[Tensor, "B C h w"]) -> Tensor:
@@ -163,7 +181,7 @@ def make_draw(prior: DiffusionPrior, x: Tensor, t: Tensor, eps: Tensor, weightin
     return Draw(x.detach().float(), t, eps, alpha, sigma, time_weight(weighting, alpha, sigma))
 
 
-class ScoreDistillation:
+class ScoreDistillation(Guidance):
     """Base of the rules: ``gradient`` is the rule, and this class is all that the rules have in common.
 
     Random numbers come from ``inputs.generator`` alone: first t, then the noise, then what the rule itself draws.
@@ -172,7 +190,6 @@ class ScoreDistillation:
 
     Config: ClassVar[type[DistillationConfig]] = DistillationConfig
     roles: ClassVar[tuple[str, ...]] = ("conditional", "negative")
-    edits: ClassVar[bool] = False  # whether ``GuidanceInput.source`` must be there
 
     def __init__(self, cfg: Any) -> None:
         self.cfg = cfg

@@ -76,14 +76,9 @@ class VSD(ScoreDistillation, nn.Module):
         """Build the parameters, before the optimiser is made. Raises ValueError where VSD cannot run."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             raise ValueError("guidance_type=vsd trains a LoRA and runs on one device so far; set trainer.devices=1")
-        make_adapter = getattr(prior, "make_adapter", None)
-        if make_adapter is None:
-            raise ValueError(
-                f"guidance_type=vsd needs a prior that takes a LoRA, and {type(prior).__name__} takes none"
-            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(INITIAL_SEED)
-            self.adapter = make_adapter(self.cfg.lora_rank)
+            self.adapter = prior.make_adapter(self.cfg.lora_rank)
             if self.cfg.condition_on_camera:
                 self.camera_token = CameraToken(prompt_embeddings["object"].tokens.shape[-1]).to(prior.device)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NoReturn, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill3d.camera import CameraRanges
 from distill3d.types import Pass, Prediction, PromptEmbedding
@@ -77,6 +77,15 @@ class DiffusionPrior(Protocol):
         Cameras of a pass are ignored where ``spec.conditions`` has no camera.
         """
         ...
+
+    def make_adapter(self, rank: int) -> nn.Module:
+        """A new LoRA adapter for `Pass.adapter`. Raises ValueError where the prior takes none, see `no_adapter`."""
+        ...
+
+
+def no_adapter(prior: str) -> NoReturn:
+    """For `DiffusionPrior.make_adapter` of a prior without a network. Raises ValueError."""
+    raise ValueError(f"guidance_type=vsd needs a prior that takes a LoRA, and {prior} takes none; choose another rule")
 
 
 def add_noise(prior: DiffusionPrior, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import torch
 
-from distill3d.priors.loader import text_identity
-from distill3d.priors.prompt import encoder_dtype
-from distill3d.priors.settings import PriorConfig
+from distill3d.priors.model import PriorModel
 from distill3d.runtime.files import write_atomically
 from distill3d.types import PromptEmbedding
 
@@ -70,10 +68,13 @@ class EmbeddingCache:
         return self.folder / f"{digest[:40]}.safetensors"
 
 
-def embedding_cache(prior: PriorConfig, device: torch.device | str, root: Path | None = None) -> EmbeddingCache:
-    """The embeddings that a model's text encoders make in the precision that they have on a device."""
-    precision = str(encoder_dtype(prior, device)).removeprefix("torch.")
-    return EmbeddingCache(root or default_cache_dir(), f"{text_identity(prior)}-{precision}")
+def embedding_cache(model: PriorModel, device: torch.device | str, root: Path | None = None) -> EmbeddingCache | None:
+    """The embeddings that a model's text encoders make in the precision that they have on a device.
+
+    None for a model whose embeddings cost nothing.
+    """
+    key = model.text_cache_key(device)
+    return None if key is None else EmbeddingCache(root or default_cache_dir(), key)
 
 
 def default_cache_dir() -> Path:

@@ -13,9 +13,10 @@ from distill3d.priors.frozen import FrozenPrior, prior_identity
 from distill3d.priors.hub import PriorError, local_folder
 from distill3d.priors.kinds import KindName, PriorKind
 from distill3d.priors.latent import LatentPrior, SdxlPrior
+from distill3d.priors.model import PriorModel
 from distill3d.priors.model_folder import ModelFolder, open_folder
 from distill3d.priors.pixel import PixelPrior
-from distill3d.priors.prompt import TextTowers, text_identity_of
+from distill3d.priors.prompt import TextTowers, encoder_dtype, text_identity_of
 from distill3d.priors.settings import PriorConfig
 from distill3d.priors.words import taught_words, unknown_words
 
@@ -44,16 +45,40 @@ _PRIORS: dict[KindName, type[FrozenPrior]] = {
 
 
 @register("prior", "pretrained-diffusion-model")
-class PretrainedDiffusionModel:
+class PretrainedDiffusionModel(PriorModel):
     """Any diffusers folder or Hub id: the embedded prior, Stable Diffusion, SDXL, DeepFloyd IF, SD3, FLUX."""
 
     Config = PriorConfig
+    cfg: PriorConfig
 
-    def __init__(self, cfg: PriorConfig) -> None:
-        self.cfg = cfg
+    @property
+    def name(self) -> str:
+        return self.cfg.pretrained_model_name_or_path
 
     def load(self, device: torch.device | str) -> DiffusionPrior:
         return load_prior(self.cfg, device)
+
+    def text_encoder(self, device: torch.device | str) -> PromptEncoder:
+        return load_prompt_encoder(self.cfg, device)
+
+    def text_cache_key(self, device: torch.device | str) -> str:
+        precision = str(encoder_dtype(self.cfg, device)).removeprefix("torch.")
+        return f"{text_identity(self.cfg)}-{precision}"
+
+    def text_parameters(self) -> int:
+        return text_parameters(self.cfg)
+
+    def vocabulary(self) -> frozenset[str] | None:
+        return taught_words(_open(self.cfg, "index").path)
+
+    def kind(self) -> PriorKind:
+        return prior_kind(self.cfg)
+
+    def frozen_weights(self) -> dict[str, str]:
+        """Of the image networks and the text encoders; empty for a model of the Hub, so that nothing is fetched."""
+        if prior_folder(self.cfg) is None:
+            return {}
+        return {"prior": model_identity(self.cfg), "text": text_identity(self.cfg)}
 
 
 def load_prior(cfg: PriorConfig, device: torch.device | str = "cpu") -> DiffusionPrior:

@@ -12,9 +12,9 @@ import torch
 from distill3d.camera import VIEW_PHRASES, VIEW_WORDS, ViewWord, view_words
 from distill3d.config.registry import register
 from distill3d.priors.embedding_cache import embedding_cache
-from distill3d.priors.loader import words_not_taught
-from distill3d.priors.settings import PriorConfig
+from distill3d.priors.model import PriorModel
 from distill3d.priors.text_table import encoded
+from distill3d.priors.words import unknown_words
 from distill3d.types import Cameras, Prompt, PromptEmbedding, ShadingMode, TextRequest
 
 log = logging.getLogger(__name__)
@@ -59,22 +59,22 @@ class PromptProcessor:
         self._row: dict[str, int] = {}  # text -> row of the table
         self._table: PromptEmbedding | None = None
 
-    def prepare(self, requests: Mapping[str, TextRequest], prior: PriorConfig, device: torch.device | str) -> None:
-        """Embed every text that the roles will need; the text encoders are built only if one is not in the cache.
+    def prepare(self, requests: Mapping[str, TextRequest], model: PriorModel, device: torch.device | str) -> None:
+        """Embed every text that the roles will need; the prior's text encoder is built only if the cache lacks one.
 
         Warns once, with a list, of words that the model was never taught. Raises PriorError as the loader does.
         """
-        unknown = words_not_taught(prior, self.prompt.text)
+        unknown = unknown_words(self.prompt.text, model.vocabulary())
         if unknown:
             log.warning(
                 "the model %s was never taught: %s; what it makes of them is a guess",
-                prior.pretrained_model_name_or_path,
+                model.name,
                 ", ".join(unknown),
             )
         self._requests = dict(requests)
         texts = list(dict.fromkeys(text for request in requests.values() for text in self._texts_of(request)))
         self._row = {text: row for row, text in enumerate(texts)}
-        self._table = PromptEmbedding.cat(self._embed(texts, prior, device)).to(device)
+        self._table = PromptEmbedding.cat(self._embed(texts, model, device)).to(device)
 
     def texts(
         self, cameras: Cameras | None, batch: int, shading: ShadingMode | Sequence[ShadingMode] | None = None
@@ -133,7 +133,7 @@ class PromptProcessor:
         shadings = (False, True) if self.cfg.textureless_suffix else (False,)
         return [self._text(request, view, mode) for view in (None, *VIEW_WORDS) for mode in shadings]
 
-    def _embed(self, texts: list[str], prior: PriorConfig, device: torch.device | str) -> list[PromptEmbedding]:
+    def _embed(self, texts: list[str], model: PriorModel, device: torch.device | str) -> list[PromptEmbedding]:
         root = Path(self.cfg.cache_dir).expanduser() if self.cfg.cache_dir else None
-        cache = embedding_cache(prior, device, root) if self.cfg.use_cache else None
-        return [row for _, row in encoded(texts, prior, device, cache)]
+        cache = embedding_cache(model, device, root) if self.cfg.use_cache else None
+        return [row for _, row in encoded(texts, model, device, cache)]

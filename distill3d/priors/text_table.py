@@ -9,8 +9,7 @@ import torch
 
 from distill3d.priors.base import PromptEncoder
 from distill3d.priors.embedding_cache import EmbeddingCache
-from distill3d.priors.loader import load_prompt_encoder
-from distill3d.priors.settings import PriorConfig
+from distill3d.priors.model import PriorModel
 from distill3d.types import PromptEmbedding
 
 HELD_BYTES = 1 << 30  # 130 prompts of FLUX
@@ -18,7 +17,7 @@ HELD_BYTES = 1 << 30  # 130 prompts of FLUX
 
 def encoded(
     texts: Iterable[str],
-    prior: PriorConfig,
+    model: PriorModel,
     device: torch.device | str,
     cache: EmbeddingCache | None,
     encoder: PromptEncoder | None = None,
@@ -30,7 +29,7 @@ def encoded(
     for text in texts:
         row = cache.load(text) if cache else None
         if row is None:
-            encoder = load_prompt_encoder(prior, device) if encoder is None else encoder
+            encoder = model.text_encoder(device) if encoder is None else encoder
             row = encoder([text])  # one by one: an embedding must not depend on its neighbours
             if cache:
                 cache.save(text, row)
@@ -53,7 +52,7 @@ class TextTable:
     def __init__(
         self,
         texts: Iterable[str],
-        prior: PriorConfig,
+        model: PriorModel,
         device: torch.device | str,
         cache: EmbeddingCache | None = None,
         keep_encoder: bool = False,
@@ -62,8 +61,8 @@ class TextTable:
         self.device = torch.device(device)
         self._cache, self._room = cache, held_bytes
         self._rows: dict[str, PromptEmbedding] = {}
-        self._encoder = load_prompt_encoder(prior, device) if keep_encoder else None
-        for text, row in encoded(dict.fromkeys(texts), prior, device, cache, self._encoder):
+        self._encoder = model.text_encoder(device) if keep_encoder else None
+        for text, row in encoded(dict.fromkeys(texts), model, device, cache, self._encoder):
             self._hold(text, row, needed=cache is None or not cache.holds(text))
 
     def __call__(self, texts: list[str]) -> PromptEmbedding:

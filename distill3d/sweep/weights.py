@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.config.experiment import ConfigError, Experiment, build
-from distill3d.config.registry import find
+from distill3d.config.registry import find, make
 from distill3d.guidance.corrective.files import SHIPPED_DIR
+from distill3d.priors.hub import PriorError
 from distill3d.priors.identity import file_identity
-from distill3d.priors.loader import PriorConfig, PriorError, model_identity, prior_folder, text_identity
+from distill3d.priors.model import PriorModel
 
 Weights = dict[str, str]  # what they are of -> their hash
 
@@ -24,20 +25,18 @@ def frozen_weights(experiment: Experiment) -> Weights:
     system: Any = build(_config("system", experiment.system_type), experiment.system, "system")
     prior_type, guidance_type = (getattr(system, name, None) for name in ("prior_type", "guidance_type"))
     found: Weights = {}
-    if prior_type is not None and issubclass(_config("prior", prior_type), PriorConfig):
-        found |= prior_weights(build(_config("prior", prior_type), system.prior, "system.prior"))
+    if prior_type is not None:
+        found |= prior_weights(make("prior", prior_type, system.prior, "system.prior"))
     if guidance_type is not None and "corrective" in _fields(_config("guidance", guidance_type)):
         guidance: Any = build(_config("guidance", guidance_type), system.guidance, "system.guidance")
         found |= corrective_weights(guidance.corrective, found.get("prior"))
     return found
 
 
-def prior_weights(cfg: PriorConfig) -> Weights:
+def prior_weights(model: PriorModel) -> Weights:
     """Of a prior's image networks and of its text encoders; empty for a model of the Hub. Raises ConfigError."""
     try:
-        if prior_folder(cfg) is None:
-            return {}
-        return {"prior": model_identity(cfg), "text": text_identity(cfg)}
+        return model.frozen_weights()
     except PriorError as error:
         raise ConfigError(str(error), "system.prior.pretrained_model_name_or_path") from error
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill3d.config.check import ConfigError, build
-from distill3d.config.registry import find, register
+from distill3d.config.check import ConfigError
+from distill3d.config.registry import make, register
 from distill3d.config.schedule import Scheduled
 from distill3d.guidance.corrective import CorrectiveNetwork, fit_spectral, save_corrective
 from distill3d.guidance.corrective.picture import draw_report, loss_lines, spectra
@@ -28,8 +28,7 @@ from distill3d.guidance.corrective.training import (
 )
 from distill3d.priors.base import DiffusionPrior
 from distill3d.priors.embedding_cache import embedding_cache
-from distill3d.priors.loader import prior_kind, text_parameters
-from distill3d.priors.settings import PriorConfig
+from distill3d.priors.model import PriorModel
 from distill3d.priors.text_table import TextTable
 from distill3d.runtime.files import write_json
 from distill3d.runtime.rng import rng
@@ -85,9 +84,7 @@ class CorrectiveSystem(ModelTraining):
 
     def check(self) -> None:
         """Raises PriorError, before anything is loaded or written, for a prior that is not there."""
-        settings = self._prior_model().cfg
-        if isinstance(settings, PriorConfig):
-            prior_kind(settings)
+        self._prior_model().kind()
 
     def build(self, data: Any) -> None:
         """Load the prior, have it sampled where the data asks for it, and make the networks."""
@@ -121,24 +118,23 @@ class CorrectiveSystem(ModelTraining):
     def _load_prior(self, data: Any) -> None:
         """Embed the texts and free the text encoders, then load the prior."""
         device, model = self.trainer.strategy.root_device, self._prior_model()
-        self.embed = self._text_table(data, model.cfg, device)
+        self.embed = self._text_table(data, model, device)
         # a dictionary hides it from Lightning: no parameter, no state
         self._frozen: dict[str, DiffusionPrior] = {"prior": model.load(device)}
 
-    def _prior_model(self) -> Any:
+    def _prior_model(self) -> PriorModel:
         """The prior's settings, and how it is loaded."""
-        cls: Any = find("prior", self.cfg.prior_type, "system.prior_type")
-        return cls(build(cls.Config, self.cfg.prior, "system.prior"))
+        return make("prior", self.cfg.prior_type, self.cfg.prior, "system.prior")
 
-    def _text_table(self, data: Any, prior: PriorConfig, device: torch.device) -> TextTable:
+    def _text_table(self, data: Any, model: PriorModel, device: torch.device) -> TextTable:
         """Every text of the run; for captions without end it keeps the text encoders, if they are small."""
         sampled, listed = hasattr(data, "fill"), hasattr(data, "captions")
         endless = self.cfg.use_captions and not listed
         if endless:
-            check_small_encoders(prior)
+            check_small_encoders(model)
         texts = ["", *data.captions()] if listed and (sampled or self.cfg.use_captions) else [""]
-        cache = None if endless else embedding_cache(prior, device)  # or it would gather thousands of files
-        return TextTable(texts, prior, device, cache, keep_encoder=endless)
+        cache = None if endless else embedding_cache(model, device)  # or it would gather thousands of files
+        return TextTable(texts, model, device, cache, keep_encoder=endless)
 
     @property
     def prior(self) -> DiffusionPrior:
@@ -217,13 +213,13 @@ class CorrectiveSystem(ModelTraining):
         log.info("mean loss: %s; pictures in %s", means, self.out_dir)
 
 
-def check_small_encoders(prior: PriorConfig) -> None:
+def check_small_encoders(model: PriorModel) -> None:
     """Raise ConfigError if the text encoders are too large to stay in memory beside the network."""
-    count = text_parameters(prior)
+    count = model.text_parameters()
     if count > MOST_TEXT_PARAMETERS:
         raise ConfigError(
             f"system.use_captions=true needs the text encoders all the time, since these data make captions without "
-            f"end, and those of {prior.pretrained_model_name_or_path} have {count / 1e9:.1f} billion parameters; at "
+            f"end, and those of {model.name} have {count / 1e9:.1f} billion parameters; at "
             f"most {MOST_TEXT_PARAMETERS / 1e9:.0f} billion may stay beside the network. Set "
             "system.use_captions=false, or give images with their captions in text files beside them: "
             "data_type=image-folder-datamodule data.root=PATH",

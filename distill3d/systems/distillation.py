@@ -16,7 +16,6 @@ from distill3d.data.random_cameras import draw_rank
 from distill3d.guidance.base import distillation_loss, distillation_loss_value
 from distill3d.optim import OptimizerSettings
 from distill3d.priors.base import DiffusionPrior
-from distill3d.priors.loader import PriorConfig, prior_kind
 from distill3d.runtime.rng import rng
 from distill3d.scenes.base import Scene, Step, Views
 from distill3d.systems.base import TrainedSystem, TrainingSettings
@@ -115,10 +114,9 @@ class DistillationSystem(TrainedSystem):
             return
         device = self.trainer.strategy.root_device
         model = self.make("prior")
-        self.prompt_processor.prepare(self.text_requests(), model.cfg, device)
+        self.prompt_processor.prepare(self.text_requests(), model, device)
         self._frozen["prior"] = model.load(device)
-        if hasattr(self.guidance, "prepare"):
-            self.guidance.prepare(self.prior, self.prompt_processor.texts(None, 1))
+        self.guidance.prepare(self.prior, self.prompt_processor.texts(None, 1))
         self.begin()
 
     def begin(self) -> None:
@@ -131,20 +129,17 @@ class DistillationSystem(TrainedSystem):
         """
         self.check_optimizer()
         rule = self.cfg.guidance_type
-        if getattr(self.guidance, "edits", False) and not self.has_original:
+        if self.guidance.edits and not self.has_original:
             raise ConfigError(
                 f"system.guidance_type={rule} edits an original, and a {type(self).__name__} has none; choose another "
                 "rule, such as sds or lmc-sds, or an edit: image-edit.yaml, nerf-edit.yaml, svg-edit.yaml",
                 "system.guidance_type",
             )
         self.text_requests()
-        if hasattr(self.guidance, "check"):
-            self.guidance.check()
-        prior = self.make("prior").cfg
-        if isinstance(prior, PriorConfig):
-            kind = prior_kind(prior)
-            if hasattr(self.guidance, "check_kind"):
-                self.guidance.check_kind(kind)
+        self.guidance.check()
+        kind = self.make("prior").kind()
+        if kind is not None:
+            self.guidance.check_kind(kind)
 
     def text_requests(self) -> dict[str, TextRequest]:
         """The texts to embed, by role: those of the guidance, and what a system adds for itself."""
@@ -254,7 +249,7 @@ class DistillationSystem(TrainedSystem):
 
     def optimizer_settings(self) -> OptimizerSettings:
         """The user's; scene and guidance train at their own published rates where the user does not name them."""
-        settings, rule = self.cfg.optimizer, getattr(self.guidance, "optimizer_defaults", None)
+        settings, rule = self.cfg.optimizer, self.guidance.optimizer_defaults
         published = {f"scene.{name}": dict(rates) for name, rates in self.scene.optimizer_defaults.items()}
         if rule is not None and not any(name.split(".")[0] == "guidance" for name in settings.params):
             published["guidance"] = dict(rule)

@@ -57,8 +57,8 @@ class Translation(PictureSystem):
         """Also embed what the data's samples are asked for, before the prior is in memory."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit" and hasattr(data, "fill"):
-            prior, device = self.make("prior").cfg, self.trainer.strategy.root_device
-            self.sample_texts = TextTable(["", *data.captions()], prior, device, embedding_cache(prior, device))
+            model, device = self.make("prior"), self.trainer.strategy.root_device
+            self.sample_texts = TextTable(["", *data.captions()], model, device, embedding_cache(model, device))
         super().setup(stage)
 
     def begin(self) -> None:
