@@ -52,6 +52,19 @@ class CameraRanges:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
 
+def ranges_of(cameras: Cameras) -> CameraRanges:
+    """The ranges that these cameras fill, all around and without perturbation."""
+    span = lambda values: (float(values.min()), float(values.max()))  # noqa: E731
+    return CameraRanges(
+        elevation_range=span(cameras.elevation_deg),
+        camera_distance_range=span(cameras.distance),
+        fovy_range=span(torch.rad2deg(cameras.fovy_rad)),
+        camera_perturb=0.0,
+        center_perturb=0.0,
+        up_perturb=0.0,
+    )
+
+
 def spherical_position(elevation_deg: Tensor, azimuth_deg: Tensor, distance: Tensor) -> Float[Tensor, "B 3"]:
     """World positions on spheres around the origin: azimuth 0 on +x, 90 on +y, elevation 90 on +z."""
     elevation, azimuth = torch.deg2rad(elevation_deg), torch.deg2rad(azimuth_deg)

@@ -7,6 +7,7 @@ import torch
 from closed_form import GaussianPrior
 from guidance_inputs import cameras_for, draw_at, inputs_for, make, rule_texts
 
+from distill3d.priors.base import no_adapter
 from distill3d.runtime.rng import rng
 from distill3d.types import Pass
 
@@ -104,7 +105,8 @@ def test_largest_time_falls_at_a_fifth_of_the_run(prior):
 
 def test_prior_without_lora_is_an_error(prior):
     class Bare:
-        pass
+        def make_adapter(self, rank):
+            no_adapter("a table of views")
 
     with pytest.raises(ValueError, match="guidance_type=vsd needs a prior that takes a LoRA"):
         make("vsd").prepare(Bare(), {"object": prior.embed([""])})

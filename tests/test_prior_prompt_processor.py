@@ -15,7 +15,7 @@ from tiny_pipelines import TinyFolders, embedded
 
 from distill3d.camera import make_cameras
 from distill3d.config.registry import find
-from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig
+from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig, load_prompt_encoder
 from distill3d.priors.prompt_processor import PromptProcessor
 from distill3d.types import Cameras, PromptEmbedding, TextRequest
 
@@ -41,7 +41,7 @@ def looking(*angles_deg: tuple[float, float]) -> Cameras:
 
 
 def assert_rows(embedding: PromptEmbedding, prior: PretrainedDiffusionModel, texts: list[str]) -> None:
-    encoder = prior.text_encoder("cpu")
+    encoder = load_prompt_encoder(prior.cfg, "cpu")
     assert len(embedding) == len(texts)
     for row, text in enumerate(texts):
         expected = encoder([text])

@@ -27,7 +27,7 @@ def prior(folders: TinyFolders) -> PretrainedDiffusionModel:
 
 
 def assert_right(table: TextTable, prior: PretrainedDiffusionModel, texts: list[str]) -> None:
-    encoder, found = prior.text_encoder("cpu"), table(texts)
+    encoder, found = load_prompt_encoder(prior.cfg, "cpu"), table(texts)
     assert len(found) == len(texts)
     for row, text in enumerate(texts):
         for name, value in vars(encoder([text])).items():

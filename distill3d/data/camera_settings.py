@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from distill3d.camera import CameraRanges
+from distill3d.camera import CameraRanges, ranges_of
 from distill3d.config.check import ConfigError, build
 from distill3d.config.files import EMBEDDED_WEIGHTS
 from distill3d.light import LightStrategy
@@ -45,17 +45,32 @@ NullableViewDistribution = make_dataclass(
 
 
 def view_distribution(given: Mapping[str, Any], like: Path | None, where: str = "data") -> ViewDistribution:
-    """Settings that are not None, then those of ``like``/cameras.json where there is one, then DreamFusion's.
+    """Settings that are not None, then those of ``like``, then DreamFusion's.
+
+    ``like`` holds a cameras.json, or posed views, whose cameras give the ranges.
 
     Raises ConfigError for a cameras.json that is no JSON or holds a wrong value; keys that are no settings of the
     distribution (a note, a source) are passed over.
     """
     names = [f.name for f in fields(ViewDistribution)]
     chosen = {name: given[name] for name in names if given.get(name) is not None}
-    learned = read_cameras_json(like) if like is not None else {}
+    learned = learned_cameras(like) if like is not None else {}
     learned = {name: learned[name] for name in names if learned.get(name) is not None}
     build(ViewDistribution, learned, f"{like}/cameras.json")  # so that a mistake there names that file
     return build(ViewDistribution, {**learned, **chosen}, where)
+
+
+def learned_cameras(folder: Path) -> dict[str, Any]:
+    """The mapping in cameras.json, or the ranges of posed views; empty where there is neither. Raises ConfigError."""
+    learned = read_cameras_json(folder)
+    if learned or not any((folder / name).is_file() for name in ("transforms_train.json", "transforms.json")):
+        return learned
+    from distill3d.data.posed.files import training_views
+
+    try:
+        return vars(ranges_of(training_views(folder, "data.cameras_like").cameras))
+    except ValueError as error:
+        raise ConfigError(str(error), "data.cameras_like") from error
 
 
 def read_cameras_json(folder: Path) -> dict[str, Any]:
@@ -72,9 +87,10 @@ def read_cameras_json(folder: Path) -> dict[str, Any]:
     return mapping
 
 
-def cameras_folder(name: str | None) -> Path | None:
-    """The folder that ``data.cameras_like`` names ("embedded", or a path); None where there is no such local folder."""
-    if name is None:
+def cameras_folder(like: str | list[str] | None) -> Path | None:
+    """The folder that ``data.cameras_like`` names ("embedded", or a path; the first of several), None if it is gone."""
+    name = next(iter(like), None) if isinstance(like, list) else like
+    if not name:
         return None
     if name == "embedded":
         return EMBEDDED_WEIGHTS

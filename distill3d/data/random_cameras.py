@@ -37,7 +37,8 @@ class RandomCameraConfig(NullableViewDistribution):
     """Settings of random-camera-datamodule. Distances in world units, angles in degrees.
 
     ``batch_size``, ``width`` and ``height`` are numbers, or lists that change at ``resolution_milestones`` (steps).
-    Null camera and light settings come from cameras.json in the folder ``cameras_like``, else from DreamFusion.
+    Null camera and light settings come from cameras.json in the folder ``cameras_like`` (the first of several), or
+    from the cameras of its posed views, else from DreamFusion.
     ``progressive_until`` widens elevation and azimuth from the front view to their ranges over that many steps.
     """
 
@@ -45,7 +46,7 @@ class RandomCameraConfig(NullableViewDistribution):
     width: IntOrList = 64
     height: IntOrList = 64
     resolution_milestones: list[int] = field(default_factory=list)
-    cameras_like: str | None = None
+    cameras_like: str | list[str] | None = None
     batch_uniform_azimuth: bool = True
     progressive_until: Scheduled = 0
     eval_height: int = 512

@@ -43,8 +43,9 @@ class RenderViewsSettings:
     shading: Literal["albedo", "lambertian"] = "albedo"
     elevation_range: tuple[float, float] = (-10.0, 60.0)
     azimuth_range: tuple[float, float] = (-180.0, 180.0)
-    camera_distance: float = 1.6
-    fovy: float = 40.0
+    camera_distance: float | tuple[float, float] = 1.6  # or the range that it is drawn from
+    fovy: float | tuple[float, float] = 40.0
+    caption: str = ""  # what the object is called, for a prior of these views: OUT/caption.txt
     up: UpAxis = "auto"
     turn_deg: float = 0.0
     seed: int = 0
@@ -54,9 +55,11 @@ class RenderViewsSettings:
         for name, least in (("train_views", 2), ("test_views", 1), ("size", 8)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
-        if self.camera_distance <= 0 or not 0 < self.fovy < 180:
+        (nearest, farthest), (narrow, wide) = span(self.camera_distance), span(self.fovy)
+        if not 0 < nearest <= farthest or not 0 < narrow <= wide < 180:
             raise ValueError(
-                f"camera_distance={self.camera_distance} must be positive, fovy={self.fovy} in 0 .. 180 degrees"
+                f"camera_distance={self.camera_distance} must be positive, fovy={self.fovy} in 0 .. 180 degrees, and "
+                "a range must ascend"
             )
         low, high = self.elevation_range
         if not -90 <= low <= high <= 90:
@@ -76,7 +79,7 @@ def render_data_set(source: Path, out: Path, settings: RenderViewsSettings) -> N
         raise ValueError(
             f"{source}: nothing is to be seen from {settings.train_views} views; an empty or a faint scene?"
         )
-    write_posed_images(out, views, source.name, settings.overwrite)
+    write_posed_images(out, views, source.name, settings.overwrite, settings.caption)
     log.info("%d views to fit, %d to test: %s", *splits.values(), out)
 
 
@@ -88,12 +91,15 @@ def read_settings(overrides: Sequence[str]) -> RenderViewsSettings:
     return build(RenderViewsSettings, given)
 
 
+def span(value: float | tuple[float, float]) -> tuple[float, float]:
+    """A range; of a number, that number alone."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
 def view_cameras(settings: RenderViewsSettings, count: int, split: int) -> Cameras:
     """Cameras around the object, spread evenly in azimuth and over the elevations: a function of the seed."""
-    distance, fovy = settings.camera_distance, settings.fovy
-    ranges = CameraRanges(
-        settings.elevation_range, settings.azimuth_range, (distance, distance), (fovy, fovy), 0.0, 0.0, 0.0
-    )
+    distance, fovy = span(settings.camera_distance), span(settings.fovy)
+    ranges = CameraRanges(settings.elevation_range, settings.azimuth_range, distance, fovy, 0.0, 0.0, 0.0)
     generator = rng("camera", settings.seed, split)
     return random_cameras(ranges, count, settings.size, settings.size, generator, stratified_azimuth=True)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from distill3d.camera import wrap_deg
 from distill3d.data.posed.images import PosedImages, StoredView
 from distill3d.data.posed.rectify import ASPECT_TOLERANCE, fovy_rad, is_ideal, rectified, scaled_lens
-from distill3d.data.posed.transforms_json import Frame, FrameSets
+from distill3d.data.posed.transforms_json import Frame, FrameSets, read_frame_sets
 from distill3d.data.posed.world import Similarity, fit_world
 from distill3d.runtime.foreign import ForeignFileError, open_image
 from distill3d.types import Cameras
@@ -73,6 +73,11 @@ def load_frame_sets(
         )
         for rows in (slice(0, split), slice(split, None))
     )
+
+
+def training_views(root: Path, setting: str) -> PosedImages:
+    """The views of a folder that are not for testing, before black. Raises ValueError, naming the setting."""
+    return load_frame_sets(read_frame_sets(root, 8, setting), "black", "auto", 0.6, 1)[0]
 
 
 def read_picture(frame: Frame, downscale: int = 1) -> Picture:

@@ -26,11 +26,14 @@ class RenderedViews:
     alpha: Float[Tensor, "N 1 H W"]
 
 
-def write_posed_images(folder: Path, splits: Mapping[str, RenderedViews], source: str, overwrite: bool = False) -> None:
+def write_posed_images(
+    folder: Path, splits: Mapping[str, RenderedViews], source: str, overwrite: bool = False, caption: str = ""
+) -> None:
     """``transforms_<split>.json`` and ``<split>/r_<i>.png`` of each split.
 
-    ``camera_angle_x`` is in radians and stands in each frame too; poses are in the project's world, and say so. With
-    ``overwrite`` an earlier data set of this function gives way, and nothing else does. Raises ValueError otherwise.
+    ``camera_angle_x`` is in radians and stands in each frame too; poses are in the project's world, and say so. A
+    caption goes into caption.txt. With ``overwrite`` an earlier data set of this function gives way, and nothing else
+    does. Raises ValueError otherwise.
     """
     check_free(folder, overwrite)
     with replacing_folder(folder) as temporary:
@@ -40,6 +43,8 @@ def write_posed_images(folder: Path, splits: Mapping[str, RenderedViews], source
             content = {"camera_angle_x": frames[0]["camera_angle_x"], "world": OWN_WORLD, "source": source}
             content |= {"w": views.cameras.width, "h": views.cameras.height, "frames": frames}
             write_json(temporary / f"transforms_{split}.json", content)
+        if caption:
+            (temporary / "caption.txt").write_text(caption + "\n", encoding="utf-8")
 
 
 def check_free(folder: Path, overwrite: bool) -> None:
