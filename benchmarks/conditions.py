@@ -19,7 +19,7 @@ def prior_of(settings: Sequence[str]) -> PriorConfig:
 
 def weights_of(settings: Sequence[str], corrected: bool) -> str:
     """Identities of the prior's weights, and of b_psi's where a rule is ``corrected`` by it."""
-    found = prior_weights(prior_of(settings))
+    found = prior_weights(PretrainedDiffusionModel(prior_of(settings)))
     if corrected:
         found |= corrective_weights(_value(settings, CORRECTIVE, "auto"), found.get("prior"))
     return json.dumps(found, sort_keys=True)

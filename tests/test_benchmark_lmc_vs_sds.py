@@ -108,7 +108,7 @@ def test_other_weights_of_the_prior_b_psi_or_the_judge_are_other_cells(tmp_path,
 
 def test_settings_name_the_prior_and_the_corrective_whose_weights_count(monkeypatch):
     asked = []
-    monkeypatch.setattr("conditions.prior_weights", lambda cfg: {"prior": cfg.pretrained_model_name_or_path})
+    monkeypatch.setattr("conditions.prior_weights", lambda model: {"prior": model.name})
     monkeypatch.setattr("conditions.corrective_weights", lambda *given: asked.append(given) or {})
     settings = [f"{conditions.PRIOR}=a", f"{conditions.PRIOR}=b", f"{conditions.CORRECTIVE}=mine.safetensors"]
     assert "embedded" in conditions.weights_of([], corrected=False)

@@ -1,0 +1,311 @@
+"""What the pipeline makes of a perfect prior: objects with known meshes under the exact prior of their views.
+
+    python benchmarks/exact.py    # eight objects x text, view words, camera x SDS, LMC-SDS
+    python benchmarks/exact.py --objects car duck --conditions camera --rules sds
+    python benchmarks/exact.py --meshes FOLDER --set system.loss.lambda_sds=20 --name heavier
+
+Each training is a line of OUT/exact.jsonl, and is not done again. Figures are means over held-out views: IoU of the
+silhouettes, PSNR of the albedo where object or truth is (before grey), Chamfer distance between visible surfaces in per
+cent of the diagonal, the Janus rate, and seconds of training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from exact_objects import OBJECTS
+from jaxtyping import Float
+from tables import table
+from torch import Tensor
+
+from distill3d import cli
+from distill3d.camera import make_cameras, random_cameras, ranges_of
+from distill3d.data.mesh_file import SUFFIXES, load_mesh_file
+from distill3d.data.posed.files import training_views
+from distill3d.data.posed.write import RenderedViews, write_posed_images
+from distill3d.evaluation.loaded_trial import Scene, load_scene
+from distill3d.evaluation.render_views import RenderViewsSettings, mesh_views, view_cameras
+from distill3d.runtime.files import write_atomically
+from distill3d.runtime.pictures import contact_sheet, write_png
+from distill3d.runtime.rng import rng
+from distill3d.scenes.mesh.raster import Mesh, rasterize
+from distill3d.types import Cameras, Light
+
+RESULTS = Path(__file__).parent / "results"
+CONFIGS = {"sds": "dreamfusion-exact.yaml", "lmc-sds": "dreamfusion-lmc-exact.yaml"}
+CONDITIONS = ("text", "view-words", "camera")
+HELD_OUT = 24  # views that no prior saw
+TURNS = 24  # views of the truth around it, among which a Janus view is looked for
+SURFACE_POINTS = 6000
+GREY = 0.5
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of one training."""
+
+    name: str  # of the settings
+    object: str
+    condition: str
+    rule: str
+    iou: float
+    chamfer_percent: float  # of the diagonal of the truth's bounding box
+    psnr_db: float
+    janus: float  # share of views
+    seconds: float  # of training, without export and turntable
+    key: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse(arguments)
+    logging.getLogger("distill3d").setLevel(logging.WARNING)
+    out = Path(args.out)
+    ledger = out / "exact.jsonl"
+    for name, mesh in chosen_meshes(args).items():
+        views = rendered(out, name, mesh, args.views)
+        for condition in args.conditions:
+            for rule in args.rules:
+                key = row_key(name, condition, rule, args.set, args.views)
+                if all(row.key != key for row in read_rows(ledger)):
+                    row = train_and_measure(out, args.name, name, mesh, views, condition, rule, args.set, key)
+                    append(ledger, row)
+                    sys.stderr.write(json.dumps(asdict(row)) + "\n")
+    rows = [row for row in read_rows(ledger) if row.name == args.name]
+    write_atomically(out / f"exact-{args.name}.md", report(rows, args.set))
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", nargs="*", default=None, help=f"of {', '.join(OBJECTS)}; none with --meshes")
+    parser.add_argument("--meshes", nargs="*", default=[], help="mesh files, or folders of them")
+    parser.add_argument("--up", default="auto", choices=("auto", "y", "z"), help="axis of the mesh files")
+    parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), choices=CONDITIONS)
+    parser.add_argument("--rules", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
+    parser.add_argument("--views", type=int, default=640)
+    parser.add_argument("--set", nargs="*", default=[], help="settings of the experiment, key=value")
+    parser.add_argument("--name", default="shipped", help="of these settings, in the table")
+    parser.add_argument("--out", default=str(RESULTS))
+    return parser.parse_args(arguments)
+
+
+# -- objects ---------------------------------------------------------------------------------------------------------
+
+
+def chosen_meshes(args: argparse.Namespace) -> dict[str, Mesh]:
+    """Meshes by name, centred, their farthest vertex at 0.5."""
+    names = args.objects if args.objects is not None else ([] if args.meshes else list(OBJECTS))
+    meshes = {name: OBJECTS[name]().normalized() for name in names}
+    for given in map(Path, args.meshes):
+        files = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES) if given.is_dir() else [given]
+        meshes |= {f"{file.parent.name} {file.stem}": load_mesh_file(file, args.up) for file in files}
+    return meshes
+
+
+def rendered(out: Path, name: str, mesh: Mesh, count: int) -> Path:
+    """The folder of the object's views, written where it is not there yet."""
+    folder = out / "exact-views" / f"{name.replace(' ', '_')}-{count}"
+    if not folder.is_dir():
+        settings = RenderViewsSettings(train_views=count, test_views=HELD_OUT)
+        splits = {
+            split: mesh_views(mesh, view_cameras(settings, n, i), "albedo")
+            for i, (split, n) in enumerate((("train", count), ("test", HELD_OUT)))
+        }
+        write_posed_images(folder, splits, name, caption=name)
+    return folder
+
+
+# -- one training ----------------------------------------------------------------------------------------------------
+
+
+def train_and_measure(
+    out: Path, name: str, obj: str, mesh: Mesh, views: Path, condition: str, rule: str, settings: list[str], key: str
+) -> Row:
+    root = out / "exact-trials" / key
+    given = [
+        f"system.prior.views={views}",
+        f"system.prior.condition={condition}",
+        "trainer.enable_progress_bar=false",
+        f"system.prompt_processor.prompt={obj}",
+        f"exp_root_dir={root}",
+        "data.n_test_views=1",
+        *settings,
+    ]
+    before = dict(os.environ)
+    status = cli.main(["--config", CONFIGS[rule], "--train", *given])
+    os.environ.clear()
+    os.environ.update(before)
+    if status != 0:
+        raise RuntimeError(f"the training of {obj} ({condition}, {rule}) failed")
+    metrics = json.loads(next(root.rglob("metrics.json")).read_text(encoding="utf-8"))
+    scene = load_scene(next(root.rglob("metrics.json")).parent)
+    figures = measure(scene, mesh, views, root / "views.png")
+    seconds = metrics["seconds_per_step"]["total"] * metrics["steps"]
+    return Row(name, obj, condition, rule, **figures, seconds=round(seconds, 1), key=key)
+
+
+@torch.no_grad()
+def measure(scene: Scene, mesh: Mesh, views: Path, sheet: Path) -> dict[str, float]:
+    """Every figure but the time, and a picture: the truth over what was made of it."""
+    ranges = ranges_of(training_views(views, "--out").cameras)
+    held_out = random_cameras(ranges, HELD_OUT, 64, 64, rng("camera", 0, 1), stratified_azimuth=True)
+    truth, made = mesh_views(mesh, held_out, "albedo"), scene_views(scene, held_out)
+    turns = around(TURNS, ranges.camera_distance_range[1], ranges.fovy_range[1])
+    true_turns, made_turns = mesh_views(mesh, turns, "albedo"), scene_views(scene, turns)
+    picks = slice(0, TURNS, TURNS // 8)
+    write_png(sheet, contact_sheet([over_grey(true_turns)[picks], over_grey(made_turns)[picks]]))
+    return {
+        "iou": round(silhouette_iou(made.alpha, truth.alpha), 4),
+        "chamfer_percent": round(chamfer_percent(scene, mesh), 3),
+        "psnr_db": round(albedo_psnr_db(made, truth), 2),
+        "janus": round(janus_rate(over_grey(made_turns), over_grey(true_turns)), 3),
+    }
+
+
+def scene_views(scene: Scene, cameras: Cameras) -> RenderedViews:
+    """Albedo before black, with opacities."""
+    parts = [
+        scene.system.renderer.render(
+            cameras[[i]], Light(cameras[[i]].position), "albedo", torch.zeros(3), need_normal=False
+        )
+        for i in range(len(cameras))
+    ]
+    return RenderedViews(cameras, torch.cat([p.rgb for p in parts]), torch.cat([p.opacity for p in parts]))
+
+
+def around(count: int, distance: float, fovy_deg: float) -> Cameras:
+    full = torch.ones(count)
+    return make_cameras(15.0 * full, torch.arange(count) * (360.0 / count), distance * full, fovy_deg * full, 64, 64)
+
+
+def over_grey(views: RenderedViews) -> Float[Tensor, "V 3 H W"]:
+    return views.rgb + GREY * (1.0 - views.alpha)
+
+
+# -- figures ---------------------------------------------------------------------------------------------------------
+
+
+def silhouette_iou(made: Float[Tensor, "V 1 H W"], truth: Float[Tensor, "V 1 H W"]) -> float:
+    """Of the pixels that are more than half covered; the mean over views."""
+    a, b = (x.flatten(1) > 0.5 for x in (made, truth))
+    return float(((a & b).sum(1) / (a | b).sum(1).clamp_min(1)).mean())
+
+
+def albedo_psnr_db(made: RenderedViews, truth: RenderedViews) -> float:
+    """Of the pixels that either shows, before grey; the mean over views."""
+    seen = (torch.maximum(made.alpha, truth.alpha) > 0.5).float()
+    error = (seen * (over_grey(made) - over_grey(truth)) ** 2).flatten(1).sum(1) / (3.0 * seen.flatten(1).sum(1))
+    return float((-10.0 * torch.log10(error.clamp_min(1e-10))).mean())
+
+
+def janus_rate(made: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> float:
+    """The share of views that show another side, 60 degrees away or more, better (by a tenth) than the right one."""
+    count = len(made)
+    error = (made[:, None] - truth[None]).square().flatten(2).mean(2)
+    places = torch.arange(count)
+    apart = (places[:, None] - places).abs() * (360.0 / count)
+    apart = torch.minimum(apart, 360.0 - apart)
+    others = error.masked_fill(apart < 60.0, torch.inf).amin(1)
+    return float((others < 0.9 * error.diagonal()).float().mean())
+
+
+def chamfer_percent(scene: Scene, mesh: Mesh) -> float:
+    """Mean distance to the nearest point of the other's visible surface, both ways, in per cent of the diagonal."""
+    from scipy.spatial import cKDTree
+
+    exported = exported_mesh(scene)
+    if exported is None:
+        return 100.0
+    a, b = visible_points(exported), visible_points(mesh)
+    distance = 0.5 * (cKDTree(a).query(b)[0].mean() + cKDTree(b).query(a)[0].mean())
+    return 100.0 * float(distance) / float(np.linalg.norm(np.ptp(mesh.vertices, axis=0)))
+
+
+def exported_mesh(scene: Scene) -> Mesh | None:
+    """The trial's GLB in the world of the scene: (x, y, z) of glTF is (y, z, x) of the world."""
+    import trimesh
+
+    files = sorted((scene.trial / "save").glob("*-export/model.glb"))
+    if not files:
+        return None
+    shape = trimesh.load(files[-1], force="mesh")
+    vertices = np.asarray(shape.vertices, np.float32)[:, [2, 0, 1]]
+    return Mesh(np.ascontiguousarray(vertices), np.asarray(shape.faces), np.zeros((len(vertices), 3), np.float32))
+
+
+def visible_points(mesh: Mesh) -> Float[np.ndarray, "P 3"]:
+    """Points that are seen from somewhere on a sphere; what lies inside does not count."""
+    count = 40
+    height = 1.0 - 2.0 * (torch.arange(count) + 0.5) / count  # a Fibonacci sphere
+    azimuth = (torch.arange(count) * 137.50776) % 360.0
+    full = torch.ones(count)
+    cameras = make_cameras(torch.rad2deg(torch.asin(height)), azimuth, 1.6 * full, 40.0 * full, 96, 96)
+    seen = [rasterize(mesh, cameras[[i]], supersample=1) for i in range(count)]
+    points = torch.cat([s.position[0].flatten(1).T[s.mask[0, 0].flatten() > 0.5] for s in seen]).numpy()
+    return points[np.random.default_rng(0).permutation(len(points))[:SURFACE_POINTS]]
+
+
+# -- ledger and report -----------------------------------------------------------------------------------------------
+
+
+def row_key(obj: str, condition: str, rule: str, settings: list[str], views: int) -> str:
+    content = json.dumps([obj, condition, rule, sorted(settings), views, config_text(rule)])
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def config_text(rule: str) -> str:
+    """The experiment as it is now: other settings are other trainings."""
+    from distill3d.config.experiment import load
+
+    experiment = load(CONFIGS[rule], ["system.prior.views=."], check=False).experiment
+    return json.dumps([experiment.system, experiment.data, experiment.trainer], sort_keys=True, default=str)
+
+
+def read_rows(ledger: Path) -> list[Row]:
+    if not ledger.is_file():
+        return []
+    return [Row(**json.loads(line)) for line in ledger.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def append(ledger: Path, row: Row) -> None:
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    with ledger.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(row)) + "\n")
+
+
+def report(rows: list[Row], settings: list[str]) -> str:
+    """Means by condition and rule, then every object."""
+    head = ("condition", "rule", "object", "IoU", "Chamfer, % of the diagonal", "albedo PSNR, dB", "Janus", "s")
+    lines = [text_row(group, "mean of " + str(len(group))) for group in groups(rows)]
+    lines += [text_row([row], row.object) for row in rows]
+    given = f"\nSettings beside the config: `{' '.join(settings)}`.\n" if settings else "\n"
+    return f"# The exact prior\n\n`python benchmarks/exact.py`\n{given}\n{table(head, lines)}\n"
+
+
+def groups(rows: list[Row]) -> list[list[Row]]:
+    keys = dict.fromkeys((row.condition, row.rule) for row in rows)
+    return [[row for row in rows if (row.condition, row.rule) == key] for key in keys]
+
+
+def text_row(rows: list[Row], name: str) -> list[str]:
+    mean = lambda field, digits: f"{np.mean([getattr(row, field) for row in rows]):.{digits}f}"  # noqa: E731
+    figures = [mean("iou", 3), mean("chamfer_percent", 2), mean("psnr_db", 1), mean("janus", 2), mean("seconds", 0)]
+    return [rows[0].condition, rows[0].rule, name, *figures]
+
+
+if __name__ == "__main__":
+    begun = time.monotonic()
+    status = main()
+    sys.stderr.write(f"{time.monotonic() - begun:.0f} s\n")
+    raise SystemExit(status)
