@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from distill3d.priors.settings import PriorConfig
+from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig
 from distill3d.sweep.weights import corrective_weights, prior_weights
 
 PRIOR = "system.prior.pretrained_model_name_or_path"
