@@ -34,7 +34,7 @@ from distill3d.camera import make_cameras, random_cameras, ranges_of
 from distill3d.data.mesh_file import SUFFIXES, load_mesh_file
 from distill3d.data.posed.files import training_views
 from distill3d.data.posed.write import RenderedViews, write_posed_images
-from distill3d.evaluation.loaded_trial import Scene, load_scene
+from distill3d.evaluation.loaded_trial import LoadedTrial, load_trial
 from distill3d.evaluation.render_views import RenderViewsSettings, mesh_views, view_cameras
 from distill3d.runtime.files import write_atomically
 from distill3d.runtime.pictures import contact_sheet, write_png
@@ -149,34 +149,34 @@ def train_and_measure(
     if status != 0:
         raise RuntimeError(f"the training of {obj} ({condition}, {rule}) failed")
     metrics = json.loads(next(root.rglob("metrics.json")).read_text(encoding="utf-8"))
-    scene = load_scene(next(root.rglob("metrics.json")).parent)
-    figures = measure(scene, mesh, views, root / "views.png")
+    trial = load_trial(next(root.rglob("metrics.json")).parent)
+    figures = measure(trial, mesh, views, root / "views.png")
     seconds = metrics["seconds_per_step"]["total"] * metrics["steps"]
     return Row(name, obj, condition, rule, **figures, seconds=round(seconds, 1), key=key)
 
 
 @torch.no_grad()
-def measure(scene: Scene, mesh: Mesh, views: Path, sheet: Path) -> dict[str, float]:
+def measure(trial: LoadedTrial, mesh: Mesh, views: Path, sheet: Path) -> dict[str, float]:
     """Every figure but the time, and a picture: the truth over what was made of it."""
     ranges = ranges_of(training_views(views, "--out").cameras)
     held_out = random_cameras(ranges, HELD_OUT, 64, 64, rng("camera", 0, 1), stratified_azimuth=True)
-    truth, made = mesh_views(mesh, held_out, "albedo"), scene_views(scene, held_out)
+    truth, made = mesh_views(mesh, held_out, "albedo"), scene_views(trial, held_out)
     turns = around(TURNS, ranges.camera_distance_range[1], ranges.fovy_range[1])
-    true_turns, made_turns = mesh_views(mesh, turns, "albedo"), scene_views(scene, turns)
+    true_turns, made_turns = mesh_views(mesh, turns, "albedo"), scene_views(trial, turns)
     picks = slice(0, TURNS, TURNS // 8)
     write_png(sheet, contact_sheet([over_grey(true_turns)[picks], over_grey(made_turns)[picks]]))
     return {
         "iou": round(silhouette_iou(made.alpha, truth.alpha), 4),
-        "chamfer_percent": round(chamfer_percent(scene, mesh), 3),
+        "chamfer_percent": round(chamfer_percent(trial, mesh), 3),
         "psnr_db": round(albedo_psnr_db(made, truth), 2),
         "janus": round(janus_rate(over_grey(made_turns), over_grey(true_turns)), 3),
     }
 
 
-def scene_views(scene: Scene, cameras: Cameras) -> RenderedViews:
+def scene_views(trial: LoadedTrial, cameras: Cameras) -> RenderedViews:
     """Albedo before black, with opacities."""
     parts = [
-        scene.system.renderer.render(
+        trial.system.scene.preview(
             cameras[[i]], Light(cameras[[i]].position), "albedo", torch.zeros(3), need_normal=False
         )
         for i in range(len(cameras))
@@ -220,11 +220,11 @@ def janus_rate(made: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) 
     return float((others < 0.9 * error.diagonal()).float().mean())
 
 
-def chamfer_percent(scene: Scene, mesh: Mesh) -> float:
+def chamfer_percent(trial: LoadedTrial, mesh: Mesh) -> float:
     """Mean distance to the nearest point of the other's visible surface, both ways, in per cent of the diagonal."""
     from scipy.spatial import cKDTree
 
-    exported = exported_mesh(scene)
+    exported = exported_mesh(trial)
     if exported is None:
         return 100.0
     a, b = visible_points(exported), visible_points(mesh)
@@ -232,11 +232,11 @@ def chamfer_percent(scene: Scene, mesh: Mesh) -> float:
     return 100.0 * float(distance) / float(np.linalg.norm(np.ptp(mesh.vertices, axis=0)))
 
 
-def exported_mesh(scene: Scene) -> Mesh | None:
+def exported_mesh(trial: LoadedTrial) -> Mesh | None:
     """The trial's GLB in the world of the scene: (x, y, z) of glTF is (y, z, x) of the world."""
     import trimesh
 
-    files = sorted((scene.trial / "save").glob("*-export/model.glb"))
+    files = sorted((trial.trial / "save").glob("*-export/model.glb"))
     if not files:
         return None
     shape = trimesh.load(files[-1], force="mesh")
