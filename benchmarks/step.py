@@ -80,7 +80,7 @@ class Step:
         """The config's prior, its texts embedded; None, with a line that says why, where it cannot be loaded."""
         system, model = self.system, self.system.make("prior")
         try:
-            system.prompt_processor.prepare(system.guidance.texts(system.prompt_processor.prompt), model.cfg, "cpu")
+            system.prompt_processor.prepare(system.guidance.texts(system.prompt_processor.prompt), model, "cpu")
             prior = model.load("cpu")
         except PriorError as error:
             print(f"no prior, so neither guidance nor floor: {error}")
