@@ -15,7 +15,7 @@ MIXED = """<?xml version="1.0" encoding="UTF-8"?>
 <!-- drawn by hand -->
 <svg xmlns="http://www.w3.org/2000/svg" xmlns:ink="urn:ink" viewBox="0 0 100 50" width="200">
   <title>mixed</title>
-  <defs><linearGradient id="sky"><stop offset="0"/></linearGradient><path id="spare" d="M0 0h9v9z"/></defs>
+  <defs><pattern id="sky" width="9" height="9"><path d="M0 0h9v9z"/></pattern><path id="spare" d="M0 0h9v9z"/></defs>
   <g id="all" transform="translate(10 0)" class="group">
     <rect id="back" width="80" height="50" fill="url(#sky)"/>
     <rect id="house" ink:note="kept" x="10" y="20" width="20" height="20" fill="#abc" data-x="1"/>
@@ -40,9 +40,8 @@ def test_what_is_not_supported_is_named_once_and_what_draws_nothing_too():
     document = parse_svg(MIXED)
     assert document.invisible == ("circle 'sun'",)
     assert set(document.unsupported) == {
-        "linearGradient",
         "text",
-        "rect 'back' with url(#sky) is a gradient or a pattern",
+        "rect 'back' with url(#sky), which is a pattern",
         "path 'dashed' with stroke-dasharray",
     }
 

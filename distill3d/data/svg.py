@@ -10,8 +10,10 @@ from torch import Tensor
 
 from distill3d.config.registry import register
 from distill3d.data.image import ImageDataModule
+from distill3d.runtime.foreign import read_bytes
 from distill3d.scenes.svg.document import SvgDocument, SvgError, parse_svg
 from distill3d.scenes.svg.scene import SvgScene
+from distill3d.scenes.svg.xml_text import decode
 
 DRAWINGS = Path(__file__).parent / "drawings"  # those that are shipped
 
@@ -45,10 +47,7 @@ class SvgDataModule(ImageDataModule):
         if not path.is_file():
             shipped = ", ".join(sorted(file.name for file in DRAWINGS.glob("*.svg")))
             raise SvgError(f"{setting} is no file; give an SVG, or one of those that are shipped: {shipped}")
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise SvgError(f"{setting} is not UTF-8 text; save the SVG in UTF-8, and not compressed (.svgz)") from error
+        text = decode(read_bytes(path, "an SVG", setting="data.svg"), setting)
         return parse_svg(text, setting)
 
     def check(self) -> None:

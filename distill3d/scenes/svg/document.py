@@ -1,113 +1,65 @@
 """An SVG file as what can be drawn and changed: shapes in painter's order, and groups that fade as a whole.
 
-The file's text stays with it. Elements that are not understood (text, gradients, filters, clipping, ...) are named once
-and neither drawn nor changed.
+The file's text stays with it. Elements that are not understood (text, patterns, filters, masks, ...) are named once and
+neither drawn nor changed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
-from xml.dom import minidom
-from xml.parsers.expat import ExpatError
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
+from distill3d.runtime.foreign import reading
+from distill3d.scenes.svg.clipping import ClipReader
+from distill3d.scenes.svg.css_color import Rgba
+from distill3d.scenes.svg.drawing import Fill, Gradient, Layer, Stroke, SvgDocument, SvgShape
 from distill3d.scenes.svg.geometry import Subpath, has_extent, is_flat, shape_subpaths
-from distill3d.scenes.svg.style import Declarations, Rgba, StyleSheet, colour, fraction, length, not_drawn, properties
+from distill3d.scenes.svg.gradients import GradientReader, outline_box
+from distill3d.scenes.svg.style import (
+    Declarations,
+    StyleSheet,
+    colour,
+    fraction,
+    length,
+    not_drawn,
+    not_drawn_of_stroke,
+    properties,
+)
+from distill3d.scenes.svg.viewport import (
+    Matrix,
+    attribute_reader,
+    compose,
+    diagonal,
+    nested_viewport,
+    root_viewport,
+    transform,
+)
+from distill3d.scenes.svg.xml_text import SvgError, by_id, children, elements, is_svg, without_use
 
-NAMESPACE = "http://www.w3.org/2000/svg"
+__all__ = ["Fill", "Layer", "Stroke", "SvgDocument", "SvgError", "SvgShape", "parse_svg"]
+
 SHAPES = ("path", "rect", "circle", "ellipse", "line", "polyline", "polygon")
-GROUPS = ("g", "a")
-SILENT = ("title", "desc", "metadata", "defs", "style", "svg", "stop")  # nothing of their own to draw
-DEFAULT_SIZE = (300.0, 150.0)  # of a picture that says none
-
-
-class SvgError(ValueError):
-    """An SVG that cannot be read, or in which there is nothing to draw."""
-
-
-@dataclass(frozen=True)
-class Fill:
-    colour: Rgba
-    opacity: float
-    even_odd: bool
-
-
-@dataclass(frozen=True)
-class Stroke:
-    """``width`` in the element's own units; a miter limit of 0 stands for joins that are not mitered."""
-
-    colour: Rgba
-    opacity: float
-    width: float
-    cap: Literal["butt", "round", "square"]
-    miter_limit: float
-
-
-@dataclass(frozen=True)
-class SvgShape:
-    """One drawn element: the number of its node in the file, and what it looks like."""
-
-    node: int
-    tag: str
-    name: str  # for messages: its id, else its tag
-    subpaths: tuple[Subpath, ...]
-    to_picture: Float[np.ndarray, "2 3"]  # the element's coordinates to those of the picture
-    fill: Fill | None
-    stroke: Stroke | None
-    opacity: float
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Shapes (by number) and layers in painter's order, which fade as a whole."""
-
-    opacity: float
-    items: tuple[int | Layer, ...]
-
-
-@dataclass(frozen=True)
-class SvgDocument:
-    """``size`` is the picture's width and height in its own units."""
-
-    text: str
-    size: tuple[float, float]
-    shapes: tuple[SvgShape, ...]
-    layers: Layer
-    unsupported: tuple[str, ...]  # neither drawn nor changed
-    invisible: tuple[str, ...]  # shapes without extent or paint: nothing is drawn, nothing is changed
-    styled: bool = field(default=False)  # there is a style sheet: changes must be written where they win over it
+GROUPS = ("g", "a", "svg", "switch")
+# nothing of their own to draw; what uses one that is not drawn here is named itself
+SILENT = ("title", "desc", "metadata", "style", "script", "view")
+TEMPLATES = ("defs", "symbol", "clipPath", "mask", "pattern", "marker", "filter", "linearGradient", "radialGradient")
+_URL = re.compile(r"url\(\s*[\"']?#([^\"')]+)[\"']?\s*\)\s*(.*)", re.DOTALL)
 
 
 def parse_svg(text: str, name: str = "the SVG") -> SvgDocument:
     """Read an SVG. Raises SvgError, beginning with ``name``, for what is no SVG or has nothing that can be drawn."""
-    root = parse_xml(text, name)
-    document = _Reader(root, name).document(text)
+    with reading(name, "an SVG"):
+        root, text = without_use(text, name)
+        document = _Reader(root, name).document(text)
     if not document.shapes:
         reasons = [f"not supported: {', '.join(document.unsupported)}"] if document.unsupported else []
         reasons += [f"without extent or paint: {', '.join(document.invisible)}"] if document.invisible else []
         because = f" ({'; '.join(reasons)})" if reasons else ""
         raise SvgError(f"{name} has nothing to draw{because}; it needs a visible {', '.join(SHAPES[:-1])} or polygon")
     return document
-
-
-def parse_xml(text: str, name: str = "the SVG") -> Any:
-    """The root element, with all that stands in the file. Raises SvgError."""
-    try:
-        root = minidom.parseString(text.encode()).documentElement
-    except (ExpatError, ValueError, UnicodeError) as error:
-        raise SvgError(f"{name} is no well-formed XML: {error}") from error
-    if root is None or root.localName != "svg":
-        raise SvgError(f"{name} is no SVG: its outermost element is {getattr(root, 'tagName', None)!r}, expected 'svg'")
-    return root
-
-
-def elements(root: Any) -> list[Any]:
-    """All elements in the order of the file; a shape's ``node`` counts them."""
-    return [root, *root.getElementsByTagName("*")]
 
 
 class _Reader:
@@ -121,102 +73,143 @@ class _Reader:
         self.shapes: list[SvgShape] = []
         self.unsupported: dict[str, None] = dict.fromkeys(self.sheet.unsupported)
         self.invisible: list[str] = []
-        self.viewport, self.size, self.to_picture = _viewport(root, name)
+        self.viewport, self.size, self.to_picture = root_viewport(root, name)
+        known = by_id(root)
+        self.gradients = GradientReader(known, self.numbers, self.sheet)
+        self.clips = ClipReader(known, self.sheet, self.size)
 
     def document(self, text: str) -> SvgDocument:
-        self._name_unsupported()
         layers = self._layer(self.root, {}, self.to_picture)
-        unsupported, invisible = tuple(self.unsupported), tuple(self.invisible)
-        styled = bool(self.sheet.rules)
-        return SvgDocument(text, self.size, tuple(self.shapes), layers, unsupported, invisible, styled)
+        return SvgDocument(
+            text,
+            self.size,
+            tuple(self.shapes),
+            layers,
+            tuple(self.unsupported),
+            tuple(self.invisible),
+            bool(self.sheet.rules),
+            tuple(self.gradients.stops),
+            tuple(self.clips.found),
+        )
 
-    def _name_unsupported(self) -> None:
-        for node in elements(self.root)[1:]:
-            if node.namespaceURI in (None, NAMESPACE) and node.localName not in (*SHAPES, *GROUPS, *SILENT):
-                if node.parentNode.localName not in ("text", "filter", "metadata"):
-                    self.unsupported[node.localName] = None
-            elif node.localName == "svg":
-                self.unsupported["nested svg"] = None
-
-    def _layer(self, group: Any, inherited: Mapping[str, str], matrix: np.ndarray) -> Layer:
+    def _layer(self, group: Any, inherited: Mapping[str, str], matrix: Matrix) -> Layer:
         values = properties(group, inherited, self.sheet)
         bad = not_drawn(values)
-        if bad:
-            self.unsupported[f"{_label(group)} with {', '.join(bad)}"] = None
-        if bad or values["display"] == "none":
-            return Layer(1.0, ())
-        items = tuple(self._items(group, values, matrix))
-        return Layer(self._read(fraction, values["opacity"], 1.0), items)
-
-    def _items(self, group: Any, values: Declarations, matrix: np.ndarray) -> Iterator[int | Layer]:
-        for node in (child for child in group.childNodes if child.nodeType == child.ELEMENT_NODE):
-            if node.namespaceURI not in (None, NAMESPACE) or node.localName not in (*SHAPES, *GROUPS):
-                continue
-            inner = _compose(matrix, _transform(node))
-            if node.localName in GROUPS:
-                layer = self._layer(node, values, inner)
-                yield from layer.items if layer.opacity == 1.0 else (layer,)
-            elif self._add(node, values, inner):
-                yield len(self.shapes) - 1
-
-    def _add(self, node: Any, inherited: Mapping[str, str], matrix: np.ndarray) -> bool:
-        """Note a shape. False, with its name noted, where it cannot be drawn."""
-        values = properties(node, inherited, self.sheet)
-        bad = not_drawn(values)
-        if values["display"] == "none" or values["visibility"] != "visible":
-            return False
+        clip = None
         try:
-            shape = self._shape(node, values, matrix)
+            clip = self.clips.read(values["clip-path"], matrix, self.viewport)
         except ValueError as error:
             bad.append(str(error))
         if bad:
-            self.unsupported[f"{_label(node)} with {', '.join(bad)}"] = None
-            return False
-        if shape is None:
-            self.invisible.append(_label(node))
-            return False
-        self.shapes.append(shape)
-        return True
+            self._name(group, bad)
+        if bad or values["display"] == "none":
+            return Layer(1.0, ())
+        items = tuple(self._items(group, values, matrix))
+        return Layer(self._read(fraction, values["opacity"], 1.0), items, clip)
 
-    def _shape(self, node: Any, values: Declarations, matrix: np.ndarray) -> SvgShape | None:
+    def _items(self, group: Any, values: Declarations, matrix: Matrix) -> Iterator[int | Layer]:
+        nodes = children(group)
+        for node in _branch(nodes) if is_svg(group, "switch") else nodes:
+            if is_svg(node, *GROUPS):
+                layer = self._nested(node, values, matrix) if is_svg(node, "svg") else None
+                layer = layer or self._layer(node, values, compose(matrix, transform(node)))
+                yield from layer.items if layer.opacity == 1.0 and layer.clip is None else (layer,)
+            elif is_svg(node, *SHAPES):
+                yield from self._drawn(node, values, compose(matrix, transform(node)))
+            elif node.namespaceURI == group.namespaceURI and not is_svg(node, *SILENT, *TEMPLATES):
+                self.unsupported[node.localName] = None
+
+    def _nested(self, node: Any, values: Declarations, matrix: Matrix) -> Layer:
+        """An <svg> inside another, or a <symbol> that was used: cut to its rectangle, in units of its view box."""
+        outside = self.viewport
+        try:
+            self.viewport, inner, corners = nested_viewport(node, outside)
+        except ValueError as error:
+            self._name(node, [str(error)])
+            return Layer(1.0, ())
+        layer = self._layer(node, values, compose(matrix, inner))
+        self.viewport = outside
+        shows_all = properties(node, values, self.sheet)["overflow"] in ("visible", "auto")
+        clip = None if shows_all else self.clips.rectangle(corners, matrix)
+        return layer if clip is None else Layer(1.0, (layer,), clip)
+
+    def _drawn(self, node: Any, inherited: Mapping[str, str], matrix: Matrix) -> Iterator[int | Layer]:
+        """A shape's number, in a layer where it is clipped. Nothing, with its name noted, where it cannot be drawn."""
+        values = properties(node, inherited, self.sheet)
+        if values["display"] == "none" or values["visibility"] != "visible":
+            return
+        bad, shape, clip = not_drawn(values), None, None
+        if node.localName in ("rect", "circle", "ellipse"):  # have no vertices that markers could stand on
+            bad = [name for name in bad if not name.startswith("marker")]
+        try:
+            shape = self._shape(node, values, matrix)
+            box = outline_box(shape.subpaths) if shape else None
+            clip = self.clips.read(values["clip-path"], matrix, self.viewport, box)
+            if shape and shape.stroke:
+                bad += not_drawn_of_stroke(values, shape.fill is not None)
+        except ValueError as error:
+            bad.append(str(error))
+        if bad:
+            self._name(node, bad)
+        elif shape is None:
+            self.invisible.append(_label(node))
+        else:
+            self.shapes.append(shape)
+            number = len(self.shapes) - 1
+            yield number if clip is None else Layer(1.0, (number,), clip)
+
+    def _shape(self, node: Any, values: Declarations, matrix: Matrix) -> SvgShape | None:
         """Raises ValueError for what is not understood; None where SVG draws nothing."""
-        subpaths = tuple(shape_subpaths(node.localName, dict(node.attributes.items()), self._length_of(node)))
+        subpaths = tuple(
+            shape_subpaths(node.localName, dict(node.attributes.items()), attribute_reader(node, self.viewport))
+        )
         if not subpaths or abs(np.linalg.det(matrix[:, :2])) < 1e-12 or not has_extent(subpaths):
             return None
-        fill, stroke = self._fill(node, values, subpaths), self._stroke(values)
+        fill, stroke = self._fill(node, values, subpaths, matrix), self._stroke(values, subpaths, matrix)
         if fill is None and stroke is None:
             return None
         opacity = fraction(values["opacity"])
         number = self.numbers[id(node)]
         return SvgShape(number, node.localName, _label(node), subpaths, matrix, fill, stroke, opacity)
 
-    def _fill(self, node: Any, values: Declarations, subpaths: tuple[Subpath, ...]) -> Fill | None:
-        paint = colour(values["fill"], values["color"])
-        if paint is None or node.localName == "line" or is_flat(subpaths):
+    def _fill(self, node: Any, values: Declarations, subpaths: tuple[Subpath, ...], matrix: Matrix) -> Fill | None:
+        if node.localName == "line" or is_flat(subpaths):
             return None
-        return Fill(paint, fraction(values["fill-opacity"]), values["fill-rule"] == "evenodd")
+        paint, gradient = self._paint(values["fill"], values["color"], subpaths, matrix)
+        if paint is None:
+            return None
+        return Fill(paint, fraction(values["fill-opacity"]), values["fill-rule"] == "evenodd", gradient)
 
-    def _stroke(self, values: Declarations) -> Stroke | None:
-        paint = colour(values["stroke"], values["color"])
-        width = length(values["stroke-width"], self._diagonal)
-        if paint is None or width <= 0:
+    def _stroke(self, values: Declarations, subpaths: tuple[Subpath, ...], matrix: Matrix) -> Stroke | None:
+        paint, gradient = self._paint(values["stroke"], values["color"], subpaths, matrix)
+        if paint is None:
+            return None
+        width = length(values["stroke-width"], diagonal(self.viewport))
+        if width <= 0:
             return None
         cap: Any = values["stroke-linecap"] if values["stroke-linecap"] in ("round", "square") else "butt"
         limit = float(values["stroke-miterlimit"]) if values["stroke-linejoin"] == "miter" else 0.0
-        return Stroke(paint, fraction(values["stroke-opacity"]), width, cap, limit)
+        if not limit < 1e6:
+            raise ValueError(f"stroke-miterlimit {limit}")
+        return Stroke(paint, fraction(values["stroke-opacity"]), width, cap, limit, gradient)
 
-    def _length_of(self, node: Any) -> Any:
-        sides = {"x": self.viewport[0], "y": self.viewport[1], "both": self._diagonal}
+    def _paint(
+        self, text: str, current: str, subpaths: tuple[Subpath, ...], matrix: Matrix
+    ) -> tuple[Rgba | None, Gradient | None]:
+        """A colour, or any colour and a gradient; None and None for no paint."""
+        match = _URL.match(text)
+        if match is None:
+            return colour(text, current), None
+        try:
+            found = self.gradients.read(match[1], matrix, outline_box(subpaths), self.viewport)
+        except ValueError:
+            if not match[2].strip():
+                raise
+            return colour(match[2].strip(), current), None  # what the file says for such a case
+        return (Rgba((0.0, 0.0, 0.0), 1.0), found) if isinstance(found, Gradient) else (found, None)
 
-        def read(attribute: str, axis: str, default: float) -> float:
-            text = node.getAttribute(attribute).strip()
-            return default if text in ("", "auto") else length(text, sides[axis])
-
-        return read
-
-    @property
-    def _diagonal(self) -> float:
-        return float(np.hypot(*self.viewport) / np.sqrt(2.0))
+    def _name(self, node: Any, bad: list[str]) -> None:
+        self.unsupported[f"{_label(node)} with {', '.join(bad)}"] = None
 
     @staticmethod
     def _read(function: Any, text: str, default: float) -> float:
@@ -226,58 +219,16 @@ class _Reader:
             return default
 
 
-def _viewport(root: Any, name: str) -> tuple[tuple[float, float], tuple[float, float], np.ndarray]:
-    """The view box's size, the picture's, and the map between them, as ``preserveAspectRatio`` asks."""
-    words = root.getAttribute("viewBox").replace(",", " ").split()
-    try:
-        box = [float(word) for word in words]
-        given = [_side(root.getAttribute(side)) for side in ("width", "height")]
-    except ValueError as error:
-        raise SvgError(f"{name}: viewBox, width or height cannot be read: {error}") from error
-    if box and (len(box) != 4 or min(box[2:]) <= 0):
-        raise SvgError(f"{name}: viewBox={' '.join(words)!r} must be four numbers, the last two positive")
-    width, height = _sides(given, (box[2], box[3]) if box else DEFAULT_SIZE)
-    if min(width, height) <= 0:
-        raise SvgError(f"{name} has width {width:g} and height {height:g}; both must be positive")
-    if not box:
-        return (width, height), (width, height), np.eye(2, 3)
-    scale = np.array([width / box[2], height / box[3]])
-    ratio = root.getAttribute("preserveAspectRatio").split() or ["xMidYMid"]
-    if ratio[0] != "none":
-        scale[:] = scale.max() if "slice" in ratio else scale.min()
-    align = {"min": 0.0, "mid": 0.5, "max": 1.0}
-    share = [align.get(part.lower(), 0.5) for part in (ratio[0][1:4], ratio[0][5:8])]
-    shift = (np.array([width, height]) - scale * box[2:]) * share - scale * box[:2]
-    return (box[2], box[3]), (width, height), np.column_stack([np.diag(scale), shift])
-
-
-def _side(text: str) -> float | None:
-    return None if text.strip() in ("", "auto") or text.strip().endswith("%") else length(text, 0.0)
-
-
-def _sides(given: list[float | None], box: tuple[float, float]) -> tuple[float, float]:
-    width, height = given
-    if width is None and height is None:
-        return box
-    if width is None:
-        return (height or 0.0) * box[0] / box[1], height or 0.0
-    return width, width * box[1] / box[0] if height is None else height
-
-
-def _transform(node: Any) -> np.ndarray:
-    """The element's own transform. What cannot be read is no transform."""
-    from svgelements import Matrix
-
-    try:
-        m = Matrix(node.getAttribute("transform"))
-        matrix = np.array([[m.a, m.c, m.e], [m.b, m.d, m.f]], np.float64)
-    except (ValueError, IndexError, TypeError):
-        return np.eye(2, 3)
-    return matrix if np.isfinite(matrix).all() else np.eye(2, 3)
-
-
-def _compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
+def _branch(nodes: list[Any]) -> list[Any]:
+    """Of a <switch>: the first that needs no extension and can be drawn."""
+    fits = [
+        node
+        for node in nodes
+        if is_svg(node, *GROUPS, *SHAPES)
+        and not node.getAttribute("requiredExtensions").strip()
+        and node.getAttribute("systemLanguage").strip()[:2].lower() in ("", "en")
+    ]
+    return fits[:1]
 
 
 def _label(node: Any) -> str:

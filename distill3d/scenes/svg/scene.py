@@ -6,6 +6,7 @@ learning rate means the same for every file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 
 from distill3d.config.registry import register
 from distill3d.scenes.base import Scene, Step, Views
-from distill3d.scenes.svg.document import SvgDocument, SvgShape
+from distill3d.scenes.svg.drawing import Fill, Gradient, Outline, Stroke, SvgDocument, SvgShape
 from distill3d.scenes.svg.geometry import Subpath
-from distill3d.scenes.svg.vector import Curves, Paints, over, rasterise
+from distill3d.scenes.svg.vector import Curves, Paints, fill_coverage, over, rasterise
+from distill3d.scenes.svg.vector_curves import shape_boxes
+from distill3d.scenes.svg.vector_gradient import Ramp
 from distill3d.scenes.svg.vector_stroke import BUTT, ROUND, SQUARE
-from distill3d.scenes.svg.writer import ShapeEdit, write_svg
+from distill3d.scenes.svg.viewport import compose
+from distill3d.scenes.svg.writer import ShapeEdit, StopEdit, write_svg
 
 Quantity = Literal["points", "colours", "widths", "opacities"]
 QUANTITIES: tuple[Quantity, ...] = ("points", "colours", "widths", "opacities")
@@ -91,6 +95,7 @@ class SvgScene(Scene):
         flat = np.concatenate([to_picture(shape, part.points) for shape in shapes for part in shape.subpaths])
         strokes = [(shape, shape.stroke) for shape in shapes if shape.stroke]
         colours = [shape.fill.colour.rgb for shape in shapes if shape.fill] + [s.colour.rgb for _, s in strokes]
+        colours += [stop.colour.rgb for stop in document.stops]
         widths = [stroke.width * stretch(shape) / side for shape, stroke in strokes]
         start = {
             "points": torch.from_numpy(flat / side).float(),
@@ -103,7 +108,8 @@ class SvgScene(Scene):
 
     def render(self, height: int, width: int, background: Float[Tensor, "3"] | None = None) -> Float[Tensor, "3 H W"]:
         """The picture over one colour (default white) in any size; the drawing fills it as far as its shape allows."""
-        picture = rasterise(self.curves(height, width), self.paints(height, width), self._layers(), height, width)
+        curves, paints = self.curves(height, width), self.paints(height, width)
+        picture = rasterise(curves, paints, self._layers(), height, width, self._masks(height, width))
         white = picture.new_ones(3) if background is None else background.to(picture)
         return over(picture, white)
 
@@ -134,13 +140,13 @@ class SvgScene(Scene):
         shapes, layout, like = self.document.shapes, self.layout, self.colours.values
         fills = [shape.fill.opacity * shape.fill.colour.alpha for shape in shapes if shape.fill]
         strokes = [shape.stroke.opacity * shape.stroke.colour.alpha for shape in shapes if shape.stroke]
-        split = len(layout.filled)
+        split, last = len(layout.filled), len(layout.filled) + len(layout.stroked)
         pixels = self.widths.values * self._fit(height, width)[0]
         caps = [CAPS[shape.stroke.cap] if shape.stroke else ROUND for shape in shapes]
         limits = [shape.stroke.miter_limit if shape.stroke else 0.0 for shape in shapes]
         return Paints(
             fill=self._spread(torch.cat([like[:split], like.new_tensor(fills)[:, None]], 1), layout.filled),
-            stroke=self._spread(torch.cat([like[split:], like.new_tensor(strokes)[:, None]], 1), layout.stroked),
+            stroke=self._spread(torch.cat([like[split:last], like.new_tensor(strokes)[:, None]], 1), layout.stroked),
             stroke_width=self._spread(pixels, layout.stroked),
             opacity=self.opacities.values,
             filled=torch.tensor([shape.fill is not None for shape in shapes], device=like.device),
@@ -148,6 +154,8 @@ class SvgScene(Scene):
             even_odd=torch.tensor([bool(shape.fill and shape.fill.even_odd) for shape in shapes], device=like.device),
             cap=torch.tensor(caps, device=like.device),
             miter_limit=like.new_tensor(limits),
+            fill_ramps=self._ramps([shape.fill for shape in shapes], height, width),
+            stroke_ramps=self._ramps([shape.stroke for shape in shapes], height, width),
         )
 
     def displacement(self) -> Float[Tensor, ""]:
@@ -166,7 +174,13 @@ class SvgScene(Scene):
         """The file with its present values. What has not moved is written as it was, to the letter."""
         assert self.document is not None
         edits = {i: self._edit(i, shape) for i, shape in enumerate(self.document.shapes)}
-        return write_svg(self.document, edits)
+        first = len(self.layout.filled) + len(self.layout.stroked)
+        stops = {
+            stop.node: StopEdit(stop, tuple(self.colours.values[first + i].tolist()))
+            for i, stop in enumerate(self.document.stops)
+            if self.colours.changed(first + i)
+        }
+        return write_svg(self.document, edits, stops)
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -204,6 +218,35 @@ class SvgScene(Scene):
         scale = min(width / across, height / down)
         return scale, (0.5 * (width - scale * across), 0.5 * (height - scale * down))
 
+    def _ramps(self, paints: Sequence[Fill | Stroke | None], height: int, width: int) -> dict[int, Ramp]:
+        """The gradients among some paints, one of each shape, in pixels and with the present colours of their stops."""
+        assert self.document is not None
+        scale, shift = self._fit(height, width)
+        pixels = np.column_stack([np.eye(2), -np.array(shift)]) * (max(self.document.size) / scale)
+        first = len(self.layout.filled) + len(self.layout.stroked)
+        return {
+            i: self._ramp(paint.gradient, compose(paint.gradient.to_unit, pixels), self.colours.values[first:])
+            for i, paint in enumerate(paints)
+            if paint is not None and paint.gradient is not None
+        }
+
+    def _ramp(self, gradient: Gradient, to_unit: Any, stops: Float[Tensor, "S 3"]) -> Ramp:
+        assert self.document is not None
+        said = [self.document.stops[i] for i in gradient.stops]
+        alpha = stops.new_tensor([stop.opacity * stop.colour.alpha for stop in said])
+        rgba = torch.cat([stops[list(gradient.stops)], alpha[:, None]], dim=1)
+        as_double = {"dtype": torch.float64, "device": stops.device}
+        to_unit, offsets = torch.tensor(to_unit, **as_double), torch.tensor(gradient.offsets, **as_double)
+        return Ramp(gradient.kind, gradient.spread, to_unit, gradient.focus, offsets, rgba)
+
+    @torch.no_grad()
+    def _masks(self, height: int, width: int) -> list[Float[Tensor, "H W"]]:
+        """How much of each pixel lies inside each clip path; these do not change."""
+        assert self.document is not None
+        scale, shift = self._fit(height, width)
+        factor, like = scale / max(self.document.size), self.points.values
+        return [clip_mask(clip, factor, shift, height, width, like) for clip in self.document.clips]
+
     def _layers(self) -> Any:
         assert self.document is not None
         return self.document.layers
@@ -224,6 +267,29 @@ class _Renderer(nn.Module):
 
     def forward(self, height: int, width: int) -> Float[Tensor, "3 H W"]:
         return self.scene.render(height, width)
+
+
+def clip_mask(
+    clip: Sequence[Outline], factor: float, shift: tuple[float, float], height: int, width: int, like: Tensor
+) -> Float[Tensor, "H W"]:
+    """The coverage of the union of outlines, of which ``factor`` makes pixels."""
+    mask = like.new_zeros(height, width)
+    if not clip:
+        return mask
+    shapes = [SvgShape(0, "path", "", outline.subpaths, np.eye(2, 3), None, None, 1.0) for outline in clip]
+    layout = make_layout(tuple(shapes))
+    flat = np.concatenate([part.points for shape in shapes for part in shape.subpaths])
+    pixels = torch.from_numpy(flat * factor + np.array(shift)).to(like)
+    parts = (part.to(like.device) for part in (layout.shape, layout.subpath, layout.closed))
+    curves = Curves(layout.elevation.to(like) @ pixels[layout.indices.to(like.device)], *parts)
+    boxes = shape_boxes(curves, like.new_zeros(len(shapes)), height, width)
+    even_odd = torch.tensor([outline.even_odd for outline in clip], device=like.device)
+    coverage = fill_coverage(curves, even_odd, boxes)
+    for i in range(len(shapes)):
+        rows, columns = boxes.slices(i)
+        if rows.start < rows.stop:
+            mask[rows, columns] = torch.maximum(mask[rows, columns], boxes.view(coverage, i))
+    return mask
 
 
 # from the control points of a line and of a quadratic (the last one repeated) to those of the same curve as a cubic

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from distill3d.scenes.svg.css_color import Rgba, parse_color
+from distill3d.scenes.svg.style_sheet import StyleSheet, declarations
+
+LONGEST = 1e9  # user units: what is longer is a mistake, and its square is no number for float32
 
 INITIAL: Mapping[str, str] = {
     "fill": "black",
     "fill-opacity": "1",
     "fill-rule": "nonzero",
+    "clip-rule": "nonzero",
     "stroke": "none",
     "stroke-width": "1",
     "stroke-opacity": "1",
@@ -31,74 +35,38 @@ OWN: Mapping[str, str] = {
     "opacity": "1",
     "display": "inline",
     "clip-path": "none",
+    "transform": "none",
+    "overflow": "",
+    "stop-color": "black",
+    "stop-opacity": "1",
     "mask": "none",
     "filter": "none",
     "mix-blend-mode": "normal",
 }
 # properties that change a picture in a way that is not drawn here, with the values that do not
 PLAIN: Mapping[str, tuple[str, ...]] = {
-    "clip-path": ("none",),
     "mask": ("none",),
     "filter": ("none",),
     "mix-blend-mode": ("normal",),
-    "stroke-dasharray": ("none", "0"),
-    "vector-effect": ("none",),
-    "paint-order": ("normal", "fill", "fill stroke", "fill stroke markers"),
     "marker-start": ("none",),
     "marker-mid": ("none",),
     "marker-end": ("none",),
+    "transform": ("none",),
 }
+# those that matter only where there is a stroke
+PLAIN_STROKE: Mapping[str, tuple[str, ...]] = {"stroke-dasharray": ("none", "0"), "vector-effect": ("none",)}
 
 Declarations = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Rgba:
-    """A colour in sRGB with its own opacity, all in [0, 1]."""
-
-    rgb: tuple[float, float, float]
-    alpha: float
-
-
-class StyleSheet:
-    """Rules whose selectors are one tag, class or id each; ``unsupported`` names the others."""
-
-    def __init__(self, text: str = "") -> None:
-        self.rules: list[tuple[int, str, Declarations]] = []
-        self.unsupported: list[str] = []
-        text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-        for selectors, body in re.findall(r"([^{}]+)\{([^{}]*)\}", text):
-            for selector in (part.strip() for part in selectors.split(",")):
-                if re.fullmatch(r"[.#]?[\w-]+|\*", selector):
-                    rank = {"#": 2, ".": 1}.get(selector[0], 0)
-                    self.rules.append((rank, selector, declarations(body)))
-                else:
-                    self.unsupported.append(f"style rule {selector!r}")
-        self.rules.sort(key=lambda rule: rule[0])  # stable: of two alike the later one wins
-
-    def properties(self, node: Any) -> Declarations:
-        """What the rules say of an element."""
-        names = {"*", node.localName, "#" + node.getAttribute("id")}
-        names |= {"." + name for name in node.getAttribute("class").split()}
-        found: Declarations = {}
-        for _, selector, body in self.rules:
-            if selector in names:
-                found |= body
-        return found
-
-
-def declarations(text: str) -> Declarations:
-    """``fill: red; stroke: none`` as a mapping."""
-    pairs = (part.partition(":") for part in text.split(";") if ":" in part)
-    return {name.strip(): value.replace("!important", "").strip() for name, _, value in pairs}
 
 
 def properties(node: Any, inherited: Mapping[str, str], sheet: StyleSheet) -> Declarations:
     """All properties of an element: from its style attribute, else the style sheet, its attributes, its parent."""
     known = {**INITIAL, **OWN}
-    own = {name: node.getAttribute(name).strip() for name in known if node.hasAttribute(name)}
+    own = {name: node.getAttribute(name).strip() for name in known if node.hasAttribute(name) and name != "transform"}
     own |= sheet.properties(node) | declarations(node.getAttribute("style"))
     result = {name: inherited.get(name, value) for name, value in INITIAL.items()} | dict(OWN)
+    if "marker" in own:
+        own |= {f"marker-{place}": own["marker"] for place in ("start", "mid", "end")}
     for name, value in own.items():
         if name in known and value not in ("", "inherit"):
             result[name] = value
@@ -112,29 +80,27 @@ def not_drawn(values: Mapping[str, str]) -> list[str]:
     return [name for name, plain in PLAIN.items() if values[name] not in plain]
 
 
-def colour(text: str, current: str) -> Rgba | None:
-    """A colour; None for ``none`` and ``transparent``. Raises ValueError for what is no colour, such as a gradient."""
-    from svgelements import Color
+def not_drawn_of_stroke(values: Mapping[str, str], is_filled: bool) -> list[str]:
+    """The same of a shape that has a stroke."""
+    bad = [name for name, plain in PLAIN_STROKE.items() if values[name] not in plain]
+    order = values["paint-order"].split()
+    strokes_first = "stroke" in order and order.index("stroke") < (order.index("fill") if "fill" in order else 9)
+    return [*bad, "paint-order"] if is_filled and strokes_first else bad
 
+
+def colour(text: str, current: str) -> Rgba | None:
+    """A colour; None for ``none`` and ``transparent``. Raises ValueError for what is no colour."""
     text = current if text.lower() == "currentcolor" else text
     if text.lower() in ("none", "transparent"):
         return None
-    if text.lower().startswith("url"):
-        raise ValueError(f"{text} is a gradient or a pattern")
-    try:
-        read = Color(text)
-        if read.value is None:
-            raise ValueError(text)
-        channels: list[Any] = [read.red, read.green, read.blue, read.alpha]
-        parts = tuple(channel / 255.0 for channel in channels)
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{text!r} is no colour") from error
-    return Rgba(parts[:3], parts[3])  # type: ignore[arg-type]
+    return parse_color(text)
 
 
 def fraction(text: str) -> float:
     """An opacity, as a number or a percentage, kept in [0, 1]."""
     value = float(text[:-1]) / 100.0 if text.endswith("%") else float(text)
+    if value != value:
+        raise ValueError(f"{text!r} is no number")
     return min(max(value, 0.0), 1.0)
 
 
@@ -144,9 +110,12 @@ def length(text: str, relative_to: float) -> float:
 
     try:
         value = Length(text).value(ppi=96.0, relative_length=relative_to, font_size=16.0, font_height=16.0)
-        return float(value)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{text!r} is no length") from error
+        number = float(value)
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{text[:40]!r} is no length") from error
+    if not abs(number) <= LONGEST:
+        raise ValueError(f"{text[:40]!r} is too long")
+    return number
 
 
 def hexadecimal(rgb: tuple[float, float, float]) -> str:

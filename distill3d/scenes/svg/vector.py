@@ -10,8 +10,8 @@ coincide within one shape leave a seam.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -28,6 +28,7 @@ from distill3d.scenes.svg.vector_curves import (
     shape_boxes,
     winding_numbers,
 )
+from distill3d.scenes.svg.vector_gradient import Ramp, ramp_picture
 from distill3d.scenes.svg.vector_stroke import ROUND, stroke_parts
 
 
@@ -44,6 +45,8 @@ class Paints:
     even_odd: Bool[Tensor, "N"]
     cap: Int[Tensor, "N"]  # BUTT, ROUND or SQUARE of vector_stroke
     miter_limit: Float[Tensor, "N"]  # 0: joins are round
+    fill_ramps: Mapping[int, Ramp] = field(default_factory=dict)  # of shapes whose fill is a gradient
+    stroke_ramps: Mapping[int, Ramp] = field(default_factory=dict)
 
 
 class Layers(Protocol):
@@ -53,16 +56,25 @@ class Layers(Protocol):
     def opacity(self) -> float: ...
     @property
     def items(self) -> Sequence[int | Layers]: ...
+    @property
+    def clip(self) -> int | None: ...  # the number of the mask that the layer is cut to
 
 
-def rasterise(curves: Curves, paints: Paints, layers: Layers, height: int, width: int) -> Float[Tensor, "4 H W"]:
-    """The picture with premultiplied colours and its opacity, from back to front."""
+def rasterise(
+    curves: Curves,
+    paints: Paints,
+    layers: Layers,
+    height: int,
+    width: int,
+    masks: Sequence[Float[Tensor, "H W"]] = (),
+) -> Float[Tensor, "4 H W"]:
+    """The picture with premultiplied colours and its opacity, from back to front; layers are cut to ``masks``."""
     reach = torch.where(paints.stroked, 0.5 * paints.stroke_width.detach() * _reach(paints), 0.0)
     boxes = shape_boxes(curves, reach, height, width)
     fills = fill_coverage(curves.of_shapes(paints.filled), paints.even_odd, boxes)
     strokes = stroke_coverage(curves.of_shapes(paints.stroked), paints, boxes)
     canvas = curves.points.new_zeros(4, height, width)
-    return _paint(layers, canvas, paints, boxes, fills, strokes)
+    return _cut(_paint(layers, canvas, paints, boxes, fills, strokes, masks), layers, masks)
 
 
 def over(picture: Float[Tensor, "4 H W"], background: Float[Tensor, "3"]) -> Float[Tensor, "3 H W"]:
@@ -114,7 +126,13 @@ def stroke_coverage(curves: Curves, paints: Paints, boxes: Boxes) -> Float[Tenso
 
 
 def _paint(
-    layer: Layers, canvas: Float[Tensor, "4 H W"], paints: Paints, boxes: Boxes, fills: Tensor, strokes: Tensor
+    layer: Layers,
+    canvas: Float[Tensor, "4 H W"],
+    paints: Paints,
+    boxes: Boxes,
+    fills: Tensor,
+    strokes: Tensor,
+    masks: Sequence[Float[Tensor, "H W"]],
 ) -> Float[Tensor, "4 H W"]:
     """Each item over what lies below it, within its box."""
     for item in layer.items:
@@ -125,20 +143,31 @@ def _paint(
             top = _shape_picture(item, paints, boxes, fills, strokes)
         else:
             rows = columns = slice(None)
-            top = item.opacity * _paint(item, torch.zeros_like(canvas), paints, boxes, fills, strokes)
+            inner = _paint(item, torch.zeros_like(canvas), paints, boxes, fills, strokes, masks)
+            top = item.opacity * _cut(inner, item, masks)
         painted = top + (1.0 - top[3:]) * canvas[:, rows, columns]
         canvas = canvas.clone()  # autograd keeps what was below
         canvas[:, rows, columns] = painted
     return canvas
 
 
+def _cut(picture: Float[Tensor, "4 H W"], layer: Layers, masks: Sequence[Float[Tensor, "H W"]]) -> Tensor:
+    return picture if layer.clip is None else picture * masks[layer.clip]
+
+
 def _shape_picture(shape: int, paints: Paints, boxes: Boxes, fills: Tensor, strokes: Tensor) -> Float[Tensor, "4 h w"]:
     """A shape in its box, premultiplied."""
-    fill = _premultiplied(paints.fill[shape]) * boxes.view(fills, shape)
+    area = boxes.slices(shape)
+    fill = _colour(paints.fill[shape], paints.fill_ramps.get(shape), area) * boxes.view(fills, shape)
     if not paints.stroked[shape]:
         return paints.opacity[shape] * fill
-    stroke = _premultiplied(paints.stroke[shape]) * boxes.view(strokes, shape)
+    stroke = _colour(paints.stroke[shape], paints.stroke_ramps.get(shape), area) * boxes.view(strokes, shape)
     return paints.opacity[shape] * (stroke + (1.0 - stroke[3:]) * fill)
+
+
+def _colour(rgba: Float[Tensor, "4"], ramp: Ramp | None, area: tuple[slice, slice]) -> Float[Tensor, "4 h w"]:
+    """Premultiplied: one colour, or a gradient faded as a whole by the opacity of ``rgba``."""
+    return _premultiplied(rgba) if ramp is None else ramp_picture(ramp, *area) * rgba[3]
 
 
 def _premultiplied(rgba: Float[Tensor, "4"]) -> Float[Tensor, "4 1 1"]:

@@ -9,7 +9,7 @@ from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr, unescape
 
-from distill3d.scenes.svg.document import SvgDocument, SvgShape
+from distill3d.scenes.svg.drawing import Stop, SvgDocument, SvgShape
 from distill3d.scenes.svg.geometry import Subpath, number, path_data, points_attribute
 from distill3d.scenes.svg.style import declarations, hexadecimal
 
@@ -25,6 +25,14 @@ class ShapeEdit:
     stroke: tuple[float, float, float] | None = None
     stroke_width: float | None = None
     opacity: float | None = None
+
+
+@dataclass(frozen=True)
+class StopEdit:
+    """The new colour of a gradient's stop."""
+
+    stop: Stop
+    colour: tuple[float, float, float]
 
 
 class StartTag:
@@ -58,8 +66,10 @@ class StartTag:
         return None
 
 
-def write_svg(document: SvgDocument, edits: Mapping[int, ShapeEdit]) -> str:
-    """The file with the shapes (by number) changed. Without edits it is the original text."""
+def write_svg(
+    document: SvgDocument, edits: Mapping[int, ShapeEdit], stops: Mapping[int, StopEdit] | None = None
+) -> str:
+    """The file with shapes (by number) and stops (by node) changed. Without edits it is the original text."""
     data = document.text.encode()
     tags = _tags(data)
     replaced: dict[tuple[int, int], bytes] = {}
@@ -73,6 +83,12 @@ def write_svg(document: SvgDocument, edits: Mapping[int, ShapeEdit]) -> str:
             closing = StartTag(data[slice(*end)].decode())
             closing.rename("path")
             replaced[end] = closing.text.encode()
+    for node, change in (stops or {}).items():
+        tag = StartTag(data[slice(*tags[node][0])].decode())
+        _set(tag, "stop-color", hexadecimal(change.colour), document.styled)
+        if change.stop.colour.alpha < 1.0:  # it was part of the colour
+            _set(tag, "stop-opacity", number(round(change.stop.colour.alpha * change.stop.opacity, 4)), document.styled)
+        replaced[tags[node][0]] = tag.text.encode()
     for (start, end), text in sorted(replaced.items(), reverse=True):
         data = data[:start] + text + data[end:]
     return data.decode()
@@ -126,7 +142,7 @@ def _tags(data: bytes) -> list[tuple[tuple[int, int], tuple[int, int] | None]]:
     starts: list[int] = []
     ends: dict[int, int] = {}
     open_elements: list[int] = []
-    parser: Any = expat.ParserCreate()
+    parser: Any = expat.ParserCreate("utf-8")
 
     def begin(*_: Any) -> None:
         open_elements.append(len(starts))

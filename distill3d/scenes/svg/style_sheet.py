@@ -1,0 +1,138 @@
+"""The rules of a <style> element: selectors of tags, classes and ids, one inside another, and @media."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Declarations = dict[str, str]
+
+_COMPOUND = re.compile(r"([\w-]+|\*)?((?:[.#][\w-]+)*)")
+_BLOCK = re.compile(r"([^{};]*)(\{|;|\})")
+_SCREEN = re.compile(r"(only\s+)?(all|screen)|\(\s*prefers-color-scheme\s*:\s*light\s*\)", re.IGNORECASE)
+_WITHOUT_EFFECT = ("@import", "@charset", "@namespace", "@font-face", "@keyframes", "@page")
+
+
+def declarations(text: str) -> Declarations:
+    """``fill: red; stroke: none`` as a mapping; names in lower case."""
+    pairs = (part.partition(":") for part in text.split(";") if ":" in part)
+    return {name.strip().lower(): value.replace("!important", "").strip() for name, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class Compound:
+    """``path.outline#first``, and whether the element before it is its parent (``>``) or any ancestor."""
+
+    tag: str
+    classes: frozenset[str]
+    ids: frozenset[str]
+    is_child: bool
+
+    def matches(self, node: Any) -> bool:
+        return (
+            self.tag in ("*", node.localName)
+            and self.classes <= set(node.getAttribute("class").split())
+            and self.ids <= {node.getAttribute("id")}
+        )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``rank`` is CSS's specificity: ids, classes, tags."""
+
+    compounds: tuple[Compound, ...]
+    rank: tuple[int, int, int]
+    body: Declarations
+
+    def matches(self, node: Any) -> bool:
+        return self.compounds[-1].matches(node) and self._above(node, len(self.compounds) - 1)
+
+    def _above(self, node: Any, index: int) -> bool:
+        """Whether the compounds before ``index`` are found among the ancestors of ``node``."""
+        if index == 0:
+            return True
+        parent = node.parentNode
+        while parent is not None and parent.nodeType == parent.ELEMENT_NODE:
+            if self.compounds[index - 1].matches(parent) and self._above(parent, index - 1):
+                return True
+            if self.compounds[index].is_child:
+                return False
+            parent = parent.parentNode
+        return False
+
+
+class StyleSheet:
+    """Rules in the order in which they win; ``unsupported`` names selectors that are not understood."""
+
+    def __init__(self, text: str = "") -> None:
+        self.rules: list[Rule] = []
+        self.unsupported: list[str] = []
+        text = re.sub(r"/\*.*?\*/|<!--|-->", "", text, flags=re.DOTALL)
+        for selectors, body in _blocks(text):
+            for selector in (part.strip() for part in selectors.split(",")):
+                rule = _rule(selector, declarations(body))
+                if rule is None:
+                    self.unsupported.append(f"style rule {selector!r}")
+                else:
+                    self.rules.append(rule)
+        self.rules.sort(key=lambda rule: rule.rank)  # stable: of two alike the later one wins
+
+    def properties(self, node: Any) -> Declarations:
+        """What the rules say of an element."""
+        found: Declarations = {}
+        for rule in self.rules:
+            if rule.matches(node):
+                found |= rule.body
+        return found
+
+
+def _rule(selector: str, body: Declarations) -> Rule | None:
+    words = re.sub(r"\s*>\s*", " > ", selector).split()
+    compounds, is_child = [], False
+    for word in words:
+        if word == ">":
+            is_child = True
+            continue
+        match = _COMPOUND.fullmatch(word)
+        if match is None:
+            return None
+        marks = re.findall(r"[.#][\w-]+", match[2])
+        classes, ids = (frozenset(mark[1:] for mark in marks if mark[0] == sign) for sign in ".#")
+        compounds.append(Compound(match[1] or "*", classes, ids, is_child))
+        is_child = False
+    if not compounds or is_child:
+        return None
+    rank = (
+        sum(len(c.ids) for c in compounds),
+        sum(len(c.classes) for c in compounds),
+        sum(c.tag != "*" for c in compounds),
+    )
+    return Rule(tuple(compounds), rank, body)
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Selectors and bodies, those in a fitting @media included; other at-rules have no effect on shapes."""
+    place = 0
+    while match := _BLOCK.match(text, place):
+        head, place = match[1].strip(), match.end()
+        if match[2] != "{":
+            continue
+        end = _closing(text, place)
+        body, place = text[place:end], end + 1
+        if head.startswith("@media"):
+            if any(_SCREEN.fullmatch(query.strip()) for query in head[6:].split(",")):
+                yield from _blocks(body)
+        elif not head.startswith(_WITHOUT_EFFECT):
+            yield head, body
+
+
+def _closing(text: str, place: int) -> int:
+    """Where the brace that was opened before ``place`` is closed."""
+    depth = 1
+    for match in re.compile(r"[{}]").finditer(text, place):
+        depth += 1 if match[0] == "{" else -1
+        if depth == 0:
+            return match.start()
+    return len(text)
