@@ -48,6 +48,6 @@ clean:
 	$(BIN)/python -m pip install --no-deps -e .
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt requirements-ray.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-ray.txt requirements-viewer.txt
 	$(BIN)/python -m pip install -r requirements-dev.txt
 	touch $@

@@ -16,7 +16,7 @@ from lmc_cells import MORE_PROMPTS, PROMPTS, Cell
 from torch import Tensor
 
 from distill3d.embedded.prior_report import SampleSettings, make_sampler
-from distill3d.evaluation import figures
+from distill3d.evaluation import metrics
 from distill3d.evaluation.judges import ImageTextJudge, choose_judge, judge_identity
 from distill3d.evaluation.loaded_trial import LoadedTrial, render_views
 from distill3d.evaluation.samples import read_strip, write_strip
@@ -97,7 +97,7 @@ class Bench:
         if self.judge is not None:
             embedded = self.judge.embed_images(images)
             own |= agreement(self.judge, embedded, cell.prompt, CAPTIONS)
-            own["diversity"] = figures.diversity(embedded) if len(images) > 1 else None
+            own["diversity"] = metrics.diversity(embedded) if len(images) > 1 else None
         return self.completed(own, images, run, cell)
 
     def completed(self, own: Figures, images: Tensor, run: Run, cell: Cell) -> Figures:

@@ -23,6 +23,8 @@ from distill3d.runtime.summary import summary
 from distill3d.runtime.trial import Trial, begin_trial, trial_of
 from distill3d.systems.callbacks import trainer_callbacks, trainer_loggers
 from distill3d.verbs import Request
+from distill3d.viewer.settings import ViewerSettings, require
+from distill3d.viewer.sight import preview_of
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
         system.check()
     if experiment.resume is not None:
         system.on_load_checkpoint(read_checkpoint(experiment.resume))  # says what is wrong with it
+    viewer = _viewer(experiment, system) if request.verb == "train" else []
     trainer_settings = _trainer_settings(experiment)
     trial = begin_trial(loaded, request.argv, snapshots=not needs_checkpoint)
     log_to_file(trial.root / "log.txt")
@@ -72,7 +75,7 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
     system.attach(trial)
     trainer = pl.Trainer(
         **trainer_settings,
-        callbacks=_callbacks(experiment, trial),
+        callbacks=[*_callbacks(experiment, trial), *viewer],
         logger=trainer_loggers(trial, experiment),
         default_root_dir=str(trial.root),
     )
@@ -156,6 +159,18 @@ def _trainer_settings(experiment: Experiment) -> dict[str, Any]:
     except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"trainer: {str(error).splitlines()[0]}", "trainer") from error
     return settings
+
+
+def _viewer(experiment: Experiment, system: Any) -> list[pl.Callback]:
+    """The page on which the scene is seen to grow, where ``viewer.enable`` asks for it; raises ConfigError."""
+    settings = build(ViewerSettings, experiment.viewer, "viewer")
+    if not settings.enable:
+        return []
+    require("viser", "viewer.enable=true")
+    preview_of(system)
+    from distill3d.viewer.live import LiveViewer
+
+    return [LiveViewer(settings)]
 
 
 def _callbacks(experiment: Experiment, trial: Trial) -> list[pl.Callback]:

@@ -46,6 +46,7 @@ class Experiment:
     system: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] = field(default_factory=dict)
+    viewer: dict[str, Any] = field(default_factory=dict)  # enable: true shows the scene in a browser while it trains
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -109,7 +110,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _check_sections(content: dict[str, Any]) -> None:
-    for key in ("data", "system", "trainer", "checkpoint"):
+    for key in ("data", "system", "trainer", "checkpoint", "viewer"):
         content[key] = coerce(content.get(key) or {}, dict[str, Any], key)
     for key in ("data_type", "system_type"):
         coerce(content[key], str, key)

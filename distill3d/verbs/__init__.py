@@ -19,6 +19,7 @@ NAMES = (
     "evaluate",
     "render-views",
     "index-meshes",
+    "view",
 )  # the order in --help; the first is the default
 
 
