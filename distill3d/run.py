@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from distill3d.config.check import build
 from distill3d.config.experiment import ConfigError, Experiment, load
 from distill3d.config.registry import find, make
 from distill3d.runtime.checkpoint import read_checkpoint
