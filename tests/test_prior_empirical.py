@@ -224,4 +224,4 @@ def test_folders_are_read_with_their_captions_their_background_and_their_cameras
 )
 def test_mistakes_are_named(settings, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(").replace("[", r"\[")):
-        make("prior", "empirical-prior", settings, "system.prior").load("cpu")
+        make("prior", "empirical-prior", settings, "system.prior").check()

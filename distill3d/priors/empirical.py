@@ -28,6 +28,7 @@ from distill3d.camera import VIEW_WORDS, ranges_of, view_words
 from distill3d.config.registry import register
 from distill3d.data.posed.files import training_views
 from distill3d.data.posed.images import PosedImages
+from distill3d.data.posed.transforms_json import read_frame_sets
 from distill3d.priors.base import Condition, PriorSpec, PromptEncoder, no_adapter
 from distill3d.priors.identity import file_identity
 from distill3d.priors.model import PriorModel
@@ -103,6 +104,11 @@ class EmpiricalModel(PriorModel):
     def captions(self) -> list[str]:
         """One for each folder."""
         return self.cfg.captions or [read_caption(folder) for folder in self._folders()]
+
+    def check(self) -> None:
+        """Raises ValueError, naming the folder, where one holds no posed views."""
+        for folder in self._folders():
+            read_frame_sets(folder, 8, _VIEWS)
 
     def frozen_weights(self) -> dict[str, str]:
         """A hash of every picture and pose."""

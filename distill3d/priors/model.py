@@ -51,6 +51,10 @@ class PriorModel:
         """What kind of diffusers model it is, where it is one. Raises PriorError for a model that is not there."""
         return None
 
+    def check(self) -> None:
+        """Raises ValueError for what `load` will not find, before anything is written."""
+        self.kind()
+
     def frozen_weights(self) -> dict[str, str]:
         """Hashes of what it reads from this machine's disk: other contents make another run."""
         return {}

@@ -84,7 +84,7 @@ class CorrectiveSystem(ModelTraining):
 
     def check(self) -> None:
         """Raises PriorError, before anything is loaded or written, for a prior that is not there."""
-        self._prior_model().kind()
+        self._prior_model().check()
 
     def build(self, data: Any) -> None:
         """Load the prior, have it sampled where the data asks for it, and make the networks."""

@@ -137,7 +137,9 @@ class DistillationSystem(TrainedSystem):
             )
         self.text_requests()
         self.guidance.check()
-        kind = self.make("prior").kind()
+        model = self.make("prior")
+        model.check()
+        kind = model.kind()
         if kind is not None:
             self.guidance.check_kind(kind)
 
