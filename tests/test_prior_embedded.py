@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_assets import make_assets
 
-from distill3d.camera import CameraRanges
+from distill3d.camera import CameraRanges, make_cameras
 from distill3d.embedded.folder import make_scheduler, save_folder
 from distill3d.embedded.network import Layout, PixelUNet2DConditionModel, WordsTogether, sinusoidal
 from distill3d.embedded.prior_training import draw_timesteps, loss_weight, min_snr_weight, v_target
@@ -29,6 +29,9 @@ TINY = {
     "time_channels": 32,
     "layout_channels": 8,
     "scene_channels": 16,
+    "light_hidden": 16,
+    "light_layers": 2,
+    "light_experts": 3,
 }
 
 
@@ -64,6 +67,35 @@ def test_the_network_answers_at_both_sizes_and_listens(size):
         assert float((changed - out).abs().max()) > 1e-4
 
 
+def cameras(*azimuths: float):
+    made = make_cameras(*(torch.tensor(v) for v in ([20.0] * 2, list(azimuths), [1.5] * 2, [39.0] * 2)), 64, 64)
+    return {"c2w": made.c2w, "fovy_rad": made.fovy_rad}
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_network_hears_the_camera_unless_it_is_to_be_ignored(size):
+    network = tiny_network()
+    x, t, tokens, pooled = inputs(size)
+    ask = lambda **more: network(x, t, tokens, {"text_embeds": pooled, **more}).sample  # noqa: E731
+    front, back, none = ask(**cameras(0.0, 0.0)), ask(**cameras(180.0, 0.0)), ask()
+    assert float((front - back)[0].abs().max()) > 1e-4
+    torch.testing.assert_close(front[1], back[1])
+    half_known = ask(**cameras(180.0, 180.0), known=torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(half_known[0], back[0])
+    torch.testing.assert_close(half_known[1], none[1])
+    assert float((none - front).abs().max()) > 1e-4
+
+
+def test_what_the_light_field_saw_can_be_given_again():
+    network = tiny_network()
+    x, t, tokens, pooled = inputs(64)
+    conditions = {"text_embeds": pooled, **cameras(0.0, 90.0)}
+    seen = network.look(conditions)
+    assert seen.guess.shape == (2, 4, 64, 64)
+    given = network(x, t, tokens, {"text_embeds": pooled}, seen=seen).sample
+    torch.testing.assert_close(given, network(x, t, tokens, conditions).sample)
+
+
 def test_rows_of_a_batch_do_not_meet():
     network = tiny_network()
     x, t, tokens, pooled = inputs(64)
@@ -76,7 +108,9 @@ def test_every_parameter_is_trained_by_the_two_sizes_together():
     network = tiny_network().requires_grad_(True)
     for size in (32, 64):
         x, t, tokens, pooled = inputs(size)
-        network(x, t, tokens, {"text_embeds": pooled}).sample.square().sum().backward()
+        known = torch.tensor([1.0, 0.0])
+        conditions = {"text_embeds": pooled, "known": known, **cameras(0.0, 90.0)}
+        network(x, t, tokens, conditions).sample.square().sum().backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
@@ -175,7 +209,8 @@ def trained(tmp_path_factory) -> Path:
         "data.batch_size=8",
         "data.image_sizes=[32]",
         "system.network={outer_channels: 16, block_out_channels: [16, 32], cross_attention_dim: 64, pooled_dim: 64, "
-        "middle_layers: 1, attention_head_dim: 16, time_channels: 32, gallery_size: 24}",
+        "middle_layers: 1, attention_head_dim: 16, time_channels: 32, light_hidden: 16, light_layers: 2, "
+        "light_experts: 2}",
         "system.text_width=64",
         "system.text_layers=1",
         "system.reading_steps=20",

@@ -53,7 +53,6 @@ class MeshViewDataModule(pl.LightningDataModule):
         override_share: float = 0.2
         strong_augmentation: bool = False
         mix: ShadingMix = field(default_factory=ShadingMix)
-        with_others: bool = False  # tell what an unlit image could have been as well: its mean is then the target
 
         def __post_init__(self) -> None:
             if isinstance(self.nouns, str) and self.nouns not in ("all", "core"):
@@ -70,8 +69,6 @@ class MeshViewDataModule(pl.LightningDataModule):
             for name in ("pair_share", "override_share"):
                 if not 0.0 <= getattr(self, name) <= 1.0:
                     raise ValueError(f"{name}={getattr(self, name)} is a share of the images; give 0 to 1")
-            if self.with_others and self.strong_augmentation:
-                raise ValueError("with_others=true knows views as they are; strong_augmentation=true changes them")
             if self.pair_share + self.override_share > 1.0:
                 raise ValueError(
                     f"override_share={self.override_share} and pair_share={self.pair_share} are of different images; "
@@ -115,7 +112,6 @@ class MeshViewDataModule(pl.LightningDataModule):
                 cfg.override_share,
                 cfg.mix,
                 cfg.strong_augmentation,
-                cfg.with_others,
             )
         return self._sampler
 
@@ -156,7 +152,8 @@ class MeshViewDataModule(pl.LightningDataModule):
         return self.sampler.batch(step, self.cfg.batch_size, self.image_size(step))
 
     def transfer_batch_to_device(self, batch: ViewBatch, device: torch.device, dataloader_idx: int) -> ViewBatch:
-        return replace(batch, images=batch.images.to(device))
+        moved = {name: getattr(batch, name).to(device) for name in ("images", "cameras", "clean")}
+        return replace(batch, **moved)
 
     def image_size(self, step: int) -> int:
         return self.cfg.image_sizes[step % len(self.cfg.image_sizes)]

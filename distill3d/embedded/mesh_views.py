@@ -9,7 +9,7 @@ import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +21,17 @@ from torch import Tensor
 from distill3d.camera import CameraRanges, random_cameras, view_words
 from distill3d.data.assets import Asset, load_mesh, read_index
 from distill3d.embedded import relight
-from distill3d.embedded.captions import VIEW_PHRASES, SceneCaption, Thing, training_caption
+from distill3d.embedded.captions import SceneCaption, Thing, training_caption
 from distill3d.embedded.mesh_scenes import compose, draw_override, draw_pair, group_by_noun, read_held_out
-from distill3d.embedded.posterior import FlatViews, Others
 from distill3d.light import random_lights
 from distill3d.runtime.files import replacing_folder
 from distill3d.runtime.rng import rng
 from distill3d.scenes.mesh.raster import Mesh, rasterize
+from distill3d.types import Cameras
 
 log = logging.getLogger(__name__)
-VERSION = 1  # of the cache's layout
+VERSION = 2  # of the cache's layout
+POSE = 22  # numbers a view: position, elevation, azimuth, c2w, fovy
 VIEW_SIZE = 64  # pixels that views are rasterised at
 # wider than what a prior is taught: the judge is to know an object at any distance
 CAMERA_RANGES = CameraRanges((-10.0, 80.0), (-180.0, 180.0), (1.4, 1.8), (35.0, 50.0), 0.05, 0.05, 0.02)
@@ -55,7 +56,8 @@ class ViewBatch:
     scenes: list[SceneCaption]
     views: list[str]
     textureless: list[bool]
-    others: list[Others | None] = field(default_factory=list)  # what each could have been as well, where it is asked
+    cameras: Cameras
+    clean: Float[Tensor, "B 4 S S"]  # unlit colour times mask in [0, 1], and the mask, at the cache's own size
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class ViewCache:
         cameras = np.load(folder / "cameras.npy")
         self.eye = torch.from_numpy(cameras[:, :3])
         self.elevation_deg, self.azimuth_deg = torch.from_numpy(cameras[:, 3]), torch.from_numpy(cameras[:, 4])
+        self.c2w = torch.from_numpy(cameras[:, 5:21]).view(-1, 4, 4)
+        self.fovy_rad = torch.from_numpy(cameras[:, 21])
         self.words = view_words(self.elevation_deg, self.azimuth_deg)
         self.size = size
         self.singles: dict[str, list[int]] = {}
@@ -98,8 +102,18 @@ class ViewCache:
             else:
                 self.pairs.append(index)
 
+    def cameras(self, rows: list[int]) -> Cameras:
+        parts = (self.c2w, self.fovy_rad, self.elevation_deg, self.azimuth_deg, self.eye.norm(dim=-1))
+        return Cameras(*(part[rows] for part in parts), self.size, self.size)
+
     def surface(self, rows: list[int]) -> relight.Surface:
         return relight.unpack(torch.from_numpy(np.ascontiguousarray(self.buffers[rows])))
+
+    def unlit(self, rows: list[int]) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 1 H W"]]:
+        """Albedo and mask alone: a third of what a surface costs."""
+        part = self.buffers[rows][:, list(relight.UNLIT)]
+        unit = torch.from_numpy(np.ascontiguousarray(part)).float() / 255.0
+        return unit[:, :3], unit[:, 3:]
 
     def caption(self, row: int, first_override: Thing | None = None) -> SceneCaption:
         spec = self.specs[row]
@@ -151,7 +165,7 @@ def _write_views(assets: list[Asset], specs: list[ViewSpec], folder: Path, size:
     meshes = [load_mesh(asset) for asset in assets]
     shape = (len(specs), relight.CHANNELS, size, size)
     buffers = np.lib.format.open_memmap(folder / "buffers.npy", mode="w+", dtype=np.uint8, shape=shape)
-    cameras = np.zeros((len(specs), 5), np.float32)
+    cameras = np.zeros((len(specs), POSE), np.float32)
     start = time.monotonic()
 
     def render(row: int) -> None:
@@ -176,7 +190,8 @@ def _rasterize_one(
         mesh = compose(mesh, spec.relation or "", _tagged(meshes[spec.second], 1.0), random.Random(spec.seed))
     camera = random_cameras(ranges, 1, size, size, torch.Generator().manual_seed(spec.seed))
     packed = relight.pack(rasterize(mesh, camera, supersample=2))
-    pose = torch.cat([camera.position[0], camera.elevation_deg, camera.azimuth_deg])
+    angles = [camera.elevation_deg, camera.azimuth_deg]
+    pose = torch.cat([camera.position[0], *angles, camera.c2w.flatten(), camera.fovy_rad])
     return packed[0].numpy(), pose.numpy()
 
 
@@ -198,11 +213,8 @@ class ViewSampler:
         override_share: float = 0.2,
         mix: ShadingMix | None = None,
         strong: bool = False,
-        with_others: bool = False,
     ):
         self.cache, self.nouns, self.seed = cache, nouns, seed
-        self.with_others = with_others
-        self._flat: dict[tuple[str, int], FlatViews] = {}
         self.override_share = override_share
         self.mix = mix or ShadingMix()
         self.strong = strong
@@ -215,43 +227,22 @@ class ViewSampler:
         """``size`` images of ``image_size`` pixels with their captions."""
         draw = random.Random(f"batch/{self.seed}/{step}")
         generator = rng("data", self.seed, step)
-        rows, scenes = zip(*(self._row(draw) for _ in range(size)), strict=True)
+        rows, scenes = zip(*(self.draw_scene(draw) for _ in range(size)), strict=True)
         kind = [draw.choices(("albedo", "lambertian", "textureless"), self._mix_weights())[0] for _ in rows]
-        images, background = self._images(list(rows), list(scenes), kind, generator)
+        images, clean = self._images(list(rows), list(scenes), kind, generator)
         if self.cache.size != image_size:
             images = F.interpolate(images, (image_size, image_size), mode="area")
-        shift = torch.randint(0, 2, (size, 2), generator=generator)
-        images = relight.shifted(images, shift)
         views = [self.cache.words[row] for row in rows]
         textureless = [k == "textureless" for k in kind]
         captions = [training_caption(s, v, t, draw) for s, v, t in zip(scenes, views, textureless, strict=True)]
-        others: list[Others | None] = []
-        if self.with_others:
-            told = [v if VIEW_PHRASES[v] in c else None for v, c in zip(views, captions, strict=True)]
-            known = zip(scenes, kind, told, background, shift, strict=True)
-            others = [self._others(*each, image_size) for each in known]
-        return ViewBatch(2.0 * images - 1.0, captions, list(scenes), list(views), textureless, others)
-
-    def _others(
-        self, scene: SceneCaption, kind: str, view: str | None, background: Tensor, shift: Tensor, image_size: int
-    ) -> Others | None:
-        """Known for one object in its own colours, unlit, before one colour."""
-        thing, color = scene.first, background[:, 0, 0]
-        alone = scene.second is None and thing.color is None and thing.material is None
-        if not alone or kind != "albedo" or (background - color[:, None, None]).abs().max() > 1e-3:
-            return None
-        rows = self.cache.singles[thing.noun]
-        key = (thing.noun, image_size)
-        if key not in self._flat:
-            self._flat[key] = FlatViews.of(self.cache.surface(rows), image_size)
-        same = torch.tensor([self.cache.words[row] == view for row in rows]) if view is not None else None
-        dx, dy = shift.tolist()
-        return Others(self._flat[key], same, color, (dx, dy))
+        cameras = self.cache.cameras(list(rows))
+        return ViewBatch(2.0 * images - 1.0, captions, list(scenes), list(views), textureless, cameras, clean)
 
     def _mix_weights(self) -> tuple[float, float, float]:
         return self.mix.albedo, self.mix.lambertian, self.mix.textureless
 
-    def _row(self, draw: random.Random) -> tuple[int, SceneCaption]:
+    def draw_scene(self, draw: random.Random) -> tuple[int, SceneCaption]:
+        """A cached view and what its image is to show, recoloured or not."""
         if self.pairs and draw.random() < self.pair_share:
             row = draw.choice(self.pairs)
             first = None
@@ -272,8 +263,8 @@ class ViewSampler:
 
     def _images(
         self, rows: list[int], scenes: list[SceneCaption], kind: list[str], generator: torch.Generator
-    ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 3 H W"]]:
-        """Images and their backgrounds, in [0, 1]."""
+    ) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 4 H W"]]:
+        """Images, and what they show unlit and before no background; in [0, 1]."""
         surface, eye = self.cache.surface(rows), self.cache.eye[rows]
         overrides = [
             (s.first.color or s.first.material, s.second and (s.second.color or s.second.material)) for s in scenes
@@ -284,11 +275,13 @@ class ViewSampler:
         ambient = low + (high - low) * torch.rand(len(rows), generator=generator)
         textureless = torch.tensor([k == "textureless" for k in kind])[:, None, None, None]
         flat = torch.tensor([k == "albedo" for k in kind])[:, None, None, None]
-        lit = relight.lambertian(surface, torch.where(textureless, torch.ones_like(albedo), albedo), light, ambient)
+        albedo = torch.where(textureless, torch.ones_like(albedo), albedo)
+        lit = relight.lambertian(surface, albedo, light, ambient)
         color = torch.where(flat, albedo, lit)
         background = relight.random_backgrounds(len(rows), self.cache.size, generator)
         images = color * surface.mask + background * (1.0 - surface.mask)
-        return _jittered(images, generator) if self.strong else images, background
+        clean = torch.cat([albedo * surface.mask, surface.mask], dim=1)
+        return _jittered(images, generator) if self.strong else images, clean
 
 
 @dataclass(frozen=True)

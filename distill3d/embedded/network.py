@@ -18,9 +18,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill3d.embedded.gallery import Gallery, zero_initialised
+from distill3d.embedded.light_field import UNSHUFFLE, LightField, LightIn, Seen, zero_initialised
 
-UNSHUFFLE = 2
 Maps = tuple[Tensor | float, Tensor | float, Tensor | float]  # to add at the trunk's two levels and the outer one
 
 
@@ -44,7 +43,9 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         layout_hidden: int = 512,
         layout_thumbnail: int = 8,
         scene_channels: int = 0,
-        gallery_size: int = 0,
+        light_hidden: int = 256,
+        light_layers: int = 4,
+        light_experts: int = 8,
     ):
         super().__init__()
         low, deep = block_out_channels
@@ -73,7 +74,8 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
             else None
         )
         levels = (outer_channels, low, deep)
-        self.gallery = Gallery(gallery_size, grid, pooled_dim, levels) if gallery_size else None
+        self.light = LightField(pooled_dim, light_hidden, light_layers, light_experts)
+        self.light_in = LightIn(light_hidden, levels, pooled_dim)
         self.down = ResnetBlock(low, low, time_channels)
         self.down_text = AttentionBlock(low, *context, self_attention=False)
         self.to_deep = nn.Conv2d(low, deep, 3, stride=2, padding=1)
@@ -90,8 +92,11 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         encoder_hidden_states: Float[Tensor, "B N C"],
         added_cond_kwargs: dict[str, Tensor] | None = None,
         return_dict: bool = True,
+        seen: Seen | None = None,
     ) -> UNet2DConditionOutput | tuple[Tensor]:
-        """The call of UNet2DConditionModel; ``added_cond_kwargs["text_embeds"]`` is the pooled text, ``B D``.
+        """The call of UNet2DConditionModel. Of ``added_cond_kwargs``: ``text_embeds``, the pooled text, ``B D``; and,
+        where cameras are given, ``c2w``, ``B 4 4``, ``fovy_rad``, ``B``, and optionally ``known``, ``B``: 0 where the
+        camera of a row is to be ignored. ``seen`` is what `look` answered for the same conditions, if it was asked.
 
         Raises ValueError for an image size that the model was not made for, or without pooled text.
         """
@@ -107,23 +112,29 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
             pooled = pooled + self.scene(text_embeds)
         embedding = F.silu(self._time(timestep, pooled) + pooled + self.size.weight[index])
         fine, coarse = self.layout(sample, embedding) if self.layout is not None else (0.0, 0.0)
-        outer, recalled = 0.0, None
-        if self.gallery is not None:
-            recalled = self.gallery(sample, self._times(timestep, sample), text_embeds)
-            fine, coarse, outer = fine + recalled.fine, coarse + recalled.coarse, recalled.outer
+        large = index == len(sizes) - 1
+        seen = self.look(added_cond_kwargs) if seen is None else seen
+        added = self.light_in(seen, large)
         x = F.pixel_unshuffle(sample, UNSHUFFLE)
-        run = self._run_large if index == len(sizes) - 1 else self._run_small
-        out = F.pixel_shuffle(run(x, embedding, encoder_hidden_states, (fine, coarse, outer)), UNSHUFFLE)
-        out = recalled.steer(out) if recalled is not None else out
+        run = self._run_large if large else self._run_small
+        out = run(x, embedding, encoder_hidden_states, (fine + added.fine, coarse + added.coarse, added.outer))
+        times = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
+        v = F.pixel_shuffle(out, UNSHUFFLE)
+        out = self.light_in.steer(v, sample, times, seen, text_embeds, large).to(sample.dtype)
         return UNet2DConditionOutput(sample=out) if return_dict else (out,)
 
-    def _time(self, timestep: Tensor | float | int, like: Tensor) -> Float[Tensor, "B D"]:
-        t = self._times(timestep, like)
-        return self.time(sinusoidal(t, self.config["block_out_channels"][0]).to(like.dtype))
+    def look(self, conditions: dict[str, Tensor]) -> Seen:
+        """The light field of the pooled texts, from the given cameras or, without any, from the canonical one."""
+        text = conditions["text_embeds"]
+        if "c2w" not in conditions:
+            zeros = text.new_zeros(len(text))
+            return self.light(text.new_zeros(len(text), 4, 4), zeros, zeros, text)
+        known = conditions.get("known", torch.ones_like(conditions["fovy_rad"]))
+        return self.light(conditions["c2w"], conditions["fovy_rad"], known, text)
 
-    @staticmethod
-    def _times(timestep: Tensor | float | int, like: Tensor) -> Float[Tensor, "B"]:
-        return torch.as_tensor(timestep, device=like.device).expand(len(like))
+    def _time(self, timestep: Tensor | float | int, like: Tensor) -> Float[Tensor, "B D"]:
+        t = torch.as_tensor(timestep, device=like.device).expand(len(like))
+        return self.time(sinusoidal(t, self.config["block_out_channels"][0]).to(like.dtype))
 
     def _run_small(self, x: Tensor, embedding: Tensor, text: Tensor, layout: Maps) -> Tensor:
         return self.inner_out(self._trunk(self.inner_in(x), embedding, text, layout))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
+from distill3d.embedded.light_views import light_batch
 from distill3d.embedded.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns
-from distill3d.embedded.posterior import Others, posterior_means
 from distill3d.runtime.rng import rng
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HIDDEN_FROM = 0.4  # share of the timesteps; below it, no other view is as likely as the one that was drawn
+TRUST_RATE_FACTOR = 20.0  # logits of a range of ten, which a network's rate would not move in a short training
 
 _FIRST_AND_LAST = (
     "size.",
@@ -35,6 +35,13 @@ _FIRST_AND_LAST = (
     "outer_out.",
     "inner_out.",
     "words.score.",
+    "light.enter.",
+    "light.guess.",
+    "light.layers.0.choice.",
+    "light.layers.1.choice.",
+    "light.layers.2.choice.",
+    "light.layers.3.choice.",
+    "light.layers.4.choice.",
 )  # left to Adam by Muon
 
 
@@ -88,7 +95,14 @@ class EmbeddedPriorSystem(ModelTraining):
         reading_steps: int = 500  # the text encoder's schooling before that
         weight_decay: float = 0.01
         ema_decay: float = 0.9995
-        caption_dropout: float = 0.12
+        caption_dropout: float = 0.13
+        camera_dropout: float = 0.15
+        light_weight: float = 5.0  # of the light field's own error against the clean view
+        # the light field's own batch in each step: scenes, views of each, and rays of each view; scenes 0: none
+        light_scenes: int = 16
+        light_views: int = 16
+        light_rays: int = 64
+        light_batch_weight: float = 10.0
         save_every: int = 500
         evaluate: str = "embedded"  # the prior that --test measures: embedded, or a folder
         evaluate_guidance_scale: float = 4.0
@@ -101,7 +115,7 @@ class EmbeddedPriorSystem(ModelTraining):
 
         def __post_init__(self) -> None:
             check_learning_rate(self.learning_rate)
-            for name in ("caption_dropout", "high_noise_share"):
+            for name in ("caption_dropout", "camera_dropout", "high_noise_share"):
                 if not 0.0 <= (value := getattr(self, name)) < 1.0:
                     raise ValueError(f"system.{name}={value} must lie in [0, 1)")
 
@@ -111,7 +125,6 @@ class EmbeddedPriorSystem(ModelTraining):
         """Make tokenizer, networks and their averages for the nouns of a mesh-view datamodule."""
         from distill3d.embedded.caption_reading import teach_reading
         from distill3d.embedded.folder import make_scheduler
-        from distill3d.embedded.gallery_fill import fill_gallery
         from distill3d.embedded.network import PixelUNet2DConditionModel
         from distill3d.embedded.text import make_text_encoder, make_tokenizer
 
@@ -125,11 +138,6 @@ class EmbeddedPriorSystem(ModelTraining):
             self._load_initial(Path(self.cfg.initial_folder))
         elif self.trainer.ckpt_path is None:
             teach_reading(self.text_encoder, self.tokenizer, all_nouns(data.assets), self.cfg.reading_steps, self.seed)
-            if self.unet.gallery is not None:
-                pooled = lambda captions: self._encode(captions)[1]  # noqa: E731
-                fill_gallery(self.unet.gallery, data.cache(), self.nouns, pooled, self.seed)
-        if self.unet.gallery is not None:
-            self.unet.gallery.freeze_table()
         self.ema_unet = copy.deepcopy(self.unet).requires_grad_(False).eval()
         self.text_encoder.requires_grad_(self.cfg.text_rate_factor > 0)
         self.ema_text_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval()
@@ -160,20 +168,34 @@ class EmbeddedPriorSystem(ModelTraining):
         alpha, sigma = self._alpha_sigma(t)
         captions = self._dropped(batch.captions)
         state, pooled = self._encode(captions)
-        noisy = alpha * x + sigma * eps
-        v = self.unet(noisy, t, state, {"text_embeds": pooled}).sample.float()
-        x0 = posterior_means(x, noisy, alpha, sigma, self._others(batch, captions, t))
-        error = (v - v_target(x0, (noisy - alpha * x0) / sigma, alpha, sigma)).square().mean(dim=(1, 2, 3))
+        conditions = {"text_embeds": pooled, **self._cameras(batch, generator)}
+        seen = self.unet.look(conditions)
+        v = self.unet(alpha * x + sigma * eps, t, state, conditions, seen=seen).sample.float()
+        error = (v - v_target(x, eps, alpha, sigma)).square().mean(dim=(1, 2, 3))
         loss = (error * loss_weight(alpha, sigma, self.cfg.high_noise_weight).flatten()).mean()
+        light_loss = (seen.guess.float() - batch.clean).square().mean()
         self.log("loss", loss, prog_bar=True)
-        return loss
+        self.log("light_loss", light_loss, prog_bar=True)
+        return loss + self.cfg.light_weight * light_loss + self._light_batch_loss()
 
-    def _others(self, batch: ViewBatch, captions: list[str], t: Tensor) -> list[Others | None]:
-        """What the batch knows, where its caption is given and the noise hides which view it is."""
-        if not batch.others:
-            return []
-        hidden = (t >= HIDDEN_FROM * len(self.alphas_cumprod)).tolist()
-        return [o if c and h else None for o, c, h in zip(batch.others, captions, hidden, strict=True)]
+    def _light_batch_loss(self) -> Tensor | float:
+        """The light field's error on a batch of its own: many views, few rays of each."""
+        cfg = self.cfg
+        if not cfg.light_scenes:
+            return 0.0
+        counts = (cfg.light_scenes, cfg.light_views, cfg.light_rays)
+        batch = light_batch(self.trainer.datamodule.sampler, self.global_step, *counts, cfg.camera_dropout)  # type: ignore[attr-defined]
+        pooled, light = self._encode(batch.captions)[1], self.unet.light
+        found = light.guess(light.along(batch.rays.to(self.device), batch.known.to(self.device), pooled))
+        error = (found.float() - batch.clean.to(self.device)).square().mean()
+        self.log("light_batch_loss", error)
+        return cfg.light_batch_weight * error
+
+    def _cameras(self, batch: ViewBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The batch's cameras as the network takes them, some to be ignored."""
+        cameras = batch.cameras
+        kept = torch.rand(len(cameras), generator=generator, device=generator.device) >= self.cfg.camera_dropout
+        return {"c2w": cameras.c2w, "fovy_rad": cameras.fovy_rad, "known": kept.float().to(cameras.c2w.device)}
 
     def _alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         abar = self.alphas_cumprod[t][:, None, None, None]
@@ -205,7 +227,8 @@ class EmbeddedPriorSystem(ModelTraining):
         layers = [p for p in self.text_encoder.parameters() if p is not words]
         table_factor = 1.0 if self.cfg.text_rate_factor else 0.0
         groups = [
-            *muon_groups(self.unet, _FIRST_AND_LAST),
+            *muon_groups(self.unet, _FIRST_AND_LAST, ("light_in.trust",)),
+            {"params": list(self.unet.light_in.trusts()), "rate_factor": TRUST_RATE_FACTOR, "weight_decay": 0.0},
             {"params": [words], "rate_factor": table_factor},
             {"params": layers, "rate_factor": self.cfg.text_rate_factor},
         ]
@@ -223,7 +246,6 @@ class EmbeddedPriorSystem(ModelTraining):
     def report(self, data: Any) -> None:
         """Measure ``cfg.evaluate``: evaluation.json and contact sheets in save/, with a judge if one is shipped."""
         from distill3d.embedded import prior_report
-        from distill3d.embedded.posterior_gap import posterior_gaps
         from distill3d.priors.loader import PriorConfig, load_prior, load_prompt_encoder, prior_folder
 
         cfg = PriorConfig(pretrained_model_name_or_path=self.cfg.evaluate)
@@ -246,7 +268,7 @@ class EmbeddedPriorSystem(ModelTraining):
             core = core_nouns(data.assets)
             report, pictures = prior_report.report_prior(sample, judge, nouns, core, settings, known, fresh)
         report.caption_effects = prior_report.caption_effects(prior, encoder, fresh[:96], captions[:96])
-        report.posterior_gaps = posterior_gaps(prior, encoder, data.cache(), nouns)
+        report.camera_effects = prior_report.camera_effects(prior, encoder, data.fresh_cache(), nouns)
         self.out_dir.mkdir(parents=True, exist_ok=True)
         prior_report.save_sheets(pictures, nouns, settings, self.out_dir)
         prior_report.write_report(report, self.out_dir / "evaluation.json", judged=judge is not None)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill3d.embedded.captions import COLORS, MATERIALS
 from distill3d.scenes.mesh.raster import GBuffer
 
 CHANNELS = 11  # albedo 3, normal 3, position 3, mask, share of the second object
+UNLIT = (0, 1, 2, 9)  # of these: albedo and mask
 _POSITION_RANGE = 1.5
 _MATERIAL_BASE = {
     "stone": (0.55, 0.53, 0.50),
@@ -126,14 +127,3 @@ def random_backgrounds(count: int, size: int, generator: torch.Generator) -> Flo
     line = torch.linspace(-0.5, 0.5, size)
     ramp = (0.5 + 0.7 * (line[None, None, :] * angle.cos() + line[None, :, None] * angle.sin())).clamp(0, 1)[:, None]
     return start[:, :, None, None] * (1.0 - ramp) + end[:, :, None, None] * ramp
-
-
-def shifted(images: Float[Tensor, "B 3 H W"], offset: Int[Tensor, "B 2"]) -> Tensor:
-    """Each image moved right and down by 0 or 1 pixel, its border repeated (pixel-unshuffle has period 2)."""
-    padded = F.pad(images, (1, 0, 1, 0), mode="replicate")
-    size = images.shape[-1]
-    rows = [
-        p[:, 1 - dy : 1 - dy + size, 1 - dx : 1 - dx + size]
-        for p, (dx, dy) in zip(padded, offset.tolist(), strict=True)
-    ]
-    return torch.stack(rows)

@@ -21,8 +21,8 @@ class PixelPrior(FrozenPrior):
         return tuple(sorted(config.get("sample_sizes") or [config.sample_size]))
 
     def takes_cameras(self) -> bool:
-        """The embedded network's config says so with ``ray_channels``."""
-        return bool(self.network.config.get("ray_channels"))
+        """The embedded network's config says so with ``light_hidden``, the width of its light field."""
+        return bool(self.network.config.get("light_hidden"))
 
     def encode(self, rgb: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 h w"]:
         """Images in [0, 1] to [-1, 1] at the nearest native size."""
@@ -38,6 +38,6 @@ class PixelPrior(FrozenPrior):
         """DeepFloyd IF answers with 6 channels: the noise, and a variance that no guidance needs."""
         conditions: dict[str, Any] = {} if text.pooled is None else {"text_embeds": text.pooled}
         if cameras is not None:
-            conditions["cameras"] = cameras
+            conditions |= {"c2w": cameras.c2w.to(z.device), "fovy_rad": cameras.fovy_rad.to(z.device)}
         output = network(z, t, encoder_hidden_states=text.tokens, added_cond_kwargs=conditions or None).sample
         return output[:, : z.shape[1]]

@@ -22,9 +22,11 @@ from distill3d.scenes.base import Scene
 log = logging.getLogger(__name__)
 
 
-def muon_groups(model: nn.Module, left_to_adam: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def muon_groups(
+    model: nn.Module, left_to_adam: tuple[str, ...] = (), left_out: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
     """Kernels and matrices, then all else: vectors, and parameters whose names begin as given."""
-    named = dict(model.named_parameters())
+    named = {name: p for name, p in model.named_parameters() if not (left_out and name.startswith(left_out))}
     others = {name for name, p in named.items() if p.ndim < 2 or name.startswith(left_to_adam)}
     return [
         {"params": [p for name, p in named.items() if name not in others], "rate_factor": 1.0, "orthogonal": True},
