@@ -9,13 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from distill3d.camera import camera_rays, make_cameras
+from distill3d.embedded.folder import make_scheduler
 from distill3d.embedded.light_field import (
     CELLS,
     LightField,
+    LightIn,
     MixedLinear,
+    Seen,
     as_blocks,
     as_picture,
     canonical_cameras,
+    cosine_alphas_cumprod,
     ray_features,
 )
 
@@ -96,3 +100,35 @@ def test_a_light_field_learns_a_picture_by_its_camera():
         loss.backward()
         optimizer.step()
     assert float(loss) < 0.2 * float(target.square().mean())
+
+
+def steered(trust: float, known: float = 1.0):
+    """x0 before and after, trusting ``trust`` (a logit) where a camera is given, its opposite else."""
+    torch.manual_seed(0)
+    into = LightIn(8, (4, 4, 4), 6).requires_grad_(False)
+    into.trust[:, 1], into.trust[:, 0] = trust, -trust
+    seen = Seen(torch.randn(1, 8, 16, 16), torch.rand(1, 4, 64, 64), torch.tensor([known]))
+    t = torch.tensor([700])
+    abar = make_scheduler().alphas_cumprod[t].float()[:, None, None, None]
+    alpha, sigma = abar.sqrt(), (1.0 - abar).sqrt()
+    z, v = torch.randn(1, 3, 64, 64), torch.randn(1, 3, 64, 64)
+    after = into.steer(v, z, t, seen, torch.randn(1, 6), large=True)
+    return alpha * z - sigma * v, alpha * z - sigma * after, seen.guess
+
+
+def test_full_trust_puts_what_was_seen_before_the_background_of_the_network():
+    x0, after, guess = steered(50.0)
+    color, mask = guess[:, :3], guess[:, 3:]
+    expected = 2.0 * color - mask + (1.0 - mask) * x0  # colour times mask, in [-1, 1]
+    torch.testing.assert_close(after, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("trust", "known"), [(-50.0, 1.0), (50.0, 0.0)])
+def test_no_trust_leaves_the_answer_and_a_dropped_camera_has_a_trust_of_its_own(trust, known):
+    x0, after, _ = steered(trust, known)
+    torch.testing.assert_close(after, x0, atol=1e-4, rtol=0)
+
+
+def test_the_schedule_is_the_schedulers():
+    t = torch.arange(1000)
+    torch.testing.assert_close(cosine_alphas_cumprod(t), make_scheduler().alphas_cumprod.float(), atol=1e-5, rtol=1e-3)
