@@ -301,11 +301,11 @@ def test_the_report_measures_a_folder_without_a_checkpoint(trained, tmp_path):
     assert main([*arguments, *prior]) == 0
     save = next((tmp_path / "prior").iterdir()) / "save"
     report = json.loads((save / "evaluation.json").read_text())
-    effects, gaps = report["caption_effects"], report["posterior_gaps"]
+    effects = report["condition_effects"]
     assert {effect["image_size"] for effect in effects} == {32, 64}
+    assert {effect["condition"] for effect in effects} == {"caption", "camera", "view word"}
     assert all(0.0 < effect["right"] < 4.0 for effect in effects)
-    assert all(0.0 < gap["coarse"] < gap["gap"] < 4.0 for gap in gaps)
-    for size in (32, 64):  # what noise hides grows with it
-        chance = [gap["chance"] for gap in gaps if gap["image_size"] == size]
-        assert chance[0] < 1e-3 < chance[-1]
+    trained = [effect for effect in effects if effect["image_size"] == 32]
+    camera = [effect for effect in trained if effect["condition"] == "camera"]
+    assert all(len({effect["none"], effect["right"], effect["wrong"]}) == 3 for effect in camera)  # it is heard
     assert (save / "samples.png").is_file()

@@ -140,9 +140,13 @@ class MeshViewDataModule(pl.LightningDataModule):
 
     def held_out_views(self, nouns: list[str], count: int, mix: ShadingMix | None = None) -> ViewBatch:
         """``count`` views of single objects at 64x64, by cameras that nothing was trained on."""
+        sampler = ViewSampler(self.held_out_cache(), nouns, seed=2, pair_share=0.0, override_share=0.0, mix=mix)
+        return sampler.batch(0, count, 64)
+
+    def held_out_cache(self) -> ViewCache:
+        """Four views of every mesh by cameras that nothing was trained on."""
         folder, seed = Path(self.cfg.cache_dir), self.cfg.view_seed + 100
-        fresh = open_cache(self.assets, folder, 4, 0, seed, cameras=self.cameras)
-        return ViewSampler(fresh, nouns, seed=2, pair_share=0.0, override_share=0.0, mix=mix).batch(0, count, 64)
+        return open_cache(self.assets, folder, 4, 0, seed, cameras=self.cameras)
 
     def train_dataloader(self) -> DataLoader:
         return endless_loader(self.batch, lambda: self.trainer.global_step if self.trainer is not None else 0)

@@ -9,7 +9,7 @@ import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,9 @@ class ViewBatch:
     textureless: list[bool]
     cameras: Cameras
     clean: Float[Tensor, "B 4 S S"]  # unlit colour times mask in [0, 1], and the mask, at the cache's own size
+
+    def __getitem__(self, rows: slice) -> ViewBatch:
+        return ViewBatch(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 @dataclass(frozen=True)

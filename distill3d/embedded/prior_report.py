@@ -14,19 +14,21 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from distill3d.camera import orbit_cameras
 from distill3d.embedded.captions import COLORS, VIEW_PHRASES, SceneCaption, Thing, with_article
+from distill3d.embedded.condition_effects import ConditionEffect
 from distill3d.embedded.judge import Judge
 from distill3d.embedded.mesh_scenes import read_held_out
-from distill3d.embedded.posterior_gap import PosteriorGap
 from distill3d.evaluation.metrics import saturation
-from distill3d.priors.base import DiffusionPrior, PromptEncoder, add_noise
+from distill3d.priors.base import DiffusionPrior, PromptEncoder
 from distill3d.priors.sampling import ddim_sample
 from distill3d.runtime.files import write_json
 from distill3d.runtime.pictures import CHARACTER, label, tiled, write_png
 from distill3d.runtime.rng import rng
-from distill3d.types import Pass
+from distill3d.types import Cameras
 
 log = logging.getLogger(__name__)
+ELEVATION_DEG, DISTANCE_AND_FOVY_DEG = 20.0, (1.55, 39.0)  # of samples that a camera is told for
 
 
 @dataclass(frozen=True)
@@ -60,32 +62,20 @@ class PriorReport:
     missed_nouns: list[str] = field(default_factory=list)
     seconds: float = 0.0
     image_size: int = 0
-    caption_effects: list[CaptionEffect] = field(default_factory=list)
-    posterior_gaps: list[PosteriorGap] = field(default_factory=list)
+    condition_effects: list[ConditionEffect] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class CaptionEffect:
-    """Mean squared error of x0 on held-out views at one time t, by the caption that the prior is told."""
-
-    t: int
-    image_size: int
-    right: float
-    shuffled: float  # the captions of other images
-    empty: float
-
-
-Sampler = Callable[[list[str]], Float[Tensor, "B 3 H W"]]
+Sampler = Callable[[list[str], Cameras | None], Float[Tensor, "B 3 H W"]]
 
 
 def make_sampler(prior: DiffusionPrior, encoder: PromptEncoder, settings: SampleSettings) -> Sampler:
     """A function from captions to images in [0, 1]; its noise is a function of the seed and of how much was drawn."""
     drawn = 0
 
-    def sample(captions: list[str]) -> Float[Tensor, "B 3 H W"]:
+    def sample(captions: list[str], cameras: Cameras | None = None) -> Float[Tensor, "B 3 H W"]:
         nonlocal drawn
         images = []
         for start in range(0, len(captions), settings.batch_size):
@@ -93,33 +83,13 @@ def make_sampler(prior: DiffusionPrior, encoder: PromptEncoder, settings: Sample
             text, empty = encoder(part), encoder([""] * len(part))
             generator = rng("noise", settings.seed, drawn)
             how = (settings.guidance_scale, settings.steps, 1.0, settings.eta)
-            x = ddim_sample(prior, text, generator, settings.image_size, empty, *how)
+            seen_from = None if cameras is None else cameras[start : start + settings.batch_size]
+            x = ddim_sample(prior, text, generator, settings.image_size, empty, *how, cameras=seen_from)
             images.append(prior.decode(x).cpu())
             drawn += len(part)
         return torch.cat(images)
 
     return sample
-
-
-@torch.no_grad()
-def caption_effects(
-    prior: DiffusionPrior,
-    encoder: PromptEncoder,
-    images: Float[Tensor, "B 3 H W"],
-    captions: list[str],
-    times: tuple[int, ...] = (300, 500, 700, 900),
-) -> list[CaptionEffect]:
-    """How much better the right caption denoises than a wrong one or none, at every native size; needs no judge."""
-    texts = [encoder(captions), encoder(captions[1:] + captions[:1]), encoder([""] * len(captions))]
-    effects = []
-    for size in prior.spec.image_sizes:
-        x = prior.encode(F.interpolate(images, (size, size), mode="area").to(prior.device))
-        for time_step in times:
-            t = torch.full((len(x),), time_step, device=x.device)
-            z = add_noise(prior, x, torch.randn(x.shape, generator=rng("noise", time_step)).to(x), t)
-            errors = [float((p.x0 - x).square().mean()) for p in prior.predict([Pass(z, t, text) for text in texts])]
-            effects.append(CaptionEffect(time_step, size, *errors))
-    return effects
 
 
 def report_prior(
@@ -162,8 +132,10 @@ def _nouns(
 
 
 def draw_nouns(sample: Sampler, nouns: list[str], settings: SampleSettings) -> Float[Tensor, "B 3 H W"]:
-    """``per_noun`` samples of every noun, noun by noun."""
-    images = sample([with_article(noun) for noun in nouns for _ in range(settings.per_noun)])
+    """``per_noun`` samples of every noun, noun by noun, from so many sides where the prior takes cameras."""
+    around = orbit_cameras(settings.per_noun, ELEVATION_DEG, *DISTANCE_AND_FOVY_DEG, 64)
+    cameras = around[list(range(settings.per_noun)) * len(nouns)]
+    images = sample([with_article(noun) for noun in nouns for _ in range(settings.per_noun)], cameras)
     log.info("%d samples of %d nouns drawn", len(images), len(nouns))
     return images
 
@@ -176,7 +148,7 @@ def _combinations(
     if not scenes:
         return torch.zeros(0, 3, 1, 1)
     repeated = [scene for scene in scenes for _ in range(settings.per_combination)]
-    images = sample([scene.text() for scene in repeated])
+    images = sample([scene.text() for scene in repeated], None)
     right = [_is_right(judge, image[None], scene) for image, scene in zip(images, repeated, strict=True)]
     pairs = [ok for ok, scene in zip(right, repeated, strict=True) if scene.second is not None]
     singles = [ok for ok, scene in zip(right, repeated, strict=True) if scene.second is None]
@@ -203,7 +175,7 @@ def _views(sample: Sampler, judge: Judge, nouns: list[str], report: PriorReport)
         return torch.zeros(0, 3, 1, 1)
     wanted = [word for _ in fronted for word in VIEW_PHRASES]
     captions = [f"{with_article(noun)}, {phrase}" for noun in fronted for phrase in VIEW_PHRASES.values()]
-    images = sample(captions)
+    images = sample(captions, None)
     found = judge.view_words(images)
     report.view_words = sum(a == b for a, b in zip(found, wanted, strict=True)) / len(wanted)
     return images
@@ -250,6 +222,6 @@ def write_report(report: PriorReport, path: Path, judged: bool = True) -> None:
     """The figures as JSON, and in the log. Without a judge only what needs none is written."""
     content = report.as_dict()
     if not judged:
-        content = {name: content[name] for name in ("caption_effects", "posterior_gaps")}
+        content = {name: content[name] for name in ("condition_effects",)}
     write_json(path, content)
     log.info("%s", ", ".join(f"{k} {v:.3g}" for k, v in content.items() if isinstance(v, float)))

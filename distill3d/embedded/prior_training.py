@@ -246,6 +246,7 @@ class EmbeddedPriorSystem(ModelTraining):
     def report(self, data: Any) -> None:
         """Measure ``cfg.evaluate``: evaluation.json and contact sheets in save/, with a judge if one is shipped."""
         from distill3d.embedded import prior_report
+        from distill3d.embedded.condition_effects import camera_effects, caption_effects, view_word_effects
         from distill3d.priors.loader import PriorConfig, load_prior, load_prompt_encoder, prior_folder
 
         cfg = PriorConfig(pretrained_model_name_or_path=self.cfg.evaluate)
@@ -259,16 +260,21 @@ class EmbeddedPriorSystem(ModelTraining):
         )
         nouns = taught_nouns(prior_folder(cfg))
         prior, encoder = load_prior(cfg, self.device), load_prompt_encoder(cfg, self.device)
-        known, (fresh, captions) = comparison_views(data, nouns)
+        known, fresh = comparison_views(data, nouns)
         sample = prior_report.make_sampler(prior, encoder, settings)
         judge = _shipped_judge()
         if judge is None:
             report, pictures = prior_report.PriorReport(), {"nouns": prior_report.draw_nouns(sample, nouns, settings)}
         else:
-            core = core_nouns(data.assets)
-            report, pictures = prior_report.report_prior(sample, judge, nouns, core, settings, known, fresh)
-        report.caption_effects = prior_report.caption_effects(prior, encoder, fresh[:96], captions[:96])
-        report.camera_effects = prior_report.camera_effects(prior, encoder, data.fresh_cache(), nouns)
+            core, unseen = core_nouns(data.assets), 0.5 + 0.5 * fresh.images
+            report, pictures = prior_report.report_prior(sample, judge, nouns, core, settings, known, unseen)
+        cache = data.held_out_cache()
+        fronted = [asset.noun for asset in data.assets if asset.has_front and asset.noun in set(nouns)]
+        report.condition_effects = [
+            *caption_effects(prior, encoder, fresh[:96]),
+            *camera_effects(prior, encoder, cache, nouns),
+            *view_word_effects(prior, encoder, cache, list(dict.fromkeys(fronted))),
+        ]
         self.out_dir.mkdir(parents=True, exist_ok=True)
         prior_report.save_sheets(pictures, nouns, settings, self.out_dir)
         prior_report.write_report(report, self.out_dir / "evaluation.json", judged=judge is not None)
@@ -293,9 +299,8 @@ def taught_nouns(folder: Path | None) -> list[str]:
     return json.loads(words.read_text(encoding="utf-8"))["nouns"]
 
 
-def comparison_views(data: Any, nouns: list[str], count: int = 2000) -> tuple[Tensor, tuple[Tensor, list[str]]]:
-    """Training views, and views of other cameras with their captions; in [0, 1], plain nouns alone."""
+def comparison_views(data: Any, nouns: list[str], count: int = 2000) -> tuple[Tensor, ViewBatch]:
+    """Training views in [0, 1], and views by other cameras; plain nouns alone."""
     known = ViewSampler(data.cache(), nouns, seed=1, pair_share=0.0, override_share=0.0)
-    fresh = data.held_out_views(nouns, 300)
     views = [0.5 + 0.5 * known.batch(step, 100, 64).images for step in range(count // 100)]
-    return torch.cat(views), (0.5 + 0.5 * fresh.images, fresh.captions)
+    return torch.cat(views), data.held_out_views(nouns, 300)
