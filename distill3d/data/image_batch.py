@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from distill3d.data.endless import endless_loader
+from distill3d.types import Cameras
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class ImageBatch:
     images: Float[Tensor, "B C H W"]
     captions: list[str]
     encoded: bool = False
+    cameras: Cameras | None = None
 
 
 class ImageBatches(pl.LightningDataModule):

@@ -34,7 +34,7 @@ from distill3d.runtime.files import write_json
 from distill3d.runtime.rng import rng
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
 from distill3d.systems.prior_samples import draw_samples
-from distill3d.types import PromptEmbedding
+from distill3d.types import Cameras, PromptEmbedding
 
 log = logging.getLogger(__name__)
 VALIDATION_IMAGES = 64
@@ -97,7 +97,9 @@ class CorrectiveSystem(ModelTraining):
         self.network = self._make_network(x, sigma_data)
         self._memory = Memory(MEMORY_BATCHES if self.cfg.replay else 0)
         self.ema_network = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self._validation = (x[:VALIDATION_IMAGES], first.captions[:VALIDATION_IMAGES])
+        cameras = self.cameras(first)
+        seen_from = None if cameras is None else cameras[:VALIDATION_IMAGES]
+        self._validation = (x[:VALIDATION_IMAGES], first.captions[:VALIDATION_IMAGES], seen_from)
         self.image_size = self._native_size(first, data)
         count = sum(p.numel() for p in self.network.parameters())
         log.info("b_psi: %d parameters, sigma_data %.3f, images of %d pixels", count, sigma_data, self.image_size)
@@ -144,6 +146,10 @@ class CorrectiveSystem(ModelTraining):
         """What the prior is told about images: their captions, or nothing."""
         return self.embed(captions if self.cfg.use_captions else [""] * len(captions))
 
+    def cameras(self, batch: Any) -> Cameras | None:
+        """Where the images were seen from, if that is known; the prior is told it with their captions alone."""
+        return batch.cameras.to(self.prior.device) if self.cfg.use_captions and batch.cameras is not None else None
+
     def images(self, batch: Any) -> Float[Tensor, "B C h w"]:
         """A batch in the prior's space."""
         images = batch.images.to(self.prior.device)
@@ -164,7 +170,7 @@ class CorrectiveSystem(ModelTraining):
         x = perturbed(x, self.cfg.perturbation, generator)
         t = torch.randint(0, self.prior.num_train_timesteps, (len(x),), generator=generator).to(x.device)
         eps = torch.randn(x.shape, generator=generator).to(x.device)
-        images = denoise(self.prior, x, text, t, eps)
+        images = denoise(self.prior, x, text, t, eps, self.cameras(batch))
         earlier = self._memory.draw(self.cfg.replay * len(x), generator)
         self._memory.keep(images)
         loss = corrective_losses(self.network, self.prior, joined([images, *earlier])).mean()
@@ -199,14 +205,15 @@ class CorrectiveSystem(ModelTraining):
     @torch.no_grad()
     def draw_validation(self) -> None:
         """save/corrective.png and save/validation.json: spectra, and the loss by t beside that of other correctives."""
-        x, text = self._validation[0], self.text(self._validation[1])
+        x, captions, cameras = self._validation
+        text = self.text(captions)
         generator = rng("noise", self.seed, step=-1)
         spectral = fit_spectral(self.prior, x, text[:1], generator).to(x.device)
         rivals = {"b_psi": self.ema_network, "spectral": spectral, "none (SDS)": identity}
-        losses = losses_by_time(rivals, self.prior, x, text, generator)  # type: ignore[arg-type]
-        losses["floor"] = validation_floor(self.prior, x, text, generator)
+        losses = losses_by_time(rivals, self.prior, x, text, generator, cameras=cameras)  # type: ignore[arg-type]
+        losses["floor"] = validation_floor(self.prior, x, text, generator, cameras=cameras)
         self.out_dir.mkdir(parents=True, exist_ok=True)
-        lines = spectra(self.ema_network, self.prior, x, text, generator)
+        lines = spectra(self.ema_network, self.prior, x, text, generator, cameras=cameras)
         draw_report(self.out_dir / "corrective.png", lines, loss_lines(losses))
         write_json(self.out_dir / "validation.json", {"loss_by_time": losses})
         means = ", ".join(f"{name} {sum(values) / len(values):.4f}" for name, values in losses.items())

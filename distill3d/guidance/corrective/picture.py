@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.guidance.corrective.spectral import radial_sums
-from distill3d.guidance.corrective.training import Predictor
-from distill3d.priors.base import DiffusionPrior, add_noise
+from distill3d.guidance.corrective.training import Predictor, denoise
+from distill3d.priors.base import DiffusionPrior
 from distill3d.runtime.pictures import figure_picture, write_png
-from distill3d.types import Pass, PromptEmbedding
+from distill3d.types import Cameras, PromptEmbedding
 
 COLOURS = ("#1f4e9c", "#c2410c", "#15803d", "#7e22ce", "#525252", "#b45309")
 
@@ -48,13 +48,14 @@ def spectra(
     text: PromptEmbedding,
     generator: torch.Generator,
     shares: Sequence[float] = (0.1, 0.3, 0.5, 0.7, 0.9),
+    cameras: Cameras | None = None,
 ) -> list[Line]:
     """The radial power of x_hat (dashed) and of b(x, t), at some fractions of the diffusion time."""
     lines = []
     for share, colour in zip(shares, COLOURS, strict=False):
         t = torch.full((len(x),), round(share * (prior.num_train_timesteps - 1)), device=x.device)
         eps = torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
-        x_hat = prior.predict([Pass(add_noise(prior, x, eps, t), t, text)])[0].x0
+        x_hat = denoise(prior, x, text, t, eps, cameras).x_hat
         b = corrective(x, t, *prior.alpha_sigma(t))
         for name, image, dashed in ((f"x_hat, t = {share:g} T", x_hat, True), (f"b_psi, t = {share:g} T", b, False)):
             values = radial_power(image)[1:].clamp_min(1e-12)

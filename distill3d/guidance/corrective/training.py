@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from distill3d.priors.base import DiffusionPrior, add_noise
-from distill3d.types import Pass, PromptEmbedding
+from distill3d.types import Cameras, Pass, PromptEmbedding
 
 MAX_WEIGHT = 20.0
 MEMORY_BYTES = 256 << 20  # of replayed images: 83 batches of 32 images of 64 pixels
@@ -34,9 +34,10 @@ def denoise(
     text: PromptEmbedding,
     t: Int[Tensor, "B"],
     eps: Float[Tensor, "B C h w"],
+    cameras: Cameras | None = None,
 ) -> Denoised:
-    """One pass of the prior: by far the dearest part of a training step."""
-    return Denoised(x, t, prior.predict([Pass(add_noise(prior, x, eps, t), t, text)])[0].x0)
+    """One pass of the prior, told text and cameras as in distillation: by far the dearest part of a training step."""
+    return Denoised(x, t, prior.predict([Pass(add_noise(prior, x, eps, t), t, text, cameras=cameras)])[0].x0)
 
 
 def perturbed(
@@ -117,6 +118,7 @@ def validation_floor(
     text: PromptEmbedding,
     generator: torch.Generator,
     bins: int = 10,
+    cameras: Cameras | None = None,
 ) -> list[float]:
     """What no b(x, t) can go below, in each t-bin: the loss of E[x_hat | x], here from two draws of the noise.
 
@@ -125,7 +127,7 @@ def validation_floor(
     floors = []
     for t in bin_timesteps(len(x), bins, prior.num_train_timesteps).to(x.device):
         noises = (torch.randn(x.shape, generator=generator, device=generator.device).to(x.device) for _ in range(2))
-        first, second = (denoise(prior, x, text, t, eps) for eps in noises)
+        first, second = (denoise(prior, x, text, t, eps, cameras) for eps in noises)
         losses = corrective_losses(lambda *_, other=second: other.x_hat, prior, first)
         floors.append(0.5 * float(losses.mean()))
     return floors
@@ -150,12 +152,13 @@ def losses_by_time(
     text: PromptEmbedding,
     generator: torch.Generator,
     bins: int = 10,
+    cameras: Cameras | None = None,
 ) -> dict[str, list[float]]:
     """The loss of each corrective in each t-bin, all on the same images and noise; compare with `identity`."""
     losses: dict[str, list[float]] = {name: [] for name in correctives}
     for t in bin_timesteps(len(x), bins, prior.num_train_timesteps).to(x.device):
         eps = torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
-        images = denoise(prior, x, text, t, eps)
+        images = denoise(prior, x, text, t, eps, cameras)
         for name, corrective in correctives.items():
             losses[name].append(float(corrective_losses(corrective, prior, images).mean()))
     return losses
