@@ -9,12 +9,14 @@ import torch
 from tiny_assets import make_assets
 
 from distill3d.config.check import build
-from distill3d.data.assets import read_index
+from distill3d.data.assets import load_mesh, read_index
 from distill3d.embedded import relight
-from distill3d.embedded.captions import COLORS
+from distill3d.embedded.captions import COLORS, MATERIALS
+from distill3d.embedded.light_field import canonical_cameras, ray_features
+from distill3d.embedded.light_views import light_batch
 from distill3d.embedded.mesh_view_module import MeshViewDataModule
 from distill3d.embedded.mesh_views import ShadingMix, ViewSampler, all_nouns, core_nouns, open_cache
-from distill3d.scenes.mesh.raster import GBuffer
+from distill3d.scenes.mesh.raster import GBuffer, rasterize
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +24,18 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("assets")
     assets = read_index(make_assets(folder))
     return open_cache(assets, folder / "cache", views_per_mesh=12, pair_views=12, seed=0, size=32)
+
+
+@pytest.fixture(scope="module")
+def full_cache(tmp_path_factory):
+    """At the size that training uses, which is the light field's."""
+    folder = tmp_path_factory.mktemp("full")
+    assets = read_index(make_assets(folder))
+    return open_cache(assets, folder / "cache", views_per_mesh=12, pair_views=6, seed=0)
+
+
+def sampler(cache, **settings) -> ViewSampler:
+    return ViewSampler(cache, all_nouns(cache.assets), seed=3, **settings)
 
 
 def test_packing_keeps_a_buffer_within_a_byte():
@@ -126,11 +140,49 @@ def test_backgrounds_are_constant_or_a_ramp():
     assert float(second_difference) < 0.2
 
 
-def test_shifting_moves_by_whole_pixels():
-    images = torch.rand(2, 3, 8, 8)
-    moved = relight.shifted(images, torch.tensor([[0, 0], [1, 0]]))
-    assert torch.equal(moved[0], images[0])
-    assert torch.equal(moved[1][:, :, 1:], images[1][:, :, :-1])
+def test_a_view_comes_with_the_camera_that_sees_it(full_cache):
+    """The mesh, rasterised anew by the batch's camera, has the mask of the batch."""
+    batch = sampler(full_cache, pair_share=0.0, override_share=0.0).batch(0, 4, 64)
+    for row, scene in enumerate(batch.scenes):
+        asset = next(asset for asset in full_cache.assets if asset.noun == scene.first.noun)
+        mask = rasterize(load_mesh(asset), batch.cameras[[row]], supersample=2).mask
+        assert float((mask[0] - batch.clean[row, 3:]).abs().max()) < 0.01
+
+
+def test_clean_views_are_what_unlit_images_show_before_their_background(full_cache):
+    unlit = ShadingMix(albedo=1.0, lambertian=0.0, textureless=0.0)
+    batch = sampler(full_cache, mix=unlit).batch(0, 8, 64)
+    inside = batch.clean[:, 3:] > 0.999
+    images = 0.5 + 0.5 * batch.images
+    assert inside.any() and float(((images - batch.clean[:, :3]).abs() * inside).max()) < 0.01
+    assert all(field is not None and len(batch[:3].captions) == 3 for field in vars(batch[:3]).values())
+
+
+def test_light_batches_are_rays_of_views_of_what_their_captions_say(full_cache):
+    draw = sampler(full_cache, pair_share=0.0, override_share=0.0)
+    batch = light_batch(draw, 0, scenes=6, views=3, rays=40, camera_dropout=0.5)
+    assert batch.rays.shape == (6, 120, 54) and batch.clean.shape == (6, 120, 64)
+    assert torch.equal(batch.rays, light_batch(draw, 0, 6, 3, 40, 0.5).rays)
+    assert not torch.equal(batch.rays, light_batch(draw, 1, 6, 3, 40, 0.5).rays)
+    assert set(batch.known.tolist()) == {0.0, 1.0}
+    canonical = ray_features(*canonical_cameras(1))[0]
+    for row, known in enumerate(batch.known.tolist()):
+        nearest = torch.cdist(batch.rays[row], canonical, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
+        assert bool((nearest < 1e-3).all()) == (known == 0.0)
+        assert known == 0.0 or " view" not in batch.captions[row]
+    apple = next(row for row, caption in enumerate(batch.captions) if "apple" in caption)
+    color = batch.clean[apple].unflatten(-1, (4, 16))[:, :3].amax(dim=(0, 2))
+    assert color[0] > 0.7 and color[1] < 0.2  # of the tiny assets the apple is red
+
+
+def test_light_batches_know_recoloured_things_and_pairs(full_cache):
+    recoloured = light_batch(sampler(full_cache, pair_share=0.0, override_share=1.0), 0, 8, 2, 64, 0.0)
+    words = set(COLORS) | set(MATERIALS)
+    assert all(words & set(caption.replace(",", "").split()) for caption in recoloured.captions)
+    pairs = light_batch(sampler(full_cache, pair_share=1.0, override_share=0.0), 0, 4, 2, 256, 0.5)
+    assert pairs.known.all()  # a pair has one view
+    first, second = pairs.clean.unflatten(1, (2, 256)).sort(dim=2).values.unbind(1)
+    torch.testing.assert_close(first, second)
 
 
 def test_the_datamodule_needs_a_folder_and_alternates_sizes(tmp_path):
@@ -197,7 +249,6 @@ def test_nouns_are_all_the_core_or_those_that_are_listed(tmp_path):
         ({"pair_share": -0.1}, "data.pair_share=-0.1 is a share of the images; give 0 to 1"),
         ({"override_share": 1.5}, "data.override_share=1.5 is a share"),
         ({"override_share": 0.6, "pair_share": 0.5}, "data.override_share=0.6 and pair_share=0.5 .*1 at most"),
-        ({"with_others": True, "strong_augmentation": True}, "data.with_others=true knows views as they are"),
         ({"mix": {"albedo": -1}}, "data.mix.albedo=-1.0 is a share"),
         ({"mix": {"textureless": 2}}, "data.mix.textureless=2.0 is a share"),
         ({"mix": {"albedo": 0, "lambertian": 0, "textureless": 0}}, "data.mix.albedo, lambertian and .* all 0"),
