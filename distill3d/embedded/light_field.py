@@ -34,12 +34,14 @@ class Seen(NamedTuple):
     known: Float[Tensor, "B"]  # whether the camera was given
 
 
-def ray_features(c2w: Float[Tensor, "B 4 4"], fovy_rad: Float[Tensor, "B"]) -> Float[Tensor, "B 256 54"]:
+def ray_features(
+    c2w: Float[Tensor, "B 4 4"], fovy_rad: Float[Tensor, "B"], cells: int = CELLS
+) -> Float[Tensor, "B N 54"]:
     """Foot point p = o - (o.d) d and direction d of the ray through each cell's centre, Fourier-coded.
 
     ``[2 p, d, sin and cos of 2^k pi p (k = 0..4), sin and cos of 1.5 2^k d (k = 0..2)]``, row 0 at the image's top.
     """
-    place = (torch.arange(CELLS, device=c2w.device, dtype=torch.float32) + 0.5) / CELLS * 2.0 - 1.0
+    place = (torch.arange(cells, device=c2w.device, dtype=torch.float32) + 0.5) / cells * 2.0 - 1.0
     y, x = torch.meshgrid(-place, place, indexing="ij")
     reach = torch.tan(0.5 * fovy_rad.float())[:, None]
     local = torch.stack([x.flatten() * reach, y.flatten() * reach, -torch.ones_like(reach).expand(-1, x.numel())], -1)
@@ -72,8 +74,9 @@ class LightField(nn.Module):
     and a learned vector says so.
     """
 
-    def __init__(self, text_dim: int, hidden: int = 256, layers: int = 4, experts: int = 8):
+    def __init__(self, text_dim: int, hidden: int = 256, layers: int = 4, experts: int = 8, cells: int = CELLS):
         super().__init__()
+        self.cells = cells
         self.enter = nn.Linear(RAY_FEATURES, hidden)
         self.no_camera = nn.Parameter(torch.zeros(hidden))
         self.text = nn.Sequential(nn.Linear(text_dim, text_dim), nn.SiLU())
@@ -86,8 +89,8 @@ class LightField(nn.Module):
         stand_in = canonical_cameras(len(c2w), c2w.device)
         c2w = torch.where(known[:, None, None] > 0, c2w.float(), stand_in[0])
         fovy_rad = torch.where(known > 0, fovy_rad.float(), stand_in[1])
-        h = self.along(ray_features(c2w, fovy_rad), known, text)
-        return Seen(h.transpose(1, 2).unflatten(-1, (CELLS, CELLS)), as_picture(self.guess(h)), known)
+        h = self.along(ray_features(c2w, fovy_rad, self.cells), known, text)
+        return Seen(h.transpose(1, 2).unflatten(-1, (self.cells, self.cells)), as_picture(self.guess(h)), known)
 
     def along(self, rays: Float[Tensor, "B N 54"], known: Float[Tensor, "B"], text: Float[Tensor, "B D"]) -> Tensor:
         """Features of any rays, ``B N C``; all rays of a row share its text."""
@@ -99,8 +102,10 @@ class LightField(nn.Module):
         return h
 
 
-def as_picture(blocks: Float[Tensor, "B 256 64"]) -> Float[Tensor, "B 4 64 64"]:
-    return F.pixel_shuffle(blocks.transpose(1, 2).unflatten(-1, (CELLS, CELLS)), BLOCK)
+def as_picture(blocks: Float[Tensor, "B N 64"]) -> Float[Tensor, "B 4 S S"]:
+    """Blocks of 4x4 pixels, one a ray, put side by side; S is four times the root of N."""
+    side = math.isqrt(blocks.shape[1])
+    return F.pixel_shuffle(blocks.transpose(1, 2).unflatten(-1, (side, side)), BLOCK)
 
 
 def as_blocks(picture: Float[Tensor, "B 4 64 64"]) -> Float[Tensor, "B 256 64"]:

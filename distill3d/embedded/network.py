@@ -74,7 +74,7 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
             else None
         )
         levels = (outer_channels, low, deep)
-        self.light = LightField(pooled_dim, light_hidden, light_layers, light_experts)
+        self.light = LightField(pooled_dim, light_hidden, light_layers, light_experts, grid)
         self.light_in = LightIn(light_hidden, levels, pooled_dim)
         self.down = ResnetBlock(low, low, time_channels)
         self.down_text = AttentionBlock(low, *context, self_attention=False)
