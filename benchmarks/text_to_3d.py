@@ -1,8 +1,8 @@
 """Text to 3D over the words of the prior: python benchmarks/text_to_3d.py [--config dreamfusion-lmc.yaml] [--jobs 2].
 
-Every tenth noun of the embedded prior (``--every 1``: all), and five combinations that it never saw, with one config and
-one seed. All contact sheets, failures included, and the judge's ranks go to benchmarks/results/; with ``--assets``, the
-folder of meshes that the prior was taught, also the F-score of each exported mesh. A stopped run resumes.
+Every tenth noun of the embedded prior (``--every 1``: all), and five combinations that it never saw, one config, one
+seed. All contact sheets, failures included, and the judge's ranks go to benchmarks/results/. With ``--assets``, the
+folder of meshes that the prior was taught, so do F-scores of the exported meshes. A stopped run resumes.
 """
 
 # ruff: noqa: T201  a benchmark prints
