@@ -13,11 +13,12 @@ import torch
 from distill3d.cli import main
 from distill3d.config.experiment import load
 
-# experiments on what exists (posed images, a trained scene) cannot be read without it, and have tests of their own
+# experiments on what exists (posed images, a trained scene, rendered views) cannot be read without it, and have tests of
+# their own
 CONFIGS = [
     p
     for p in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-    if "???" not in p.read_text() and not p.stem.startswith("nerf-edit")
+    if "???" not in p.read_text() and not p.stem.startswith("nerf-edit") and not p.stem.endswith("-exact")
 ]
 EXPERIMENTS = {path.stem: load(path, check=False).experiment for path in CONFIGS}
 TEXT_TO_3D = [name for name, experiment in EXPERIMENTS.items() if experiment.system_type == "dreamfusion-system"]
