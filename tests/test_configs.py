@@ -13,7 +13,7 @@ import torch
 from distill3d.cli import main
 from distill3d.config.experiment import load
 
-# experiments on what exists (posed images, views, a trained scene) cannot be read without it and have tests of their own
+# experiments on what exists (posed images, views, a trained scene) cannot be read without it, and have their own tests
 CONFIGS = [
     p
     for p in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

@@ -106,8 +106,8 @@ class ViewCache:
                 self.pairs.append(index)
 
     def cameras(self, rows: list[int]) -> Cameras:
-        parts = (self.c2w, self.fovy_rad, self.elevation_deg, self.azimuth_deg, self.eye.norm(dim=-1))
-        return Cameras(*(part[rows] for part in parts), self.size, self.size)
+        angles, distance = (self.elevation_deg[rows], self.azimuth_deg[rows]), self.eye[rows].norm(dim=-1)
+        return Cameras(self.c2w[rows], self.fovy_rad[rows], *angles, distance, self.size, self.size)
 
     def surface(self, rows: list[int]) -> relight.Surface:
         return relight.unpack(torch.from_numpy(np.ascontiguousarray(self.buffers[rows])))

@@ -73,7 +73,7 @@ class ReferenceSamples:
         if identity not in self._models:
             cfg = scene.system.make("prior").cfg
             self._models[identity] = (load_prior(cfg), load_prompt_encoder(cfg))
-        return make_sampler(*self._models[identity], SETTINGS)([scene.prompt] * self.count).clamp(0.0, 1.0)
+        return make_sampler(*self._models[identity], SETTINGS)([scene.prompt] * self.count, None).clamp(0.0, 1.0)
 
     def _keep(self, path: Path, images: Tensor) -> None:
         try:
