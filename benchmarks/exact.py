@@ -4,9 +4,9 @@
     python benchmarks/exact.py --objects car duck --conditions camera --rules sds
     python benchmarks/exact.py --meshes FOLDER --set system.loss.lambda_sds=20 --name heavier
 
-Each training is a line of OUT/exact.jsonl, and is not done again. Figures are means over held-out views: IoU of the
-silhouettes, PSNR of the albedo where object or truth is (before grey), Chamfer distance between visible surfaces in per
-cent of the diagonal, the Janus rate, and seconds of training.
+Each training is a line of OUT/exact.jsonl, and is not done again; views and trials are in WORK. Figures are means over
+held-out views: IoU of the silhouettes, PSNR of the albedo where object or truth is (before grey), Chamfer distance
+between visible surfaces in per cent of the diagonal, the Janus rate, and seconds of training.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ CONDITIONS = ("text", "view-words", "camera")
 HELD_OUT = 24  # views that no prior saw
 TURNS = 24  # views of the truth around it, among which a Janus view is looked for
 SURFACE_POINTS = 6000
+SHIPPED = "shipped"  # the name of the configs' own settings
+SHEET = "views.png"  # of each trial: the truth over what was made of it
 GREY = 0.5
 
 
@@ -70,19 +72,22 @@ class Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
     logging.getLogger("distill3d").setLevel(logging.WARNING)
-    out = Path(args.out)
+    out, work = Path(args.out), Path(args.work)
     ledger = out / "exact.jsonl"
     for name, mesh in chosen_meshes(args).items():
-        views = rendered(out, name, mesh, args.views)
+        views = rendered(work, name, mesh, args.views)
         for condition in args.conditions:
             for rule in args.rules:
                 key = row_key(name, condition, rule, args.set, args.views)
                 if all(row.key != key for row in read_rows(ledger)):
-                    row = train_and_measure(out, args.name, name, mesh, views, condition, rule, args.set, key)
+                    row = train_and_measure(work, args.name, name, mesh, views, condition, rule, args.set, key)
                     append(ledger, row)
                     sys.stderr.write(json.dumps(asdict(row)) + "\n")
     rows = [row for row in read_rows(ledger) if row.name == args.name]
-    write_atomically(out / f"exact-{args.name}.md", report(rows, args.set))
+    stem = "exact" if args.name == SHIPPED else f"exact-{args.name}"
+    write_atomically(out / f"{stem}.md", report(rows, args.set))
+    sheets = [work / "exact-trials" / row.key / SHEET for row in rows]
+    write_sheet(out / f"{stem}.jpg", [sheet for sheet in sheets if sheet.is_file()])
     return 0
 
 
@@ -95,8 +100,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rules", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
     parser.add_argument("--views", type=int, default=640)
     parser.add_argument("--set", nargs="*", default=[], help="settings of the experiment, key=value")
-    parser.add_argument("--name", default="shipped", help="of these settings, in the table")
-    parser.add_argument("--out", default=str(RESULTS))
+    parser.add_argument("--name", default=SHIPPED, help="of these settings, in the table")
+    parser.add_argument("--out", default=str(RESULTS), help="of the ledger, the table and the picture")
+    parser.add_argument("--work", default="outputs/exact", help="of views and trials")
     return parser.parse_args(arguments)
 
 
@@ -113,9 +119,9 @@ def chosen_meshes(args: argparse.Namespace) -> dict[str, Mesh]:
     return meshes
 
 
-def rendered(out: Path, name: str, mesh: Mesh, count: int) -> Path:
+def rendered(work: Path, name: str, mesh: Mesh, count: int) -> Path:
     """The folder of the object's views, written where it is not there yet."""
-    folder = out / "exact-views" / f"{name.replace(' ', '_')}-{count}"
+    folder = work / "exact-views" / f"{name.replace(' ', '_')}-{count}"
     if not folder.is_dir():
         settings = RenderViewsSettings(train_views=count, test_views=HELD_OUT)
         splits = {
@@ -130,9 +136,9 @@ def rendered(out: Path, name: str, mesh: Mesh, count: int) -> Path:
 
 
 def train_and_measure(
-    out: Path, name: str, obj: str, mesh: Mesh, views: Path, condition: str, rule: str, settings: list[str], key: str
+    work: Path, name: str, obj: str, mesh: Mesh, views: Path, condition: str, rule: str, settings: list[str], key: str
 ) -> Row:
-    root = out / "exact-trials" / key
+    root = work / "exact-trials" / key
     given = [
         f"system.prior.views={views}",
         f"system.prior.condition={condition}",
@@ -150,7 +156,7 @@ def train_and_measure(
         raise RuntimeError(f"the training of {obj} ({condition}, {rule}) failed")
     metrics = json.loads(next(root.rglob("metrics.json")).read_text(encoding="utf-8"))
     trial = load_trial(next(root.rglob("metrics.json")).parent)
-    figures = measure(trial, mesh, views, root / "views.png")
+    figures = measure(trial, mesh, views, root / SHEET)
     seconds = metrics["seconds_per_step"]["total"] * metrics["steps"]
     return Row(name, obj, condition, rule, **figures, seconds=round(seconds, 1), key=key)
 
@@ -291,6 +297,15 @@ def report(rows: list[Row], settings: list[str]) -> str:
     lines += [text_row([row], row.object) for row in rows]
     given = f"\nSettings beside the config: `{' '.join(settings)}`.\n" if settings else "\n"
     return f"# The exact prior\n\n`python benchmarks/exact.py`\n{given}\n{table(head, lines)}\n"
+
+
+def write_sheet(path: Path, sheets: list[Path]) -> None:
+    """The sheets of all trainings, one below the other; nothing where there is none."""
+    from PIL import Image
+
+    pictures = [np.array(Image.open(sheet).convert("RGB")) for sheet in sheets]
+    if pictures:
+        Image.fromarray(np.concatenate(pictures)).save(path, quality=90)
 
 
 def groups(rows: list[Row]) -> list[list[Row]]:

@@ -39,7 +39,20 @@ SHORT = [
 
 
 def benchmark(out: Path, *arguments: str) -> list[exact.Row]:
-    settings = ["--views", "96", "--rules", "sds", "--out", str(out), "--name", "short", "--set", *SHORT]
+    settings = [
+        "--views",
+        "96",
+        "--rules",
+        "sds",
+        "--out",
+        str(out),
+        "--work",
+        str(out / "work"),
+        "--name",
+        "short",
+        "--set",
+        *SHORT,
+    ]
     assert exact.main(["--objects", "car", *arguments, *settings]) == 0
     return exact.read_rows(out / "exact.jsonl")
 
@@ -55,6 +68,7 @@ def test_the_camera_beats_the_text_alone_by_a_wide_margin(tmp_path, monkeypatch)
     assert len(benchmark(tmp_path, "--conditions", "camera")) == 2
     text = (tmp_path / "exact-short.md").read_text()
     assert f"| camera | sds | car | {rows['camera'].iou:.3f} |" in text
+    assert (tmp_path / "exact-short.jpg").stat().st_size > 0
     assert len([json.loads(line) for line in (tmp_path / "exact.jsonl").read_text().splitlines()]) == 2
 
 
