@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         log.error("%s", _one_line(error))
         return 2
+    finally:
+        trial = sys.modules.get("distill3d.runtime.trial")
+        if trial is not None:
+            trial.release_trials()
 
 
 def parse(arguments: Sequence[str]) -> tuple[Request, argparse.Namespace]:

@@ -15,8 +15,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from distill3d.config.check import build
 from distill3d.config.experiment import ConfigError, Experiment, load
 from distill3d.config.registry import find, make
-from distill3d.runtime.checkpoint import read_checkpoint
-from distill3d.runtime.device import choose_accelerator, choose_precision, set_threads
+from distill3d.runtime.checkpoint import check_resumable, checkpoint_file, read_checkpoint
+from distill3d.runtime.device import choose_accelerator, choose_precision, keep_threads, set_threads
 from distill3d.runtime.files import write_json
 from distill3d.runtime.logs import log_to_file
 from distill3d.runtime.program import command
@@ -58,6 +58,8 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
         needs_checkpoint = False  # it measures finished weights, not a checkpoint of this trial
     if needs_checkpoint and experiment.resume is None:
         raise ConfigError(f"--{request.verb} needs a checkpoint: resume={_suggestion(loaded.path)}", "resume")
+    if experiment.resume is not None:
+        experiment.resume = str(checkpoint_file(experiment.resume))
     set_threads()
     pl.seed_everything(experiment.seed, verbose=False)
     system = _make("system", experiment)
@@ -67,7 +69,11 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
     if request.verb == "train" and hasattr(system, "check"):
         system.check()
     if experiment.resume is not None:
-        system.on_load_checkpoint(read_checkpoint(experiment.resume))  # says what is wrong with it
+        checkpoint = read_checkpoint(experiment.resume)
+        if request.verb == "train":
+            check_resumable(checkpoint, experiment.resume)
+        keep_threads(checkpoint["distill3d"].get("threads"))
+        system.on_load_checkpoint(checkpoint)  # says what is wrong with it
     viewer = _viewer(experiment, system) if request.verb == "train" else []
     trainer_settings = _trainer_settings(experiment)
     trial = begin_trial(loaded, request.argv, snapshots=not needs_checkpoint)

@@ -9,7 +9,14 @@ import pytest
 import torch
 from system_doubles import fit, make_trainer, tiny_data, tiny_system
 
-from distill3d.runtime.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from distill3d.runtime.checkpoint import (
+    AtomicCheckpointIO,
+    CheckpointError,
+    check_resumable,
+    checkpoint_file,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 CONTENT = {"state_dict": {"a": torch.arange(3)}, "distill3d": {"identity": {}}, "global_step": 3}
 
@@ -114,3 +121,56 @@ def test_a_loaded_scene_renders_as_the_trained_one(tmp_path):
     ):
         assert a is b is None or isinstance(a, str) or torch.equal(a, b)
     assert other.steps_done == 4
+
+
+# -- damage -----------------------------------------------------------------------------------------------------------
+
+
+def written(path, **changes):
+    content = {"state_dict": {"w": torch.linspace(0, 1, 4096)}, "global_step": 3, "epoch": 0, "loops": {}}
+    content |= {"optimizer_states": [], "distill3d": {"identity": {"system": "S", "scene": "s"}, "version": "0"}}
+    content = {key: value for key, value in {**content, **changes}.items() if value is not None}
+    write_checkpoint(content, path)
+    return content
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_flipped_bit_of_the_weights_is_accepted(seed, tmp_path):
+    import random
+
+    written(tmp_path / "last.ckpt")
+    data = bytearray((tmp_path / "last.ckpt").read_bytes())
+    begin = bytes(data).index(torch.linspace(0, 1, 4096)[1000:1010].numpy().tobytes()) - 4000
+    rng = random.Random(seed)
+    data[begin + rng.randrange(4096 * 4)] ^= 1 << rng.randrange(8)
+    (tmp_path / "last.ckpt").write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize("name", ["global_step", "loops", "optimizer_states", "epoch"])
+def test_what_a_checkpoint_lacks_is_named(name, tmp_path):
+    written(tmp_path / "last.ckpt", **{name: None})
+    with pytest.raises(CheckpointError, match=f"lacks {name}, so a training cannot go on"):
+        check_resumable(read_checkpoint(tmp_path / "last.ckpt"), "last.ckpt")
+
+
+def test_weights_that_are_nan_are_refused(tmp_path):
+    written(tmp_path / "last.ckpt", state_dict={"w": torch.tensor([1.0, float("nan")])})
+    with pytest.raises(CheckpointError, match="its w holds NaN"):
+        check_resumable(read_checkpoint(tmp_path / "last.ckpt"), "last.ckpt")
+
+
+def test_a_folder_stands_for_its_last_checkpoint(tmp_path):
+    written(tmp_path / "ckpts" / "last.ckpt")
+    assert checkpoint_file(tmp_path) == checkpoint_file(tmp_path / "ckpts") == tmp_path / "ckpts" / "last.ckpt"
+    assert read_checkpoint(tmp_path)["global_step"] == 3
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"empty/last.ckpt does not exist"):
+        read_checkpoint(tmp_path / "empty")
+
+
+def test_a_checkpoint_says_with_how_many_threads_it_was_trained(tmp_path):
+    content = written(tmp_path / "a.ckpt")
+    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "b.ckpt")
+    assert read_checkpoint(tmp_path / "b.ckpt")["distill3d"]["threads"] == torch.get_num_threads()

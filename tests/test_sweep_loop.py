@@ -12,10 +12,10 @@ import pytest
 
 from distill3d.config.check import ConfigError
 from distill3d.config.files import PROJECT
+from distill3d.runtime.lock import is_locked, locked
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.ledger import Ledger
 from distill3d.sweep.local import LocalEngine
-from distill3d.sweep.lock import is_locked, locked
 from distill3d.sweep.loop import Sweep
 from distill3d.sweep.plan import Plan, PlannedRun
 

@@ -121,3 +121,21 @@ def test_other_processes_of_a_distributed_run_join_the_trial_of_the_first(monkey
     assert begin_trial(loaded(), ARGV).root == first.root
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert begin_trial(loaded(), ARGV).root != first.root
+
+
+def test_a_trial_is_of_one_process_at_a_time(tmp_path):
+    """A second process is refused while the first is at work, and let in when it is done."""
+    import subprocess
+    import sys
+
+    from distill3d.runtime.trial import Trial, _hold, release_trials
+
+    _hold(Trial(tmp_path))
+    _hold(Trial(tmp_path))  # the same process may: it trains, then it tests
+    code = "from pathlib import Path; from distill3d.runtime.trial import Trial, _hold; "
+    code += f"_hold(Trial(Path({str(tmp_path)!r})))"
+    own = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    refused = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True, check=False)
+    assert "another process is at work in" in refused.stderr
+    release_trials()
+    assert subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, check=False).returncode == 0

@@ -38,12 +38,24 @@ def is_text_key(key: Any) -> bool:
 
 def parse_yaml(text: str) -> Any:
     """The content of a YAML document; raises yaml.YAMLError."""
-    return yaml.load(_quote_texts(text), Loader=_Loader)
+    return _load(_quote_texts(text))
 
 
 def parse_value(key: str, text: str) -> Any:
     """The value of a ``key=text`` argument; ``key`` is the last part of the dotted name. Raises yaml.YAMLError."""
-    return text if is_text_key(key) else yaml.load(text, Loader=_Loader)
+    return text if is_text_key(key) else _load(text)
+
+
+def _load(text: str) -> Any:
+    """Whatever is wrong with the text is a YAMLError, also what the values of its tags make of it."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deep") from error
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
+        raise yaml.YAMLError(" ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
 def dump_yaml(content: Any) -> str:
@@ -102,7 +114,31 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
 
 
+MAX_NODES = 100_000  # of one document, with those counted again that an alias repeats
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Raise YAMLError for aliases that stand for millions of values, or for what holds them."""
+    sizes: dict[int, int] = {}
+    stack: list[tuple[yaml.Node, bool]] = [(root, False)]
+    while stack:
+        node, is_done = stack.pop()
+        inside = node.value if isinstance(node.value, list) else []
+        parts = [part for item in inside for part in (item if isinstance(item, tuple) else (item,))]
+        if is_done:
+            sizes[id(node)] = 1 + sum(sizes[id(part)] for part in parts)
+            if sizes[id(node)] > MAX_NODES:
+                raise yaml.YAMLError(f"it has more than {MAX_NODES} values, with its aliases written out")
+        elif sizes.setdefault(id(node), MAX_NODES) is MAX_NODES:  # too many, if it is met again inside itself
+            stack.append((node, True))
+            stack += [(part, False) for part in parts if id(part) not in sizes]
+
+
 class _Loader(yaml.SafeLoader):
+    def construct_document(self, node: Any) -> Any:
+        _check_size(node)
+        return super().construct_document(node)
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
         self.flatten_mapping(node)
         mapping: dict = {}

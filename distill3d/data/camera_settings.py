@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from distill3d.camera import CameraRanges, ranges_of
 from distill3d.config.check import ConfigError, build
 from distill3d.config.files import EMBEDDED_WEIGHTS
 from distill3d.light import LightStrategy
+from distill3d.runtime.foreign import ForeignFileError, read_json
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def read_cameras_json(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        mapping = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        mapping = read_json(path)
+    except ForeignFileError as error:
         raise ConfigError(f"{path} is no JSON ({error}); repair it, or set data.cameras_like=null") from error
     if not isinstance(mapping, dict):
         raise ConfigError(f"{path} must hold a mapping of camera settings; repair it, or set data.cameras_like=null")

@@ -119,8 +119,13 @@ def csv_text(report: Report) -> str:
         own = [run.entry.settings.get(key, "") for key in settings]
         values = ["" if run.figures.get(name) is None else run.figures[name] for name in names]
         row = [run.entry.id, run.entry.prompt, run.entry.seed, *own, run.entry.status, run.judge or "", *values]
-        writer.writerow([*row, run.error_text])
+        writer.writerow([_as_text(cell) for cell in (*row, run.error_text)])
     return out.getvalue()
+
+
+def _as_text(cell: Any) -> Any:
+    """A quote before texts that a spreadsheet would run as a formula; numbers stay as they are."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def page(report: Report, content: dict[str, Any]) -> str:

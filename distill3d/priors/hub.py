@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from distill3d.config.files import EMBEDDED_WEIGHTS
+from distill3d.runtime.foreign import ForeignFileError, read_json_mapping
 
 EMBEDDED = "embedded"
 SETTING = "system.prior.pretrained_model_name_or_path"
@@ -61,9 +61,9 @@ def read_json(folder: Path, file: str, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise PriorError(f"{SETTING}={name!r}: {folder} has no {file}; {_PARTIAL}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PriorError(f"{SETTING}={name!r}: {path} is no valid JSON ({error}); {_PARTIAL}") from error
+        return read_json_mapping(path, _PARTIAL)
+    except ForeignFileError as error:
+        raise PriorError(f"{SETTING}={name!r}: {path} is no valid JSON ({error})") from error
 
 
 def check_weights(folder: Path, component: str, variant: str | None, name: str) -> None:
@@ -74,8 +74,10 @@ def check_weights(folder: Path, component: str, variant: str | None, name: str) 
     if any((where / file).is_file() for file in names):
         return
     for index in _index_files(where, variant):
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        missing = sorted(shard for shard in shards if not (where / shard).is_file())
+        shards = read_json(where, index.name, name).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+            raise PriorError(f"{SETTING}={name!r}: {index} has no weight_map of tensors to files; {_PARTIAL}")
+        missing = sorted(shard for shard in set(shards.values()) if not (where / shard).is_file())
         if missing:
             raise PriorError(f"{SETTING}={name!r}: {where} lacks {', '.join(missing)}; {_PARTIAL}")
         return

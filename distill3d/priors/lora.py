@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from distill3d.priors.hub import PriorError
+from distill3d.runtime.foreign import reading
 
 _PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora.down.weight", ".lora.up.weight"))
 _SETTING = "system.prior.lora_weights"
@@ -29,7 +30,8 @@ def fuse_lora(network: nn.Module, file: Path, scale: float, component: str) -> i
     """
     from safetensors.torch import load_file
 
-    tensors = {key.removeprefix(f"{component}."): value for key, value in load_file(str(file)).items()}
+    with reading(file, "a LoRA", "give a safetensors file", _SETTING):
+        tensors = {key.removeprefix(f"{component}."): value for key, value in load_file(str(file)).items()}
     layers = [
         (key.removesuffix(down), tensors[key], tensors.get(key.removesuffix(down) + up))
         for down, up in _PAIRS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import math
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from distill3d.priors.component_class import component_class
 from distill3d.priors.hub import SETTING, PriorError, check_weights, component_patterns, find_folder, read_json
 from distill3d.priors.kinds import KINDS, PriorKind, kind_of
 
@@ -45,14 +45,14 @@ class ModelFolder:
         try:
             with _without_progress_bars():
                 module, loading = cls.from_pretrained(self.path / component, **self._options(cls, dtype))
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # whatever a damaged file makes a library raise
             raise self._broken(component, error) from error
         self._check_complete(component, sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"]))
         return module.eval().requires_grad_(False).to(device)
 
     def count_parameters(self, component: str) -> int:
         """Numbers in the component's weights, by the headers of its files; 0 for one that was left out."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         patterns = [p for p in component_patterns(component, self.variant) if p.endswith(".safetensors")]
         count = 0
@@ -60,7 +60,7 @@ class ModelFolder:
             try:
                 with safe_open(str(path), framework="pt") as file:
                     count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-            except (OSError, SafetensorError) as error:
+            except Exception as error:
                 raise self._broken(component, error) from error
         return count
 
@@ -70,19 +70,14 @@ class ModelFolder:
             raise PriorError(f"{SETTING}={self.name!r}: {self.path} has no folder {component}; fetch it again")
         try:
             return self._class(component).from_pretrained(self.path / component)
-        except (OSError, ValueError, TypeError) as error:
+        except Exception as error:
             raise self._broken(component, error) from error
 
     def _class(self, component: str) -> Any:
-        library, class_name = self.index.get(component) or (None, None)
-        module = _LIBRARIES.get(library or "")
-        cls = getattr(importlib.import_module(module), class_name, None) if module and class_name else None
-        if cls is None:
-            raise PriorError(
-                f"{SETTING}={self.name!r}: {component} is {library}.{class_name}, which is not a class that is known "
-                f"here; {self.kind.title} needs one of {', '.join(_LIBRARIES)}"
-            )
-        return cls
+        try:
+            return component_class(component, self.index.get(component))
+        except ValueError as error:
+            raise PriorError(f"{SETTING}={self.name!r}: {error}; {self.kind.title} cannot be loaded so") from error
 
     def _options(self, cls: Any, dtype: torch.dtype) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -109,7 +104,7 @@ class ModelFolder:
         )
 
     def _broken(self, component: str, error: Exception) -> PriorError:
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         return PriorError(
             f"{SETTING}={self.name!r}: {self.path / component} cannot be loaded ({reason}); "
             "if files are cut or of another version, fetch the model again"
@@ -123,7 +118,7 @@ def open_folder(name: str, revision: str | None = None, variant: str | None = No
     """
     path = find_folder(name, revision, variant, ())
     index = read_json(path, "model_index.json", name)
-    kind = kind_of(index.get("_class_name", ""))
+    kind = kind_of(str(index.get("_class_name", "")))
     if kind is None:
         known = ", ".join(each.pipelines[0] for each in KINDS)
         found = index.get("_class_name")
@@ -153,11 +148,3 @@ def _without_progress_bars() -> Iterator[None]:
     finally:
         for library in shown:
             library.enable_progress_bar()
-
-
-# where the classes of a model_index.json may come from; anything else would be code of unknown origin
-_LIBRARIES = {
-    "diffusers": "diffusers",
-    "transformers": "transformers",
-    "distill3d": "distill3d.embedded.network",
-}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from distill3d.priors.hub import PriorError
+from distill3d.runtime.foreign import ForeignFileError, read_json_mapping
 
 WORDS_FILE = "words.json"
 
@@ -17,9 +17,11 @@ def taught_words(folder: Path) -> frozenset[str] | None:
     if not path.is_file():
         return None
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["words"]
-    except (ValueError, KeyError, TypeError) as error:
+        entries = read_json_mapping(path).get("words")
+    except ForeignFileError as error:
         raise PriorError(f'{path} is no word list of the form {{"words": [...]}}: {error}') from error
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise PriorError(f'{path} is no word list of the form {{"words": ["cat", "dog"]}}')
     return frozenset(word for entry in entries for word in _split(entry))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +26,10 @@ SCENES_BEFORE = {
 }
 
 
+# what Lightning goes on from
+RESUMED = ("state_dict", "global_step", "epoch", "loops", "optimizer_states")
+
+
 class CheckpointError(ValueError):
     """A checkpoint that does not exist, cannot be read, or belongs to another experiment."""
 
@@ -34,13 +37,16 @@ class CheckpointError(ValueError):
 def read_checkpoint(path: str | Path, setting: str = "resume") -> dict[str, Any]:
     """Load a checkpoint onto the CPU with ``weights_only``, so that no file can run code.
 
-    Raises CheckpointError, naming the setting, for a missing, truncated or foreign file.
+    A folder stands for its last.ckpt. Raises CheckpointError, naming the setting, for a missing, damaged or foreign
+    file; every byte is compared with the checksums that were written with it.
     """
-    if not Path(path).is_file():
+    path = checkpoint_file(path)
+    if not path.is_file():
         raise CheckpointError(f"{setting}={path} does not exist; give a file such as outputs/.../ckpts/last.ckpt")
     try:
+        _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, KeyError, ValueError) as error:
+    except Exception as error:  # damage shows as errors of the unpickler, the archive, or the tensors it describes
         raise CheckpointError(
             f"{setting}={path} cannot be read: it is truncated, damaged or no checkpoint; take another of that folder"
         ) from error
@@ -48,7 +54,41 @@ def read_checkpoint(path: str | Path, setting: str = "resume") -> dict[str, Any]
         raise CheckpointError(
             f"{setting}={path} is not a checkpoint of distill3d; give one from a trial's ckpts folder"
         )
-    return with_scene(checkpoint)
+    try:
+        return with_scene(checkpoint)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{setting}={path} lacks what a checkpoint of distill3d holds: {error}") from error
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The file itself; of a trial's folder, or its ckpts, the last.ckpt."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    places = (path / "ckpts" / "last.ckpt", path / "last.ckpt")
+    return next((place for place in places if place.is_file()), places[1])
+
+
+def check_resumable(checkpoint: Mapping[str, Any], path: str | Path, setting: str = "resume") -> None:
+    """Raise CheckpointError unless a training can go on from it: all its parts are there, and no weight is NaN."""
+    missing = [name for name in RESUMED if name not in checkpoint]
+    if missing:
+        raise CheckpointError(
+            f"{setting}={path} lacks {', '.join(missing)}, so a training cannot go on from it; take another one"
+        )
+    for name, value in checkpoint["state_dict"].items():
+        if isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any()):
+            raise CheckpointError(
+                f"{setting}={path}: its {name} holds NaN, so nothing can come of it; take an earlier checkpoint"
+            )
+
+
+def _check_sums(path: Path) -> None:
+    """Raise BadZipFile for a file whose contents are not what was written; torch itself does not look."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} does not have its checksum")
 
 
 def with_scene(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -101,6 +141,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's file access, with these functions."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if "distill3d" in checkpoint:  # sums over threads depend on how many there are, in the last bits
+            checkpoint["distill3d"]["threads"] = torch.get_num_threads()
         write_checkpoint(checkpoint, path)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

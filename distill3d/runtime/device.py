@@ -66,6 +66,29 @@ def set_threads() -> int:
     return torch.get_num_threads()
 
 
+def keep_threads(saved: int | None) -> None:
+    """The number of threads that a checkpoint was trained with: another one changes the last bits of sums.
+
+    OMP_NUM_THREADS goes before it, with a warning.
+    """
+    import torch
+
+    now = torch.get_num_threads()
+    if saved is None or saved == now:
+        return
+    if os.environ.get("OMP_NUM_THREADS", ""):
+        log.warning(
+            "OMP_NUM_THREADS gives %d threads and the checkpoint was trained with %d: the run goes on, but not to the "
+            "same bits; set OMP_NUM_THREADS=%d for these",
+            now,
+            saved,
+            saved,
+        )
+        return
+    torch.set_num_threads(saved)
+    log.info("threads: %d, as the checkpoint was trained with (%d would give other bits)", saved, now)
+
+
 def kernel_backend(device: torch.device | str, setting: str | None = None) -> Backend:
     """Which twin of a kernel runs for tensors on ``device``: ``numba`` on a CPU, ``cuda`` on a GPU, else ``torch``.
 

@@ -48,7 +48,7 @@ def _import_file(path: Path) -> str:
     sys.modules[name] = module  # relative imports inside a package need it there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # an extension has no say in whether the program goes on
         del sys.modules[name]
         raise ConfigError(
             f"extension {path} cannot be imported: {type(error).__name__}: {error}; "

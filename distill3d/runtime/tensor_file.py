@@ -23,7 +23,7 @@ def read_tensors(path: Path, name: str, remedy: str) -> tuple[dict[str, Tensor],
 
     Raises FileNotFoundError, or ValueError for a file of another kind.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     if not path.is_file():
         raise FileNotFoundError(f"{name} does not exist; {remedy}")
@@ -31,5 +31,5 @@ def read_tensors(path: Path, name: str, remedy: str) -> tuple[dict[str, Tensor],
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
             return tensors, file.metadata() or {}
-    except SafetensorError as error:
+    except Exception as error:  # a damaged header makes the reader raise errors of many kinds
         raise ValueError(f"{name} is not a safetensors file: {error}") from error

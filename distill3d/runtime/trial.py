@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from typing import Any
 from distill3d.config.experiment import ConfigError, Experiment, Loaded
 from distill3d.config.yaml_text import dump_yaml, escape, is_text_key
 from distill3d.runtime.files import write_atomically
+from distill3d.runtime.lock import locked
 
 MIN_FREE_BYTES = 64 * 2**20  # a checkpoint, pictures and a mesh of the smallest config
+_held: dict[Path, ExitStack] = {}  # locks of the trials that this process is at work in
 _SHARED = "DISTILL3D_TRIAL"  # tells the processes that a distributed run starts where the first one writes
 
 
@@ -61,6 +64,7 @@ def begin_trial(loaded: Loaded, arguments: Sequence[str], snapshots: bool = True
     own = trial_of(experiment.resume) if experiment.resume else None
     try:
         trial = Trial(own, True) if own else Trial(_create(experiment), False)
+        _hold(trial)
         _check_space(trial.root)
         if snapshots or not trial.resumed:
             _write_snapshots(trial, loaded)
@@ -74,6 +78,24 @@ def begin_trial(loaded: Loaded, arguments: Sequence[str], snapshots: bool = True
         ) from error
     os.environ[_SHARED] = str(trial.root)
     return trial
+
+
+def release_trials() -> None:
+    """Let other processes go on in the trials of this one. They may as soon as it ends, however it ends."""
+    while _held:
+        _held.popitem()[1].close()
+
+
+def _hold(trial: Trial) -> None:
+    """Raise ConfigError if another process is at work in the trial: both would write the same files."""
+    key = trial.root.resolve()
+    if key in _held:
+        return
+    lock = ExitStack()
+    if not lock.enter_context(locked(trial.root / "trial.lock", wait=False)):
+        lock.close()
+        raise ConfigError(f"resume: another process is at work in {trial.root}; wait for its end, or stop it", "resume")
+    _held[key] = lock
 
 
 def trial_of(path: str | Path) -> Path | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, silu
 
 from distill3d.config.registry import register
+from distill3d.runtime.foreign import reading
 from distill3d.runtime.tensor_file import read_tensors, write_tensors
 from distill3d.scenes.base import Scene, Step, Views
 
@@ -115,6 +116,7 @@ def load_translator(path: Path) -> Translator:
     tensors, metadata = read_tensors(path, str(path), remedy)
     if metadata.get("kind") != "translator":
         raise ValueError(f"{path} holds no translator; {remedy}")
-    network = Translator(**json.loads(metadata["settings"]))
-    network.load_state_dict(tensors)
-    return network.eval()
+    with reading(path, "a translator", remedy):
+        network = Translator(**json.loads(metadata["settings"]))
+        network.load_state_dict(tensors)
+        return network.eval()

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill3d.config.files import IN_CHECKOUT, PACKAGE, PROJECT
+from distill3d.runtime.lock import locked
 from distill3d.sweep.folder import RUNS, SweepFolder
 from distill3d.sweep.ledger import Ledger
-from distill3d.sweep.lock import locked
 
 LAUNCH = PROJECT / "launch.py" if IN_CHECKOUT else PACKAGE / "__main__.py"
 

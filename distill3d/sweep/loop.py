@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.config.check import ConfigError
+from distill3d.runtime.lock import locked
 from distill3d.sweep.child import LAUNCH
 from distill3d.sweep.engine import Engine, Event, Task
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.ledger import Ledger
-from distill3d.sweep.lock import locked
 from distill3d.sweep.plan import Plan, PlannedRun, write_plan
 from distill3d.sweep.table import Progress, Table
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill3d.config.files import PROJECT
+from distill3d.runtime.names import safe_name
 from distill3d.sweep.folder import SweepFolder
 
 
@@ -17,9 +18,9 @@ def slurm_script(folder: SweepFolder, run_ids: Sequence[str], jobs: int | None =
     ids = " ".join(run_ids)
     child = f"{shlex.quote(python or sys.executable)} -m distill3d.sweep.child {shlex.quote(str(root))}"
     return f"""#!/bin/bash
-#SBATCH --job-name=sweep-{folder.root.name}
+#SBATCH --job-name={shlex.quote("sweep-" + safe_name(folder.root.name))}
 #SBATCH --array=0-{len(run_ids) - 1}{limit}
-#SBATCH --output={root}/logs/slurm-%a.txt
+#SBATCH --output={shlex.quote(str(root).replace("%", "%%") + "/logs/slurm-%a.txt")}
 #SBATCH --signal=B:TERM@60
 # Add what your cluster asks for, such as:
 #   #SBATCH --time=01:00:00

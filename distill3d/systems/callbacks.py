@@ -157,6 +157,14 @@ def write_metrics(trainer: pl.Trainer) -> None:
 
 def _checkpoint_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     settings = {key: value for key, value in given.items() if key not in ("dirpath", "enable_version_counter")}
+    filename = settings.get("filename")
+    if isinstance(filename, str) and (
+        Path(filename).is_absolute() or {"..", "/", "\\"} & {*filename, *Path(filename).parts}
+    ):
+        raise ConfigError(
+            f"checkpoint.filename={filename!r} leads out of the trial's ckpts; give a name without folders",
+            "checkpoint.filename",
+        )
     interval = settings.get("train_time_interval")
     if isinstance(interval, (int, float)):
         settings["train_time_interval"] = timedelta(seconds=interval)

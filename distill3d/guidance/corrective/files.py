@@ -17,6 +17,7 @@ from distill3d.guidance.corrective.spectral import SpectralCorrective, fit_spect
 from distill3d.priors.base import DiffusionPrior
 from distill3d.priors.embedding_cache import default_cache_dir
 from distill3d.priors.sampling import ddim_sample
+from distill3d.runtime.foreign import reading
 from distill3d.runtime.rng import rng
 from distill3d.runtime.tensor_file import read_tensors, write_tensors
 from distill3d.types import PromptEmbedding
@@ -60,17 +61,18 @@ def read_corrective(path: Path, prior_identity: str) -> CorrectiveNetwork | Spec
     tensors, metadata = read_tensors(path, f"corrective={str(path)!r}", remedy)
     if metadata.get("kind") not in ("network", "spectral"):
         raise ValueError(f"corrective={str(path)!r} holds no corrective; train one with configs/lmc/corrective.yaml")
-    if metadata["prior_identity"] != prior_identity:
+    if metadata.get("prior_identity") != prior_identity:
         raise WrongPriorError(
-            f"corrective={str(path)!r} belongs to the prior {metadata['prior_identity']}, and this run's prior is "
+            f"corrective={str(path)!r} belongs to the prior {metadata.get('prior_identity')}, and this run's prior is "
             f"{prior_identity}; train one for it with configs/lmc/corrective.yaml, or set corrective=spectral"
         )
-    if metadata["kind"] == "spectral":
-        return SpectralCorrective(tensors["gains"], tensors["times"])
-    with torch.device("meta"):  # nothing to initialise, so no random numbers are taken
-        network = CorrectiveNetwork(**json.loads(metadata["settings"]))
-    network.load_state_dict(tensors, assign=True)
-    return network
+    with reading(path, "a corrective", remedy, "corrective"):
+        if metadata["kind"] == "spectral":
+            return SpectralCorrective(tensors["gains"], tensors["times"])
+        with torch.device("meta"):  # nothing to initialise, so no random numbers are taken
+            network = CorrectiveNetwork(**json.loads(metadata["settings"]))
+        network.load_state_dict(tensors, assign=True)
+        return network
 
 
 def load_corrective(
