@@ -47,10 +47,10 @@ def optimizer_class(name: str, setting: str = "system.optimizer.name") -> type[t
 def parameter_groups(
     root: nn.Module, settings: dict[str, Any], where: str = "system.optimizer.params"
 ) -> list[dict[str, Any]]:
-    """One group for each module of ``settings`` (a dotted name: geometry, geometry.encoding), one for each other child.
+    """One group for each name in ``settings`` (geometry, geometry.encoding, scene.means), one for each other child.
 
-    A parameter belongs to the longest name that holds it. Raises ConfigError for a name that is no module, or that has
-    no parameters of its own.
+    A name is that of a module or of a parameter; a parameter belongs to the longest name that holds it. Raises
+    ConfigError for a name that is neither.
     """
     check_modules(root, settings, where)
     groups: dict[str, list[nn.Parameter]] = {}
@@ -71,12 +71,12 @@ def check_modules(
 
     Before the system is ``complete``, a child without parameters may yet get parts; those are not looked for.
     """
-    modules = dict(root.named_modules())
+    known = {*dict(root.named_modules()), *dict(root.named_parameters())}
     children = dict(root.named_children())
     for name in names:
         child = children.get(name.split(".")[0])
         awaited = not complete and child is not None and next(child.parameters(), None) is None
-        if not name or (name not in modules and not awaited):
+        if not name or (name not in known and not awaited):
             raise ConfigError(
                 f"{where}.{name} is not a module of the system; {nearest(name, children)}", f"{where}.{name}"
             )
@@ -119,7 +119,7 @@ def check_rate(options: Any, where: str, may_hold: bool = False) -> None:
 
 
 def _owner(path: str, settings: dict[str, Any]) -> str:
-    holders = [name for name in settings if path.startswith(f"{name}.")]
+    holders = [name for name in settings if path == name or path.startswith(f"{name}.")]
     return max(holders, key=len) if holders else path.split(".")[0]
 
 

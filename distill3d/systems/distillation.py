@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.config.check import ConfigError
-from distill3d.config.registry import make
+from distill3d.config.registry import find, make
 from distill3d.data.random_cameras import draw_rank
 from distill3d.guidance.base import distillation_loss, distillation_loss_value
 from distill3d.optim import OptimizerSettings
@@ -73,16 +73,19 @@ class DistillationSystem(TrainedSystem):
         return self.prompt_processor.prompt.text
 
     def make_scene(self) -> Scene:
-        """The scene that ``scene_type`` names, with the system's settings of the same names and those of ``scene``."""
+        """The scene that ``scene_type`` names, with the settings of ``scene``."""
         name = self.cfg.scene_type
         if name is None:
             return Scene()
         return make("scene", name, {**self.scene_settings(), **self.cfg.scene}, "system.scene")
 
     def scene_settings(self) -> dict[str, Any]:
-        """Settings of the scene that stand among the system's own: in YAML system.geometry, system.count, ..."""
-        wanted = scene_fields(self.cfg.scene_type)
-        return {f.name: getattr(self.cfg, f.name) for f in fields(self.cfg) if f.name in wanted}
+        """Those of the system's usual scene, which stand among its own: system.geometry, system.count, ..."""
+        own = {f.name: f for f in fields(self.cfg)}
+        if self.cfg.scene_type != own["scene_type"].default:
+            return {}
+        cls: Any = find("scene", self.cfg.scene_type, "system.scene_type")
+        return {f.name: getattr(self.cfg, f.name) for f in fields(cls.Config) if f.name in own}
 
     @property
     def original(self) -> Any:
@@ -269,11 +272,3 @@ class DistillationSystem(TrainedSystem):
             for name in [n for n in state if n.startswith("guidance.") and n not in present]:
                 del state[name]
         super().on_load_checkpoint(checkpoint)
-
-
-def scene_fields(scene_type: str) -> frozenset[str]:
-    """Names of the settings that a scene has."""
-    from distill3d.config.registry import find
-
-    cls: Any = find("scene", scene_type, "system.scene_type")
-    return frozenset(f.name for f in fields(cls.Config))
