@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from distill3d.config.check import ConfigError
 from distill3d.config.files import (
-    Layer,
+    SettingsLayer,
     find_config,
     leaves,
     merge,
@@ -128,7 +128,7 @@ mappings = st.dictionaries(st.sampled_from("abc"), trees, max_size=3)
 @given(mappings, mappings)
 def test_merging_keeps_every_later_leaf_and_never_changes_its_sources(first, second):
     before = repr((first, second))
-    content, origins = merge([Layer(first, "first"), Layer(second, "second")])
+    content, origins = merge([SettingsLayer(first, "first"), SettingsLayer(second, "second")])
     assert repr((first, second)) == before
     after = dict(leaves(content))
     for setting, value in leaves(second):
@@ -139,7 +139,9 @@ def test_merging_keeps_every_later_leaf_and_never_changes_its_sources(first, sec
 
 
 def test_the_origin_of_a_setting_is_its_own_or_that_of_what_holds_it():
-    _, origins = merge([Layer({"a": {"b": 1, "c": [1, 2]}}, "x.yaml"), Layer({"a": {"c": [3]}}, "argument")])
+    _, origins = merge(
+        [SettingsLayer({"a": {"b": 1, "c": [1, 2]}}, "x.yaml"), SettingsLayer({"a": {"c": [3]}}, "argument")]
+    )
     assert origin("a.b", origins) == "x.yaml"
     assert origin("a.c[0]", origins) == "argument"
     assert origin("a.b.deeper", origins) == "x.yaml"

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from distill3d.evaluation.collect import Entry
-from distill3d.evaluation.report import Report, Run, csv_text, page, write_report
+from distill3d.evaluation.report import Report, ReportedRun, csv_text, page, write_report
 from distill3d.evaluation.samples import write_strip
 from distill3d.evaluation.settings import EvaluateSettings
 
@@ -29,7 +29,7 @@ def report(tmp_path):
     strip = tmp_path / "strip.png"
     write_strip(strip, torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
     runs = [
-        Run(
+        ReportedRun(
             Entry(f"{i}", tmp_path, prompt, 0, {"system.guidance_type": kind}, "done"),
             {"score": score, "janus": 1 - score, "seconds_total": 100.0},
             "a judge",
@@ -39,7 +39,7 @@ def report(tmp_path):
         for i, ((prompt, kind), score) in enumerate(SCORES.items())
     ]
     failed = Entry("4", tmp_path, NASTY, 1, {"system.guidance_type": "sds"}, "failed", "the last\nlines")
-    return Report("a sweep", EvaluateSettings(views=4), [*runs, Run(failed, {})])
+    return Report("a sweep", EvaluateSettings(views=4), [*runs, ReportedRun(failed, {})])
 
 
 def test_all_files_are_written_and_say_the_same(report, tmp_path):

@@ -12,7 +12,7 @@ from tiny_assets import make_assets
 
 from distill3d.camera import CameraRanges, make_cameras
 from distill3d.embedded.folder import make_scheduler, save_folder
-from distill3d.embedded.network import Layout, PixelUNet2DConditionModel, WordsTogether, sinusoidal
+from distill3d.embedded.network import NetworkLayout, PixelUNet2DConditionModel, WordsTogether, sinusoidal
 from distill3d.embedded.prior_training import draw_timesteps, loss_weight, min_snr_weight, v_target
 from distill3d.embedded.text import POSITIONS, byte_pairs, make_text_encoder, make_tokenizer
 from distill3d.priors.loader import load_prior, load_prompt_encoder, words_not_taught
@@ -257,7 +257,7 @@ def test_the_scene_hears_words_together_and_starts_silent():
 
 def test_the_layout_sees_the_whole_image_and_owes_the_noise_little():
     """A cell's mean is its colour with noise of 1 / cell, scaled to the same at both sizes."""
-    layout = Layout(32, 8, 8, (16, 32)).requires_grad_(False)
+    layout = NetworkLayout(32, 8, 8, (16, 32)).requires_grad_(False)
     torch.nn.init.normal_(layout.out.weight)
     torch.nn.init.normal_(layout.fine_out.weight)
     image, embedding = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.ones(1, 32)

@@ -6,7 +6,7 @@ import pytest
 
 from distill3d.sweep import local
 from distill3d.sweep.engine import tail
-from distill3d.sweep.table import Progress, Table, duration
+from distill3d.sweep.table import Progress, StatusTable, duration
 
 
 class Terminal(io.StringIO):
@@ -31,13 +31,13 @@ def test_the_time_left_follows_from_the_pace():
 def test_a_terminal_is_drawn_in_place_and_a_file_is_left_alone():
     progress = Progress(total=20, running={str(i): (f"run {i}", 0.0) for i in range(12)})
     out = Terminal()
-    table = Table(progress, out)
+    table = StatusTable(progress, out)
     table.draw(force=True)
     table.draw(force=True)
     assert "and 4 more" in out.getvalue()
     assert out.getvalue().count("\033[10F\033[J") == 1  # ten lines up: the counts, eight runs, and the rest
     plain = io.StringIO()
-    Table(progress, plain).draw(force=True)
+    StatusTable(progress, plain).draw(force=True)
     assert plain.getvalue() == ""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from distill3d.config.check import ConfigError, build, coerce, nearest
 from distill3d.config.files import (
-    Layer,
+    SettingsLayer,
     escape_texts,
     find_config,
     merge,
@@ -76,7 +76,7 @@ def load(config: str | Path, overrides: Sequence[str] = (), check: bool = True) 
     return load_layers(read_layers(config, overrides), find_config(config), check)
 
 
-def load_layers(layers: Sequence[Layer], path: Path, check: bool = True) -> Loaded:
+def load_layers(layers: Sequence[SettingsLayer], path: Path, check: bool = True) -> Loaded:
     """`load`, from layers that were read before."""
     raw, origins = merge(layers)
     try:

@@ -25,14 +25,14 @@ _OVERRIDE = re.compile(r"(?P<key>\w[\w-]*(?:\.\w[\w-]*)*)=(?P<text>.*)", re.DOTA
 
 
 @dataclass(frozen=True)
-class Layer:
+class SettingsLayer:
     """Some settings, and what they were read from."""
 
     content: dict[str, Any]
     source: str
 
 
-def read_layers(config: str | Path, overrides: Sequence[str]) -> list[Layer]:
+def read_layers(config: str | Path, overrides: Sequence[str]) -> list[SettingsLayer]:
     """The chain of bases, the config itself, then one layer for each argument. Reads files, writes none.
 
     Raises ConfigError for a missing or malformed file, a circular base, or a malformed argument.
@@ -55,7 +55,7 @@ def find_config(config: str | Path, beside: Path | None = None) -> Path:
     raise ConfigError(f"--config {config}: there is no such file, nor in configs/; {nearest(str(config), known)}")
 
 
-def parse_override(argument: str) -> Layer:
+def parse_override(argument: str) -> SettingsLayer:
     """``a.b=value`` as nested settings; prompts are taken verbatim, other values are YAML."""
     match = _OVERRIDE.fullmatch(argument)
     if match is None:
@@ -70,10 +70,10 @@ def parse_override(argument: str) -> Layer:
         raise ConfigError(f"{match['key']}={text!r} is no YAML value: {_yaml_reason(error)}", match["key"]) from error
     for key in reversed(path):
         value = {key: value}
-    return Layer(value, f"argument {argument.split('=')[0]}=...")
+    return SettingsLayer(value, f"argument {argument.split('=')[0]}=...")
 
 
-def merge(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str]]:
+def merge(layers: Sequence[SettingsLayer]) -> tuple[dict[str, Any], dict[str, str]]:
     """All layers as one, mappings key by key, later ones winning; and the source of each setting by its full name."""
     content: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -127,21 +127,21 @@ def missing_settings(content: dict[str, Any]) -> list[str]:
     return [setting for setting, value in leaves(content) if value == MISSING]
 
 
-def _read_chain(path: Path, below: tuple[Path, ...]) -> list[Layer]:
+def _read_chain(path: Path, below: tuple[Path, ...]) -> list[SettingsLayer]:
     if path.resolve() in below:
         chain = " -> ".join(p.name for p in (*below, path))
         raise ConfigError(f"base in {path} goes round in a circle: {chain}", "base")
     content = _read_file(path)
     base = content.pop("base", None)
     if base is None:
-        return [Layer(content, str(path))]
+        return [SettingsLayer(content, str(path))]
     if not isinstance(base, str):
         raise ConfigError(f"base={base!r} in {path} must be the name of one YAML file", "base")
     try:
         base_path = find_config(base, beside=path.parent)
     except ConfigError as error:
         raise ConfigError(f"base={base!r} in {path}: {str(error).partition(': ')[2]}", "base") from error
-    return [*_read_chain(base_path, (*below, path.resolve())), Layer(content, str(path))]
+    return [*_read_chain(base_path, (*below, path.resolve())), SettingsLayer(content, str(path))]
 
 
 def _read_file(path: Path) -> dict[str, Any]:

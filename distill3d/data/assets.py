@@ -21,7 +21,7 @@ _CORRECTIONS = Path(__file__).with_name("front_corrections.csv")
 
 
 @dataclass(frozen=True)
-class Asset:
+class MeshEntry:
     """One mesh file of one noun."""
 
     noun: str
@@ -37,7 +37,7 @@ class Asset:
         return self.front != ""
 
 
-def read_index(folder: Path | str) -> list[Asset]:
+def read_index(folder: Path | str) -> list[MeshEntry]:
     """All assets of a folder in the order of its index.csv.
 
     Raises FileNotFoundError without an index, ValueError for a row whose mesh is missing or whose front is unknown.
@@ -55,7 +55,7 @@ def read_rows(index: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(read_text(index, "CSV", setting="data.assets").splitlines()))
 
 
-def first_variants(assets: list[Asset], count: int | None) -> list[Asset]:
+def first_variants(assets: list[MeshEntry], count: int | None) -> list[MeshEntry]:
     """Of each noun the ``count`` meshes of the lowest variant; None: all."""
     variants: dict[str, list[int]] = {}
     for asset in assets:
@@ -63,7 +63,7 @@ def first_variants(assets: list[Asset], count: int | None) -> list[Asset]:
     return [asset for asset in assets if asset.variant in sorted(variants[asset.noun])[:count]]
 
 
-def _asset(folder: Path, row: dict[str, str], line: int) -> Asset:
+def _asset(folder: Path, row: dict[str, str], line: int) -> MeshEntry:
     path = folder / row["file"]
     if not path.is_file():
         raise ForeignFileError(f"{folder}/index.csv line {line}: {row['file']} does not exist")
@@ -72,7 +72,7 @@ def _asset(folder: Path, row: dict[str, str], line: int) -> Asset:
         raise ForeignFileError(
             f"{folder}/index.csv line {line}: front={front!r}; expected one of {sorted(_TURN_TO_FRONT)}"
         )
-    return Asset(
+    return MeshEntry(
         row["noun"], row.get("tier") == "core", int(row["rank"]), row["category"], int(row["variant"]), path, front
     )
 
@@ -93,7 +93,7 @@ def _corrections() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def load_mesh(asset: Asset) -> Mesh:
+def load_mesh(asset: MeshEntry) -> Mesh:
     """The mesh in the world frame (front at +x, z up), its farthest vertex at 0.5 from the origin, sRGB in [0, 1].
 
     A PLY has its colours at the vertices; any other file is read with its materials and textures, y up.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distill3d.data.assets import Asset
+from distill3d.data.assets import MeshEntry
 from distill3d.embedded.captions import (
     COLORS,
     MATERIALS,
@@ -66,7 +66,7 @@ def draw_override(noun: str, random_source: random.Random) -> Thing:
     return Thing(noun, material=random_source.choice(MATERIALS))
 
 
-def draw_pair(assets: list[Asset], random_source: random.Random) -> tuple[Asset, str, Asset]:
+def draw_pair(assets: list[MeshEntry], random_source: random.Random) -> tuple[MeshEntry, str, MeshEntry]:
     """Two different nouns and a relation that suits them."""
     by_noun = group_by_noun(assets)
     nouns = sorted(by_noun)
@@ -80,8 +80,8 @@ def draw_pair(assets: list[Asset], random_source: random.Random) -> tuple[Asset,
     return random_source.choice(by_noun[first]), relation, random_source.choice(by_noun[second])
 
 
-def group_by_noun(assets: list[Asset]) -> dict[str, list[Asset]]:
-    groups: dict[str, list[Asset]] = {}
+def group_by_noun(assets: list[MeshEntry]) -> dict[str, list[MeshEntry]]:
+    groups: dict[str, list[MeshEntry]] = {}
     for asset in assets:
         groups.setdefault(asset.noun, []).append(asset)
     return groups

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from distill3d.camera import CameraRanges
 from distill3d.config.check import ConfigError
 from distill3d.config.registry import register
-from distill3d.data.assets import Asset, first_variants, read_index
+from distill3d.data.assets import MeshEntry, first_variants, read_index
 from distill3d.data.camera_settings import cameras_folder, read_cameras_json, view_distribution
 from distill3d.data.endless import endless_loader
 from distill3d.embedded.mesh_views import (
@@ -78,7 +78,7 @@ class MeshViewDataModule(pl.LightningDataModule):
     def __init__(self, cfg: Config, seed: int = 0) -> None:
         super().__init__()
         self.cfg, self.seed = cfg, seed
-        self._assets: list[Asset] | None = None
+        self._assets: list[MeshEntry] | None = None
         self._sampler: ViewSampler | None = None
 
     def check(self) -> None:
@@ -87,7 +87,7 @@ class MeshViewDataModule(pl.LightningDataModule):
         _ = self.cameras
 
     @property
-    def assets(self) -> list[Asset]:
+    def assets(self) -> list[MeshEntry]:
         """The index of the mesh folder. Raises ValueError when none is given."""
         if self._assets is None:
             if self.cfg.assets is None:
@@ -163,7 +163,7 @@ class MeshViewDataModule(pl.LightningDataModule):
         return self.cfg.image_sizes[step % len(self.cfg.image_sizes)]
 
 
-def chosen_nouns(choice: str | list[str], assets: list[Asset]) -> list[str]:
+def chosen_nouns(choice: str | list[str], assets: list[MeshEntry]) -> list[str]:
     """All nouns, the core ones, or those that are listed. Raises ConfigError for one that has no mesh."""
     if choice == "core":
         return core_nouns(assets)

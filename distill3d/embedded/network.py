@@ -69,7 +69,7 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         # the trunk
         grid = sample_sizes[-1] // (2 * UNSHUFFLE)
         self.layout = (
-            Layout(time_channels, layout_channels, grid // 2, (low, deep), layout_hidden, layout_thumbnail)
+            NetworkLayout(time_channels, layout_channels, grid // 2, (low, deep), layout_hidden, layout_thumbnail)
             if layout_channels
             else None
         )
@@ -180,7 +180,7 @@ class WordsTogether(nn.Sequential):
         super().__init__(nn.Linear(pooled_dim, hidden), nn.SiLU(), zero_initialised(nn.Linear(hidden, out_channels)))
 
 
-class Layout(nn.Module):
+class NetworkLayout(nn.Module):
     """What is where, at once: a perceptron from a thumbnail of the noisy image, time and text to maps for the trunk.
 
     At high noise the best prediction averages over the whole image, and knows the mean picture of what the text names.

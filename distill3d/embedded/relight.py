@@ -25,7 +25,7 @@ _MATERIAL_BASE = {
 
 
 @dataclass(frozen=True)
-class Surface:
+class ShadedSurface:
     """A decoded batch of cached views, floats."""
 
     albedo: Float[Tensor, "B 3 H W"]
@@ -47,11 +47,11 @@ def pack(buffer: GBuffer) -> UInt8[Tensor, "B 11 H W"]:
     return (torch.cat(unit, dim=1).clamp(0, 1) * 255.0).round().to(torch.uint8)
 
 
-def unpack(packed: UInt8[Tensor, "B 11 H W"]) -> Surface:
+def unpack(packed: UInt8[Tensor, "B 11 H W"]) -> ShadedSurface:
     unit = packed.float() / 255.0
     normal = F.normalize(2.0 * unit[:, 3:6] - 1.0, dim=1)
     position = (unit[:, 6:9] - 0.5) * _POSITION_RANGE
-    return Surface(unit[:, :3], normal, position, unit[:, 9:10], unit[:, 10:11])
+    return ShadedSurface(unit[:, :3], normal, position, unit[:, 9:10], unit[:, 10:11])
 
 
 def recolored(albedo: Float[Tensor, "B 3 H W"], mask: Tensor, color: Float[Tensor, "B 3"]) -> Tensor:
@@ -79,7 +79,7 @@ def material_albedo(
 
 
 def overridden(
-    surface: Surface, eye: Float[Tensor, "B 3"], overrides: list[tuple[str | None, str | None]]
+    surface: ShadedSurface, eye: Float[Tensor, "B 3"], overrides: list[tuple[str | None, str | None]]
 ) -> Float[Tensor, "B 3 H W"]:
     """Albedo after each row's (first, second) override: the name of a colour, of a material, or None."""
     albedo = surface.albedo.clone()
@@ -101,7 +101,7 @@ def overridden(
 
 
 def lambertian(
-    surface: Surface, albedo: Tensor, light: Float[Tensor, "B 3"], ambient: Float[Tensor, "B"]
+    surface: ShadedSurface, albedo: Tensor, light: Float[Tensor, "B 3"], ambient: Float[Tensor, "B"]
 ) -> Float[Tensor, "B 3 H W"]:
     """``albedo * (ambient + (1 - ambient) max(0, n.l))`` with a point light, as the NeRF is shaded."""
     to_light = F.normalize(light[:, :, None, None] - surface.position, dim=1)

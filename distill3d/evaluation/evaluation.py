@@ -17,7 +17,7 @@ from distill3d.evaluation.collect import Entry, collect
 from distill3d.evaluation.final_pictures import FinalPictures, final_figures, final_pictures
 from distill3d.evaluation.judges import ImageTextJudge, choose_judge, judge_identity
 from distill3d.evaluation.loaded_trial import LoadedTrial, load_trial, render_views
-from distill3d.evaluation.report import Report, Run, write_report
+from distill3d.evaluation.report import Report, ReportedRun, write_report
 from distill3d.evaluation.samples import ReferenceSamples, write_strip
 from distill3d.evaluation.scene_report import (
     against_samples,
@@ -47,9 +47,9 @@ class Evaluator:
     device: str = "cpu"
     judges: dict[str, ImageTextJudge | None] = field(default_factory=dict)
 
-    def run(self, entry: Entry) -> Run:
+    def run(self, entry: Entry) -> ReportedRun:
         """The figures of one trial; what cannot be evaluated says why, and costs no other trial."""
-        run = Run(entry, run_figures(read_metrics(entry.trial)))
+        run = ReportedRun(entry, run_figures(read_metrics(entry.trial)))
         if entry.status not in ("done", "diverged") and not (entry.trial / "ckpts" / "last.ckpt").is_file():
             run.error = entry.error or f"{entry.trial} is not finished"
             return run
@@ -60,7 +60,7 @@ class Evaluator:
             log.warning("%s: %s", entry.trial, run.error)
         return run
 
-    def _scene(self, scene: LoadedTrial, run: Run) -> None:
+    def _scene(self, scene: LoadedTrial, run: ReportedRun) -> None:
         final = None if scene.can_turn else final_pictures(scene.trial, self.settings.size)
         if final is None and not scene.can_turn:
             run.error = "neither a scene nor pictures: only its cost is compared"

@@ -24,7 +24,7 @@ TURNING_RUNS = 200  # a page of more shows one view each: it would not open othe
 
 
 @dataclass
-class Run:
+class ReportedRun:
     """One trial, evaluated."""
 
     entry: Entry
@@ -57,7 +57,7 @@ class Report:
 
     name: str
     settings: EvaluateSettings
-    runs: list[Run]
+    runs: list[ReportedRun]
 
     def figure_names(self) -> list[str]:
         """Figures that at least one run has, in the order of their table."""

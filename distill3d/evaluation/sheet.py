@@ -14,12 +14,12 @@ from distill3d.evaluation.samples import read_strip
 from distill3d.runtime.pictures import blank, labelled_grid, to_uint8, write_png
 
 if TYPE_CHECKING:
-    from distill3d.evaluation.report import Run
+    from distill3d.evaluation.report import ReportedRun
 
 MAX_ROWS, MAX_COLUMNS = 60, 24
 
 
-def write_grid(runs: Sequence[Run], path: Path) -> None:
+def write_grid(runs: Sequence[ReportedRun], path: Path) -> None:
     """Write the picture; nothing where no run has a picture."""
     seen = [run for run in runs if "color" in run.pictures]
     if not seen:

@@ -110,7 +110,7 @@ class MeshExporter:
 
         Raises EmptySurfaceError (a ValueError) where the scene has no surface, OSError where it cannot write.
         """
-        cfg, clock = self.cfg, Stopwatch()
+        cfg, clock = self.cfg, LapTimer()
         found = find_surface(solid, self.surface_settings(solid))
         clock.lap("seconds_surface")
         asset, figures = self.colored(found, {"version": __version__, **metadata})
@@ -159,7 +159,7 @@ class MeshExporter:
         return asset, {"vertices": len(at), "charts": cut.charts, "texture_size": cfg.texture_size}
 
 
-class Stopwatch:
+class LapTimer:
     """Seconds between laps, by name."""
 
     def __init__(self) -> None:

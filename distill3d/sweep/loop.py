@@ -19,7 +19,7 @@ from distill3d.sweep.engine import Engine, Event, Task
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.ledger import Ledger
 from distill3d.sweep.plan import Plan, PlannedRun, write_plan
-from distill3d.sweep.table import Progress, Table
+from distill3d.sweep.table import Progress, StatusTable
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Sweep:
     def _run(self) -> Outcome:
         waiting = [run.id for run in self.plan.runs if self.folder.status(run.id) == "open"]
         progress = Progress(len(waiting), skipped=len(self.plan.runs) - len(waiting))
-        table = Table(progress)
+        table = StatusTable(progress)
         table.say(logging.INFO, f"sweep {self.folder.root}: {progress.line(time.monotonic())}")
         with _termination_as_interrupt():
             try:
@@ -71,7 +71,7 @@ class Sweep:
         table.clear()
         return Outcome(progress.done, progress.diverged, progress.skipped, self.errors)
 
-    def _attempt(self, waiting: list[str], attempt: int, progress: Progress, table: Table) -> list[str]:
+    def _attempt(self, waiting: list[str], attempt: int, progress: Progress, table: StatusTable) -> list[str]:
         """Run each once; returns those that failed. A retry begins anew: what broke may lie in the checkpoint."""
         tasks: Iterable[Task] = (Task(self.folder, run_id, attempt > 0, self.launch) for run_id in waiting)
         failed: list[str] = []
@@ -84,7 +84,7 @@ class Sweep:
             table.draw()
         return failed
 
-    def _ended(self, event: Event, attempt: int, progress: Progress, table: Table, failed: list[str]) -> None:
+    def _ended(self, event: Event, attempt: int, progress: Progress, table: StatusTable, failed: list[str]) -> None:
         run_id = event.task.run_id
         progress.running.pop(run_id, None)
         status = self.folder.status(run_id)  # what the run left behind is the truth, not how its process ended

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.config.experiment import ConfigError, Experiment, load_layers
-from distill3d.config.files import Layer, find_config, merge, parse_override, read_layers
+from distill3d.config.files import SettingsLayer, find_config, merge, parse_override, read_layers
 from distill3d.config.yaml_text import dump_yaml
 from distill3d.runtime.files import write_atomically
 from distill3d.runtime.names import safe_name
@@ -133,7 +133,7 @@ def _words(case: Case) -> str:
     return " ".join(f"{key}={value}" for key, value in case.items())
 
 
-def _without_block(layers: Sequence[Layer]) -> tuple[list[Layer], dict[str, Any]]:
+def _without_block(layers: Sequence[SettingsLayer]) -> tuple[list[SettingsLayer], dict[str, Any]]:
     """The layers without ``sweep:``; of several blocks the last one counts, as it stands nearest to the user."""
     block: dict[str, Any] = {}
     rest = []
@@ -144,5 +144,5 @@ def _without_block(layers: Sequence[Layer]) -> tuple[list[Layer], dict[str, Any]
             if not isinstance(own, dict):
                 raise ConfigError(f"sweep={own!r} must hold grid:, zip: or cases: [{layer.source}]", "sweep")
             block = own
-        rest.append(Layer(content, layer.source))
+        rest.append(SettingsLayer(content, layer.source))
     return rest, block

@@ -54,7 +54,7 @@ class Progress:
         return [self.line(now), *rows, *([f"  and {more} more"] if more > 0 else [])]
 
 
-class Table:
+class StatusTable:
     """Draws the table in place on a terminal; elsewhere each run that ends is one line of the log."""
 
     def __init__(self, progress: Progress, out: TextIO = sys.stderr) -> None:

@@ -17,11 +17,11 @@ ORDER = ("x_hat", "b_psi")  # the rows below the views; others follow by name
 
 def ask_looking(guidance: Any, prior: DiffusionPrior, inputs: GuidanceInput) -> GuidanceOutput:
     """The guidance's answer with the pictures that it has, and the same gradient as without."""
-    before, guidance.look = getattr(guidance, "look", False), True
+    guidance.look = True
     try:
         return guidance(prior, inputs)
     finally:
-        guidance.look = before
+        guidance.look = False
 
 
 @torch.no_grad()

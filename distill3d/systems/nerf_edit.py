@@ -25,7 +25,7 @@ from distill3d.runtime.rng import rng
 from distill3d.scenes.base import Step, Views
 from distill3d.systems.editing.consistency import view_inconsistency
 from distill3d.systems.editing.editor import Editor, EditorSettings, EditRequest, make_editor
-from distill3d.systems.editing.held_field import Box, check_box
+from distill3d.systems.editing.held_field import BoxCorners, check_box
 from distill3d.systems.editing.refinement import ChangingViews, RefinementSettings, photometric_loss
 from distill3d.systems.editing.source_scene import PARTS, hold, read_scene
 from distill3d.systems.metrics import RunMetrics
@@ -68,7 +68,7 @@ class NeRFEditSettings(TextTo3D.Config):
 
     source_checkpoint: str = ""
     keep_geometry: bool = False
-    edit_box: Box | None = None
+    edit_box: BoxCorners | None = None
     geometry_type: str | None = None  # type: ignore[assignment]
     material_type: str | None = None  # type: ignore[assignment]
     background_type: str | None = None  # type: ignore[assignment]

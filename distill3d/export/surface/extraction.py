@@ -26,7 +26,7 @@ from distill3d.export.surface.visibility import filling
 from distill3d.scenes.base import Solid
 from distill3d.types import Cameras, RenderOutput
 
-Figures = dict[str, float | int | str]
+ExportFigures = dict[str, float | int | str]
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class FoundSurface:
     reach: float  # how far what is seen may lie outside the simplified surface, world units
     cameras: Cameras
     views: RenderOutput
-    figures: Figures
+    figures: ExportFigures
 
 
 def find_surface(solid: Solid, settings: SurfaceSettings) -> FoundSurface:
@@ -119,7 +119,7 @@ def surrounding_cameras(box: Box, count: int, size: int) -> Cameras:
 
 def _level_and_blur(
     grid: DensityGrid, size: float, cameras: Cameras, views: RenderOutput, settings: SurfaceSettings
-) -> tuple[float, float, Figures]:
+) -> tuple[float, float, ExportFigures]:
     """The given ones, or those whose silhouettes agree with the views."""
     if settings.threshold is not None:
         blur = BLURS[0] if settings.blur is None else settings.blur
@@ -140,17 +140,17 @@ def _level_and_blur(
         filled = replace(grid, values=torch.maximum(grid.values, floor.values))
         chosen = choose_blur(filled, choice.threshold, size, cameras, opaque)
         log.info("blurred by %.3g of the object's size, threshold %.4g", chosen.blur, chosen.level)
-    figures: Figures = {"threshold": chosen.level, "blur": chosen.blur, "silhouette_agreement": chosen.agreement}
+    figures: ExportFigures = {"threshold": chosen.level, "blur": chosen.blur, "silhouette_agreement": chosen.agreement}
     return chosen.level, chosen.blur, figures
 
 
-def _clean(surface: Surface, gap: float, settings: SurfaceSettings) -> tuple[Surface, Figures]:
+def _clean(surface: Surface, gap: float, settings: SurfaceSettings) -> tuple[Surface, ExportFigures]:
     extracted = len(surface.faces)
     surface, dropped = largest_parts(surface, settings.keep_parts, settings.min_part_share)
     surface = smoothed(surface, settings.smooth) if settings.smooth else surface
     surface = made_manifold(decimated(surface, settings.faces), gap)
     surface, _ = largest_parts(surface, settings.keep_parts, settings.min_part_share)  # slivers of opened pinches go
-    figures: Figures = {
+    figures: ExportFigures = {
         "faces": len(surface.faces),
         "faces_extracted": extracted,
         "parts_dropped": dropped,

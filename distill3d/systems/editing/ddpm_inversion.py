@@ -15,7 +15,7 @@ from distill3d.priors.sampling import clip_x0, guided_prediction, posterior_mean
 from distill3d.systems.editing.sdedit import check_strength, decoded, last_time
 from distill3d.types import Prediction, PromptEmbedding
 
-Predict = Callable[[Tensor, Tensor], Prediction]
+PredictPair = Callable[[Tensor, Tensor], Prediction]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StochasticLatents:
 
 
 def step_mean(
-    prior: DiffusionPrior, z: Float[Tensor, "B C h w"], t: int, t_next: int | None, predict: Predict
+    prior: DiffusionPrior, z: Float[Tensor, "B C h w"], t: int, t_next: int | None, predict: PredictPair
 ) -> Float[Tensor, "B C h w"]:
     """The mean of one DDPM step from t to t', with x0 as predicted; to the image itself it is x0."""
     rows = torch.full((len(z),), t, device=z.device)
@@ -46,7 +46,7 @@ def step_mean(
 def stochastic_latents(
     prior: DiffusionPrior,
     x: Float[Tensor, "B C h w"],
-    predict: Predict,
+    predict: PredictPair,
     times: tuple[int, ...],
     generator: torch.Generator,
 ) -> StochasticLatents:
@@ -64,7 +64,7 @@ def stochastic_latents(
 
 
 @torch.no_grad()
-def regenerate(prior: DiffusionPrior, latents: StochasticLatents, predict: Predict) -> Float[Tensor, "B C h w"]:
+def regenerate(prior: DiffusionPrior, latents: StochasticLatents, predict: PredictPair) -> Float[Tensor, "B C h w"]:
     """The image of the same noise under a prediction: the original's own gives the original back."""
     z, times = latents.start, latents.times
     for t, t_next, residual in zip(times, [*times[1:], None], latents.residuals, strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill3d.types import FieldSample
 
-Box = tuple[tuple[float, float, float], tuple[float, float, float]]
+BoxCorners = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 class HeldField(nn.Module):
@@ -23,7 +23,7 @@ class HeldField(nn.Module):
     may change; None is everywhere.
     """
 
-    def __init__(self, edited: Any, original: Any, keep_geometry: bool = False, box: Box | None = None) -> None:
+    def __init__(self, edited: Any, original: Any, keep_geometry: bool = False, box: BoxCorners | None = None) -> None:
         super().__init__()
         self.edited = edited
         self.original = original.requires_grad_(False)
@@ -77,7 +77,7 @@ class HeldField(nn.Module):
         return ((points >= low) & (points <= high)).all(-1)
 
 
-def check_box(box: Box) -> Box:
+def check_box(box: BoxCorners) -> BoxCorners:
     """The box. Raises ValueError unless its first corner is the lower one."""
     if any(low >= high for low, high in zip(*box, strict=True)):
         raise ValueError(f"box={[list(corner) for corner in box]}: give the lower corner, then the upper one")
