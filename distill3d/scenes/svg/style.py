@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill3d.scenes.svg.css_color import Rgba, parse_color
-from distill3d.scenes.svg.style_sheet import StyleSheet, declarations
+from distill3d.scenes.svg.style_sheet import Declarations, StyleSheet, declarations
 
 LONGEST = 1e9  # user units: what is longer is a mistake, and its square is no number for float32
 
@@ -55,8 +55,6 @@ PLAIN: Mapping[str, tuple[str, ...]] = {
 }
 # those that matter only where there is a stroke
 PLAIN_STROKE: Mapping[str, tuple[str, ...]] = {"stroke-dasharray": ("none", "0"), "vector-effect": ("none",)}
-
-Declarations = dict[str, str]
 
 
 def properties(node: Any, inherited: Mapping[str, str], sheet: StyleSheet) -> Declarations:
