@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "embedded": GROUND | {"scenes", "priors", "guidance", "data", "optim", "evaluation"},
     "evaluation": GROUND | {"scenes", "priors", "data", "sweep"},
     "sweep": GROUND | {"priors", "guidance"},
+    "viewer": GROUND | {"evaluation"},
     "systems": GROUND | {"scenes", "priors", "guidance", "data", "optim", "export"},
 }
 EXCEPTIONS = {
@@ -42,6 +43,7 @@ EXCEPTIONS = {
     ("evaluation.samples", "embedded.prior_report"),  # the sampler of the shipped prior
     ("priors.empirical", "data.posed.files"),  # a prior whose weights are a data set
     ("priors.empirical", "data.posed.images"),
+    ("priors.empirical", "data.posed.transforms_json"),
     ("export.preview", "evaluation.metrics"),  # PSNR and SSIM: functions of two pictures
     ("systems.svg_edit", "evaluation.metrics"),
     ("systems.nerf_edit", "evaluation.metrics"),
