@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.camera import CameraRanges, random_cameras, view_words
-from distill3d.data.assets import Asset, load_mesh, read_index
+from distill3d.data.assets import MeshEntry, load_mesh, read_index
 from distill3d.embedded import relight
 from distill3d.embedded.captions import SceneCaption, Thing, training_caption
 from distill3d.embedded.mesh_scenes import compose, draw_override, draw_pair, group_by_noun, read_held_out
@@ -87,7 +87,7 @@ class ShadingMix:
 class ViewCache:
     """Rasterised views on disk as one byte array, opened as a memory map; made once, reused by every run."""
 
-    def __init__(self, folder: Path, assets: list[Asset], specs: list[ViewSpec], size: int):
+    def __init__(self, folder: Path, assets: list[MeshEntry], specs: list[ViewSpec], size: int):
         self.assets, self.specs = assets, specs
         self.buffers = np.load(folder / "buffers.npy", mmap_mode="r")
         cameras = np.load(folder / "cameras.npy")
@@ -109,7 +109,7 @@ class ViewCache:
         angles, distance = (self.elevation_deg[rows], self.azimuth_deg[rows]), self.eye[rows].norm(dim=-1)
         return Cameras(self.c2w[rows], self.fovy_rad[rows], *angles, distance, self.size, self.size)
 
-    def surface(self, rows: list[int]) -> relight.Surface:
+    def surface(self, rows: list[int]) -> relight.ShadedSurface:
         return relight.unpack(torch.from_numpy(np.ascontiguousarray(self.buffers[rows])))
 
     def unlit(self, rows: list[int]) -> tuple[Float[Tensor, "B 3 H W"], Float[Tensor, "B 1 H W"]]:
@@ -126,7 +126,7 @@ class ViewCache:
         return SceneCaption(first, spec.relation, Thing(self.assets[spec.second].noun))
 
 
-def view_specs(assets: list[Asset], views_per_mesh: int, pair_views: int, seed: int) -> list[ViewSpec]:
+def view_specs(assets: list[MeshEntry], views_per_mesh: int, pair_views: int, seed: int) -> list[ViewSpec]:
     """A fixed list of views: ``views_per_mesh`` of each mesh, then pairs, without those held out."""
     held_out = read_held_out()
     draw = random.Random(f"views/{seed}")
@@ -140,7 +140,7 @@ def view_specs(assets: list[Asset], views_per_mesh: int, pair_views: int, seed: 
 
 
 def open_cache(
-    assets: list[Asset],
+    assets: list[MeshEntry],
     cache_dir: Path,
     views_per_mesh: int,
     pair_views: int,
@@ -159,12 +159,14 @@ def open_cache(
     return ViewCache(folder, assets, specs, size)
 
 
-def _rasterize_all(assets: list[Asset], specs: list[ViewSpec], folder: Path, size: int, ranges: CameraRanges) -> None:
+def _rasterize_all(
+    assets: list[MeshEntry], specs: list[ViewSpec], folder: Path, size: int, ranges: CameraRanges
+) -> None:
     with replacing_folder(folder) as temporary:
         _write_views(assets, specs, temporary, size, ranges)
 
 
-def _write_views(assets: list[Asset], specs: list[ViewSpec], folder: Path, size: int, ranges: CameraRanges) -> None:
+def _write_views(assets: list[MeshEntry], specs: list[ViewSpec], folder: Path, size: int, ranges: CameraRanges) -> None:
     meshes = [load_mesh(asset) for asset in assets]
     shape = (len(specs), relight.CHANNELS, size, size)
     buffers = np.lib.format.open_memmap(folder / "buffers.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -315,13 +317,13 @@ def _jittered(images: Float[Tensor, "B 3 H W"], generator: torch.Generator) -> T
     return (images + noise).clamp(0.0, 1.0)
 
 
-def core_nouns(assets: list[Asset]) -> list[str]:
+def core_nouns(assets: list[MeshEntry]) -> list[str]:
     """Core nouns by rank."""
     ranked = {asset.noun: asset.rank for asset in assets if asset.core}
     return sorted(ranked, key=ranked.__getitem__)
 
 
-def all_nouns(assets: list[Asset]) -> list[str]:
+def all_nouns(assets: list[MeshEntry]) -> list[str]:
     """All nouns, core first, each by rank."""
     core = core_nouns(assets)
     rest = {asset.noun: asset.rank for asset in assets if asset.noun not in set(core)}
