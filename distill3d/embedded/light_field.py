@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
+NetworkLayer = TypeVar("NetworkLayer", nn.Linear, nn.Conv2d)
 CELLS = 16  # rays along a side of the image
 BLOCK = 4  # pixels of the guess along a side of a cell: 64x64 in all
 RAY_FEATURES = 54
@@ -217,7 +217,7 @@ def cosine_alphas_cumprod(timestep: Float[Tensor, "B"], timesteps: int = 1000) -
     return (torch.maximum(bar(u), end.to(u)) / start.to(u)).clamp_max(1.0)
 
 
-def zero_initialised(layer: Layer) -> Layer:
+def zero_initialised(layer: NetworkLayer) -> NetworkLayer:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
