@@ -2,7 +2,8 @@
 
 Every tenth noun of the embedded prior (``--every 1``: all), and five combinations that it never saw, one config, one
 seed. All contact sheets, failures included, and the judge's ranks go to benchmarks/results/. With ``--assets``, the
-folder of meshes that the prior was taught, so do F-scores of the exported meshes. A stopped run resumes.
+folder of meshes that the prior was taught, so do F-scores of the exported meshes. A stopped run resumes, and
+``--report`` writes the tables of what it has made.
 """
 
 # ruff: noqa: T201  a benchmark prints
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, help="the folder of meshes that the prior was taught, for F-scores")
     parser.add_argument("--out", type=Path, default=PROJECT / "outputs" / "text-to-3d")
     parser.add_argument("--results", type=Path, default=PROJECT / "benchmarks" / "results")
+    parser.add_argument("--report", action="store_true", help="train nothing; report what there is so far")
     parser.add_argument("settings", nargs="*", help="key=value, for all runs")
     given = parser.parse_args()
     set_up_logging()
@@ -122,19 +124,22 @@ def main() -> None:
     folder = train(given, prompts_of(nouns, given.every))
     content = json.loads((evaluate_folder(folder) / "evaluation.json").read_text(encoding="utf-8"))
     judge = load_judge()
-    made = [run for run in content["runs"] if not run.get("error")]
+    exported = lambda run: any((folder / "runs" / run["id"]).glob("save/*export/model.glb"))  # noqa: E731
+    made = [run for run in content["runs"] if not run.get("error") and exported(run)]
     results = [judged(run, folder / "runs" / run["id"], judge, given.assets) for run in made]
     failed = [f"{run['prompt']}: {run['error']}" for run in content["runs"] if run.get("error")]
     write(given, results, failed)
 
 
 def train(given: argparse.Namespace, prompts: list[str]) -> Path:
-    """One run for each prompt; returns the sweep's folder."""
+    """One run for each prompt, none where only a report is asked for; returns the sweep's folder."""
     given.out.mkdir(parents=True, exist_ok=True)
     config = given.out / "text-to-3d.yaml"
     base = str(PROJECT / "configs" / given.config)
     write_atomically(config, dump_yaml({"base": base, "name": "text-to-3d", "sweep": {"grid": {PROMPT: prompts}}}))
     plan = make_plan(config, [f"exp_root_dir={given.out}", *given.settings])
+    if given.report:
+        return plan.folder.root
     outcome = Sweep(plan, LocalEngine(given.jobs)).run()
     for run, error in outcome.failed.items():
         logging.getLogger(__name__).warning("%s failed: %s", run, error)
