@@ -34,13 +34,23 @@ class Page:
         self.number = 0
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The answer; asked again while the tab moves from one page to the next and is attached to none."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            answer = self._ask(method, parameters)
+            if "Not attached" not in answer.get("error", {}).get("message", "") or time.monotonic() > end:
+                break
+            time.sleep(0.1)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def _ask(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         self.number += 1
         self.socket.send(json.dumps({"id": self.number, "method": method, "params": parameters}))
         while True:
             answer = json.loads(self.socket.recv(timeout=PATIENCE))
             if answer.get("id") == self.number:
-                assert "error" not in answer, answer
-                return answer["result"]
+                return answer
 
     def open(self, address: str) -> None:
         self.call("Page.navigate", url=address)

@@ -94,7 +94,8 @@ class LightField(nn.Module):
 
     def along(self, rays: Float[Tensor, "B N 54"], known: Float[Tensor, "B"], text: Float[Tensor, "B D"]) -> Tensor:
         """Features of any rays, ``B N C``; all rays of a row share its text."""
-        h = self.enter(rays) + (1.0 - known)[:, None, None] * self.no_camera
+        dropped = (1.0 - known)[:, None, None].to(text.dtype)
+        h = self.enter(rays.to(text.dtype)) + dropped * self.no_camera  # in the weights' precision
         text = self.text(text)
         scales = self.modulations(text).unflatten(-1, (len(self.layers), 2, -1)).unbind(1)
         for layer, scale in zip(self.layers, scales, strict=True):

@@ -254,7 +254,8 @@ class DistillationSystem(TrainedSystem):
 
     def optimizer_settings(self) -> OptimizerSettings:
         """The user's; scene and guidance train at their own published rates where the user does not name them."""
-        settings, rule = self.cfg.optimizer, self.guidance.optimizer_defaults
+        settings = self.cfg.optimizer
+        rule = None if self.guidance is None else self.guidance.optimizer_defaults  # a reconstruction has no guidance
         published = {f"scene.{name}": dict(rates) for name, rates in self.scene.optimizer_defaults.items()}
         if rule is not None and not any(name.split(".")[0] == "guidance" for name in settings.params):
             published["guidance"] = dict(rule)
