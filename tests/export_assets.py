@@ -10,6 +10,7 @@ import torch
 from export_scenes import AnalyticGeometry, letter_f, smooth_colors
 from export_surfaces import extracted
 
+from distill3d.export.fitted_color import SurfaceColors
 from distill3d.export.formats.asset import Asset
 from distill3d.export.query import SceneField
 from distill3d.export.surface.alignment import aligned
@@ -30,7 +31,9 @@ def letter(textured: bool, normal_map: bool = False, image_format: str = "png") 
     if not textured:
         return Asset(surface.vertices, surface.faces, normals, colors, **rest)
     cut = unwrap(surface, 256)
-    albedo, normal_image, tangents = bake(FIELD, surface, cut, 256, 0.02, normal_map)
+    albedo, normal_image, tangents = bake(
+        SurfaceColors(FIELD, 0.02), surface, cut, 256, extracted(letter_f, 96) if normal_map else None
+    )
     rest |= {"uv": cut.uv, "base_color": albedo, "normal_map": normal_image, "tangents": tangents}
     at = cut.origin
     return Asset(surface.vertices[at], cut.faces, normals[at], colors[at], image_format=image_format, **rest)

@@ -70,6 +70,7 @@ class MarchingRenderer:
     bound = "box"
     threshold: Any = None
     resolution: int | None = None
+    renderer = None
 
     def __init__(self, geometry: AnalyticGeometry, steps: int = 96) -> None:
         self.geometry, self.steps = geometry, steps

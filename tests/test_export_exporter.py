@@ -18,6 +18,7 @@ from distill3d.export.surface.isosurface import EmptySurfaceError
 from distill3d.export.surface.smoothing import BLURS
 
 SMALL = {"resolution": 48, "faces": 1500, "texture_size": 128, "view_count": 2, "view_size": 32, "blur": 0.003}
+SMALL |= {"fit_count": 8, "fit_size": 32}
 METADATA = {"prompt": "an F", "seed": "3"}
 
 
@@ -160,6 +161,9 @@ WRONG = {
     "keep_parts": (0, "1 to"),
     "blur": (-0.1, "0 to 0.1"),
     "view_size": (0, "16 to"),
+    "fit_count": (-1, "0 to"),
+    "fit_size": (8, "16 to"),
+    "sharpen_steps": (0, "1 to"),
     "save_name": ("../model", "file name"),
 }
 

@@ -4,10 +4,10 @@ import torch
 from export_scenes import AnalyticGeometry, MarchingRenderer, box, sphere
 
 from distill3d.export.query import SceneField
-from distill3d.export.surface.extraction import surrounding_cameras
 from distill3d.export.surface.grid import Box, DensityGrid, scan
 from distill3d.export.surface.smoothing import BLURS, choose_blur
 from distill3d.export.surface.threshold import choose_threshold
+from distill3d.export.views import surrounding_cameras
 
 CUBE = Box(torch.full((3,), -0.6), torch.full((3,), 0.6))
 CAMERAS = surrounding_cameras(CUBE, 4, 64)

@@ -6,6 +6,7 @@ import torch
 from export_scenes import AnalyticGeometry, smooth_colors, torus
 from export_surfaces import extracted
 
+from distill3d.export.fitted_color import SurfaceColors
 from distill3d.export.query import SceneField
 from distill3d.export.surface.mesh import Surface, decimated, face_normals, vertex_normals
 from distill3d.export.texture import Texels, bake, covered_texels, nearest_covered, unwrap, vertex_tangents
@@ -74,8 +75,8 @@ def test_gutters_take_the_nearest_colour():
 
 
 def test_the_texture_shows_the_fields_albedo_at_random_surface_points():
-    field = SceneField(AnalyticGeometry(torus), 1.0)
-    albedo, none, _ = bake(field, SURFACE, CUT, SIZE, reach=0.02)
+    colors = SurfaceColors(SceneField(AnalyticGeometry(torus), 1.0), 0.02)
+    albedo, none, _ = bake(colors, SURFACE, CUT, SIZE)
     face, weights = random_surface_points()
     seen = bilinear(albedo, at_corners(CUT.uv, CUT.faces, face, weights))
     points = at_corners(SURFACE.vertices, SURFACE.faces, face, weights)  # xatlas keeps the order of faces
@@ -87,7 +88,8 @@ def test_the_texture_shows_the_fields_albedo_at_random_surface_points():
 
 def test_the_normal_map_gives_the_fields_normals_back():
     geometry = AnalyticGeometry(torus)
-    _, image, tangents = bake(SceneField(geometry, 1.0), SURFACE, CUT, SIZE, reach=0.02, need_normal=True)
+    colors = SurfaceColors(SceneField(geometry, 1.0), 0.02)
+    _, image, tangents = bake(colors, SURFACE, CUT, SIZE, extracted(torus, 128))
     face, weights = random_surface_points()
     local = bilinear(image, at_corners(CUT.uv, CUT.faces, face, weights)) * 2.0 - 1.0
     unit = lambda v: v / np.linalg.norm(v, axis=1, keepdims=True)  # noqa: E731

@@ -7,9 +7,9 @@ import torch
 from export_scenes import AnalyticGeometry, MarchingRenderer, sphere
 
 from distill3d.export.query import SceneField
-from distill3d.export.surface.extraction import surrounding_cameras
 from distill3d.export.surface.grid import Box, DensityGrid, scan
 from distill3d.export.surface.threshold import choose_threshold, intersection_over_union, largest_density
+from distill3d.export.views import surrounding_cameras
 
 CUBE = Box(torch.full((3,), -0.8), torch.full((3,), 0.8))
 

@@ -7,15 +7,13 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from distill3d import __version__
 from distill3d.config.registry import register
-from distill3d.export.appearance import seen_along_normals
+from distill3d.export.fitted_color import fitted_colors
 from distill3d.export.formats.asset import Asset
 from distill3d.export.formats.glb import glb_bytes, glb_files
 from distill3d.export.formats.obj import obj_files
@@ -23,11 +21,22 @@ from distill3d.export.formats.ply import ply_files
 from distill3d.export.formats.usdz import usdz_files
 from distill3d.export.formats.viewer import viewer_html
 from distill3d.export.preview import preview
-from distill3d.export.surface.extraction import FoundSurface, SurfaceSettings, find_surface
+from distill3d.export.query import SceneField
+from distill3d.export.sharpening import sharpened
+from distill3d.export.surface.extraction import (
+    FoundSurface,
+    SurfaceSettings,
+    find_surface,
+    object_box,
+    seen_views,
+)
+from distill3d.export.surface.grid import Box
 from distill3d.export.surface.mesh import vertex_normals
 from distill3d.export.texture import bake, unwrap
+from distill3d.export.views import SceneViews, fitting_cameras, surrounding_cameras
 from distill3d.runtime.files import write_atomically
 from distill3d.scenes.base import Solid
+from distill3d.scenes.nerf.renderer import NeRFVolumeRenderer
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +55,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "roughness": (0.0, 1.0),
     "view_count": (1, 64),
     "view_size": (16, 2048),
+    "fit_count": (0, 256),
+    "fit_size": (16, 1024),
+    "sharpen_steps": (1, 100_000),
 }
 
 
@@ -54,6 +66,15 @@ class ExportResult:
     """The files written, the mesh's first, and what was measured on the way."""
 
     files: list[Path]
+    figures: dict[str, float | int | str]
+
+
+@dataclass(frozen=True)
+class MadeAsset:
+    """A mesh before it is written, the box that the object fills, and what was measured on the way."""
+
+    asset: Asset
+    box: Box
     figures: dict[str, float | int | str]
 
 
@@ -85,8 +106,13 @@ class MeshExporter:
         xatlas_pack_options: dict = field(default_factory=dict)
         viewer: bool = True  # a self-contained viewer.html beside the mesh
         preview: bool = True  # preview.png: scene and mesh from the same views, and the PSNR between them
-        view_count: int = 8  # views for the automatic threshold and the preview,
+        view_count: int = 8  # views of the preview, which nothing is fitted to,
         view_size: int = 128  # and their height and width in pixels
+        sharpen: bool = True  # make a soft volume thin first: the field is fitted to its own pictures, without a prior
+        sharpen_steps: int = 200
+        fit_count: int = 32  # views that the level, the sharp volume and the colours are fitted to; 0: none, and then
+        # colours are what is seen along the surface's normals
+        fit_size: int = 96  # their height and width in pixels
 
         def __post_init__(self) -> None:
             self.fmt = "obj" if self.fmt == "obj-mtl" else self.fmt
@@ -110,21 +136,45 @@ class MeshExporter:
 
         Raises EmptySurfaceError (a ValueError) where the scene has no surface, OSError where it cannot write.
         """
-        cfg, clock = self.cfg, LapTimer()
-        found = find_surface(solid, self.surface_settings(solid))
-        clock.lap("seconds_surface")
-        asset, figures = self.colored(found, {"version": __version__, **metadata})
-        clock.lap("seconds_color")
+        cfg, clock = self.cfg, Stopwatch()
+        made = self.make(solid, metadata, clock)
+        asset, figures = made.asset, made.figures
         contents = WRITERS[cfg.fmt](asset, cfg.save_name)
         if cfg.viewer:
             contents["viewer.html"] = viewer_html(glb_bytes(asset), asset.metadata, f"{cfg.save_name}.glb").encode()
         if cfg.preview:
-            contents["preview.png"], seen = preview(asset, found.cameras, found.views)
+            others = seen_views(solid, surrounding_cameras(made.box, cfg.view_count, cfg.view_size))
+            contents["preview.png"], seen = preview(asset, others)
             figures |= seen
         files = [write_atomically(Path(out_dir) / name, contents[name]) for name in reversed(contents)][::-1]
         clock.lap("seconds_write")
         log.info("wrote %s to %s", ", ".join(path.name for path in files), out_dir)
-        return ExportResult(files, found.figures | figures | clock.laps)
+        return ExportResult(files, figures | clock.laps)
+
+    def make(self, solid: Solid, metadata: Mapping[str, str], clock: Stopwatch | None = None) -> MadeAsset:
+        """The mesh with its colours, in memory. Raises EmptySurfaceError where the scene has no surface."""
+        cfg, clock = self.cfg, clock or Stopwatch()
+        settings = self.surface_settings(solid)
+        box = object_box(SceneField.of(solid), settings.threshold)
+        fit = seen_views(solid, fitting_cameras(box, cfg.fit_count, cfg.fit_size)) if cfg.fit_count else None
+        clock.lap("seconds_views")
+        sharp = self.sharp(solid, fit, float(box.extent.max()))
+        clock.lap("seconds_sharpen")
+        found = find_surface(sharp, settings, box, fit)
+        clock.lap("seconds_surface")
+        asset, figures = self.colored(found, {"version": __version__, **metadata}, fit)
+        clock.lap("seconds_color")
+        return MadeAsset(asset, box, found.figures | figures)
+
+    def sharp(self, solid: Solid, fit: SceneViews | None, size: float) -> Solid:
+        """The scene, or a copy of it with a thin density, where that is asked for and possible."""
+        cfg = self.cfg
+        if not cfg.sharpen or fit is None or self.surface_settings(solid).threshold is not None:
+            return solid  # a density that the user names is one of the volume as it is
+        if not isinstance(solid.renderer, NeRFVolumeRenderer):
+            return solid
+        thin = sharpened(solid.renderer, fit, size, cfg.sharpen_steps)
+        return replace(solid, geometry=thin.geometry, render=thin.render, renderer=thin)
 
     def surface_settings(self, solid: Solid) -> SurfaceSettings:
         """The settings, and those that the scene keeps where the exporter has none."""
@@ -142,17 +192,19 @@ class MeshExporter:
             view_size=cfg.view_size,
         )
 
-    def colored(self, found: FoundSurface, metadata: dict[str, str]) -> tuple[Asset, dict[str, float | int | str]]:
-        """The asset with vertex colours, or cut into charts with a baked texture."""
+    def colored(
+        self, found: FoundSurface, metadata: dict[str, str], fit: SceneViews | None = None
+    ) -> tuple[Asset, dict[str, float | int | str]]:
+        """The asset with vertex colours, or cut into charts with a baked texture; fitted to views where there are."""
         cfg, surface = self.cfg, found.surface
         normals = vertex_normals(surface)
-        points = torch.from_numpy(surface.vertices)
-        colors = seen_along_normals(found.field, points, torch.from_numpy(normals), found.reach)[0].numpy()
+        seen = fitted_colors(found.field, surface, found.reach, fit)
+        colors = seen.at(surface.vertices, normals)
         common: dict[str, Any] = {"roughness": cfg.roughness, "image_format": cfg.texture_format, "metadata": metadata}
         if cfg.mode == "vertex":
             return Asset(surface.vertices, surface.faces, normals, colors, **common), {"vertices": len(normals)}
         cut = unwrap(surface, cfg.texture_size, cfg.xatlas_chart_options, cfg.xatlas_pack_options)
-        images = bake(found.field, surface, cut, cfg.texture_size, found.reach, cfg.normal_map)
+        images = bake(seen, surface, cut, cfg.texture_size, found.detail if cfg.normal_map else None)
         common |= {"uv": cut.uv, "base_color": images[0], "normal_map": images[1], "tangents": images[2]}
         at = cut.origin
         asset = Asset(surface.vertices[at], cut.faces, normals[at], colors[at], **common)

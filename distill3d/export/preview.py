@@ -12,22 +12,22 @@ from torch.nn import functional as F
 
 from distill3d.evaluation.metrics import psnr_db
 from distill3d.export.formats.asset import Asset
+from distill3d.export.views import SceneViews
 from distill3d.runtime.pictures import contact_sheet, png_bytes
 from distill3d.scenes.mesh.raster import GBuffer, Mesh, rasterize
-from distill3d.types import Cameras, RenderOutput
+from distill3d.types import Cameras
 
 SUPERSAMPLE = 3
 GREY, AMBIENT = 0.8, 0.25  # of the textureless row, lit from the camera
 
 
-def preview(asset: Asset, cameras: Cameras, views: RenderOutput) -> tuple[bytes, dict[str, float | int | str]]:
+def preview(asset: Asset, views: SceneViews) -> tuple[bytes, dict[str, float | int | str]]:
     """A PNG with a row of the scene's albedo, a row of the mesh's, and a row of its bare shape; all over white.
 
     The figures: PSNR over whole images, over what either of them covers, and the overlap of the silhouettes.
     """
-    cameras = cameras.to("cpu")
-    scene, opacity = views.rgb.float().cpu().clamp(0.0, 1.0), views.opacity.float().cpu()
-    mesh, shape, mask = render_asset(asset, cameras)
+    scene, opacity = views.color, views.opacity
+    mesh, shape, mask = render_asset(asset, views.cameras)
     covered = (torch.maximum(opacity, mask) > 0.5).expand_as(mesh)
     overlap = ((opacity > 0.5) & (mask > 0.5)).sum() / ((opacity > 0.5) | (mask > 0.5)).sum().clamp_min(1)
     figures: dict[str, float | int | str] = {

@@ -1,4 +1,4 @@
-"""UV unwrapping, and baking of a field's albedo and normals into images."""
+"""UV unwrapping, and baking of a surface's colours and normals into images."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
-from distill3d.export.appearance import seen_along_normals
-from distill3d.export.query import SceneField
+from distill3d.export.fitted_color import SurfaceColors
 from distill3d.export.surface.mesh import Surface, vertex_normals
 
 PADDING = 4  # texels between charts, so that bilinear filtering and the first mipmaps stay within a chart's gutter
@@ -78,29 +76,32 @@ def covered_texels(uv: Float[ndarray, "V 2"], faces: Int[ndarray, "F 3"], size: 
 
 
 def bake(
-    field: SceneField,
-    surface: Surface,
-    unwrapped: Unwrapped,
-    size: int,
-    reach: float,
-    need_normal: bool = False,
+    colors: SurfaceColors, surface: Surface, unwrapped: Unwrapped, size: int, detail: Surface | None = None
 ) -> tuple[UInt8[ndarray, "H W 3"], UInt8[ndarray, "H W 3"] | None, Float[ndarray, "V 4"] | None]:
-    """Albedo, normal map and tangents at texel centres, as seen along the surface's normals.
+    """Albedo at texel centres and, from a surface with more ``detail``, normal map and tangents.
 
     What no triangle covers takes the nearest covered texel's value, so filtering never sees a seam.
     """
     texels = covered_texels(unwrapped.uv, unwrapped.faces, size)
     vertices, normals = surface.vertices[unwrapped.origin], vertex_normals(surface)[unwrapped.origin]
     normal = _unit(texels.interpolate(normals, unwrapped.faces))
-    points = torch.from_numpy(texels.interpolate(vertices, unwrapped.faces))
-    color, points = seen_along_normals(field, points, torch.from_numpy(normal), reach)
+    points = texels.interpolate(vertices, unwrapped.faces)
     nearest = nearest_covered(texels, size)
-    albedo = _image(color.numpy(), nearest)
-    if not need_normal:
+    albedo = _image(colors.at(points, normal), nearest)
+    if detail is None:
         return albedo, None, None
     tangents = vertex_tangents(vertices, normals, unwrapped)
-    tangent_space = _in_tangent_space(field.normal(points).numpy(), normal, tangents, texels, unwrapped.faces)
+    tangent_space = _in_tangent_space(normals_of(detail, points), normal, tangents, texels, unwrapped.faces)
     return albedo, _image(0.5 + 0.5 * tangent_space, nearest), tangents
+
+
+def normals_of(detail: Surface, points: Float[ndarray, "P 3"], neighbours: int = 4) -> Float[ndarray, "P 3"]:
+    """Unit normals of a fine surface near points: the mean of its nearest vertices', by inverse square distance."""
+    from scipy.spatial import KDTree
+
+    distance, index = KDTree(detail.vertices).query(points, neighbours)
+    weight = 1.0 / (distance**2 + 1e-12)
+    return _unit((weight[:, :, None] * vertex_normals(detail)[index]).sum(axis=1))
 
 
 def nearest_covered(texels: Texels, size: int) -> Int[ndarray, "H W"]:

@@ -76,6 +76,7 @@ class Solid:
     bound: Literal["box", "sphere"] = "box"
     threshold: float | str | None = None
     resolution: int | None = None
+    renderer: nn.Module | None = None  # what draws the field, where that can be trained on
 
 
 class Scene(nn.Module):

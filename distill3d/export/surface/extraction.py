@@ -8,33 +8,36 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from distill3d.camera import make_cameras
 from distill3d.export.query import SceneField
 from distill3d.export.surface.alignment import aligned
-from distill3d.export.surface.grid import Box, DensityGrid, level_box, opaque_box, refine, scan
+from distill3d.export.surface.grid import Box, DensityGrid, level_box, opaque_box, refine, resampled, scan
 from distill3d.export.surface.isosurface import (
     EmptySurfaceError,
     check_not_degenerate,
     describe_quantiles,
     extract_isosurface,
 )
+from distill3d.export.surface.level import choose_level
 from distill3d.export.surface.manifold import made_manifold
 from distill3d.export.surface.mesh import Surface, decimated, largest_parts, smoothed
+from distill3d.export.surface.photometric import matched
 from distill3d.export.surface.smoothing import BLURS, BlurChoice, choose_blur
 from distill3d.export.surface.threshold import choose_threshold
 from distill3d.export.surface.visibility import filling
+from distill3d.export.views import SceneViews, surrounding_cameras
 from distill3d.scenes.base import Solid
-from distill3d.types import Cameras, RenderOutput
+from distill3d.types import Cameras
 
 ExportFigures = dict[str, float | int | str]
 
 log = logging.getLogger(__name__)
 
+LEVEL_CELLS = 96  # of the grid on which the level is chosen
+SILHOUETTES, SILHOUETTE_PIXELS = 8, 48  # so many views of such a height tell where the level is
 SCAN_CELLS = 80  # the first look at the whole scene; the object may fill a quarter of it
 BASE_CELLS = 64  # the coarsest grid that refinement starts from
 REACH = 0.02  # of the object's size: how far the surface may lie inside what is seen
 PORE = 0.02  # of the object's size: narrower openings lead into the scene's untrained inside
-VIEW_ELEVATIONS_DEG = (10.0, 40.0)  # by turns, so that silhouettes see the sides and the top
 
 
 @dataclass(frozen=True)
@@ -54,40 +57,46 @@ class SurfaceSettings:
 
 @dataclass(frozen=True)
 class FoundSurface:
-    """The surface, the density at which it lies, and the views in which the scene was looked at."""
+    """The surface, and the density at which it lies."""
 
     field: SceneField
     surface: Surface
+    detail: Surface  # the same before it was simplified
     level: float
     reach: float  # how far what is seen may lie outside the simplified surface, world units
-    cameras: Cameras
-    views: RenderOutput
-    figures: ExportFigures
+    figures: Figures
 
 
-def find_surface(solid: Solid, settings: SurfaceSettings) -> FoundSurface:
-    """Scan, choose the level, refine, extract, clean. Raises EmptySurfaceError if there is no surface."""
+def find_surface(
+    solid: Solid, settings: SurfaceSettings, box: Box | None = None, views: SceneViews | None = None
+) -> FoundSurface:
+    """Choose the level, refine, extract, clean. Raises EmptySurfaceError if there is no surface.
+
+    ``box``: where the object is, else it is looked for. ``views``: what the surface shall look like; without them the
+    level is chosen by the scene's own, and the surface is the isosurface.
+    """
     field = SceneField.of(solid)
-    box = object_box(field, settings.threshold)
+    box = object_box(field, settings.threshold) if box is None else box
     size = float(box.extent.max())
-    halvings = max(int(math.log2(settings.resolution / BASE_CELLS)), 0)
-    grid = scan(field, box, math.ceil(settings.resolution / 2**halvings))
+    coarse = scan(field, box, LEVEL_CELLS)  # the same for every resolution, so that the level is
     cameras = surrounding_cameras(box, settings.views, settings.view_size)
-    white = torch.ones(3, device=field.device)
-    views = solid.render(cameras.to(field.device), shading="albedo", background=white, need_normal=False)
-    level, blur, figures = _level_and_blur(grid, size, cameras, views, settings)
-    check_not_degenerate(grid, level)
-    floor = filling(grid, level, PORE * size)
-    grid = replace(grid, values=torch.maximum(grid.values, floor.values))
-    for _ in range(halvings):
-        grid = refine(field, grid, level, floor)
-    surface, cleaning = _clean(extract_isosurface(grid, level, blur * size), 0.01 * grid.spacing, settings)
+    level, blur, floor, figures = _level_and_blur(coarse, size, views or seen_views(solid, cameras), settings)
+    grid = _refined(field, box, coarse, floor, level, settings.resolution)
+    surface, detail, cleaning = _clean(extract_isosurface(grid, level, blur * size), 0.01 * grid.spacing, settings)
     if not settings.smooth and blur <= BLURS[0]:  # the isosurface of a noisy scene is noise
         surface = aligned(field, surface, level, max(2.0 * grid.spacing, 0.01 * size))
-    cleaning |= {"watertight": int(surface.is_watertight), "volume": surface.volume}
-    return FoundSurface(
-        field, surface, level, REACH * size, cameras, views, figures | {"voxel": grid.spacing} | cleaning
-    )
+    if views is not None and settings.threshold is None:
+        surface = matched(surface, views, size)
+    figures |= {"voxel": grid.spacing, **cleaning, "watertight": int(surface.is_watertight), "volume": surface.volume}
+    return FoundSurface(field, surface, detail, level, REACH * size, figures)
+
+
+def seen_views(solid: Solid, cameras: Cameras) -> SceneViews:
+    """The scene's albedo over white."""
+    device = SceneField.of(solid).device
+    white = torch.ones(3, device=device)
+    seen = solid.render(cameras.to(device), shading="albedo", background=white, need_normal=False)
+    return SceneViews.of(cameras, seen)
 
 
 def object_box(field: SceneField, threshold: float | None) -> Box:
@@ -106,49 +115,60 @@ def object_box(field: SceneField, threshold: float | None) -> Box:
     return box
 
 
-def surrounding_cameras(box: Box, count: int, size: int) -> Cameras:
-    """Cameras around the box that see all of it, starting at the front."""
-    index = torch.arange(count)
-    elevation_deg = torch.tensor(VIEW_ELEVATIONS_DEG)[index % len(VIEW_ELEVATIONS_DEG)]
-    distance = 1.5 * float(box.extent.norm())  # three radii of the box's sphere
-    fovy_deg = torch.full((count,), 2.0 * math.degrees(math.asin(1.0 / 3.0)))
-    center = box.center.expand(count, 3)
-    full = torch.full((count,), distance)
-    return make_cameras(elevation_deg, index * (360.0 / count), full, fovy_deg, size, size, center, center)
+def _refined(
+    field: SceneField, box: Box, coarse: DensityGrid, floor: DensityGrid, level: float, resolution: int
+) -> DensityGrid:
+    """Densities with ``resolution`` cells along the object, exact near the level, raised to those of the floor."""
+    halvings = max(int(math.log2(resolution / BASE_CELLS)), 0)
+    cells = math.ceil(resolution / 2**halvings)
+    grid = coarse if cells == LEVEL_CELLS else scan(field, box, cells)
+    grid = replace(grid, values=torch.maximum(grid.values, resampled(floor, grid)))
+    for _ in range(halvings):
+        grid = refine(field, grid, level, floor)
+    return grid
 
 
 def _level_and_blur(
-    grid: DensityGrid, size: float, cameras: Cameras, views: RenderOutput, settings: SurfaceSettings
-) -> tuple[float, float, ExportFigures]:
-    """The given ones, or those whose silhouettes agree with the views."""
+    grid: DensityGrid, size: float, views: SceneViews, settings: SurfaceSettings
+) -> tuple[float, float, DensityGrid, Figures]:
+    """The given ones, or those with which the surface looks like the views; and what nobody can see, filled."""
     if settings.threshold is not None:
+        check_not_degenerate(grid, settings.threshold)
         blur = BLURS[0] if settings.blur is None else settings.blur
-        return settings.threshold, blur, {"threshold": settings.threshold, "blur": blur}
-    opaque = views.opacity[:, 0].cpu() > 0.5
+        floor = filling(grid, settings.threshold, PORE * size)
+        return settings.threshold, blur, floor, {"threshold": settings.threshold, "blur": blur}
+    opaque = views.opacity[:, 0] > 0.5
     if not bool(opaque.any()):
         raise EmptySurfaceError(
             f"the scene is empty (no view is opaque anywhere, at most {float(views.opacity.max()):.2g}); train longer, "
             f"or give system.exporter.threshold; density quantiles: {describe_quantiles(grid)}"
         )
-    choice = choose_threshold(grid, cameras, opaque)
+    some = views[:: max(len(views) // SILHOUETTES, 1)]
+    some = some.smaller(max(views.cameras.height // SILHOUETTE_PIXELS, 1))
+    opaque = some.opacity[:, 0] > 0.5
+    choice = choose_threshold(grid, some.cameras, opaque)
     tried = ", ".join(f"{c:.3g}: {a:.3f}" for c, a in zip(choice.candidates, choice.agreements, strict=True))
     log.info("threshold %.4g chosen by silhouettes (density: agreement): %s", choice.threshold, tried)
+    floor = filling(grid, choice.threshold, PORE * size)
+    filled = replace(grid, values=torch.maximum(grid.values, floor.values))
     if settings.blur is not None:
-        chosen = BlurChoice(settings.blur, choice.threshold, choice.agreement)
+        blurred = BlurChoice(settings.blur, choice.threshold, choice.agreement)
     else:
-        floor = filling(grid, choice.threshold, PORE * size)
-        filled = replace(grid, values=torch.maximum(grid.values, floor.values))
-        chosen = choose_blur(filled, choice.threshold, size, cameras, opaque)
-        log.info("blurred by %.3g of the object's size, threshold %.4g", chosen.blur, chosen.level)
-    figures: ExportFigures = {"threshold": chosen.level, "blur": chosen.blur, "silhouette_agreement": chosen.agreement}
-    return chosen.level, chosen.blur, figures
+        blurred = choose_blur(filled, choice.threshold, size, some.cameras, opaque)
+        log.info("blurred by %.3g of the object's size, threshold %.4g", blurred.blur, blurred.level)
+    level = choose_level(filled, blurred.level, blurred.blur * size, views).level
+    check_not_degenerate(grid, level)
+    floor = filling(grid, level, PORE * size)
+    figures: Figures = {"threshold": level, "blur": blurred.blur, "silhouette_agreement": blurred.agreement}
+    return level, blurred.blur, floor, figures
 
 
-def _clean(surface: Surface, gap: float, settings: SurfaceSettings) -> tuple[Surface, ExportFigures]:
+def _clean(surface: Surface, gap: float, settings: SurfaceSettings) -> tuple[Surface, Surface, Figures]:
+    """The surface that is exported, the same with all its faces, and what was done."""
     extracted = len(surface.faces)
     surface, dropped = largest_parts(surface, settings.keep_parts, settings.min_part_share)
-    surface = smoothed(surface, settings.smooth) if settings.smooth else surface
-    surface = made_manifold(decimated(surface, settings.faces), gap)
+    detail = smoothed(surface, settings.smooth) if settings.smooth else surface
+    surface = made_manifold(decimated(detail, settings.faces), gap)
     surface, _ = largest_parts(surface, settings.keep_parts, settings.min_part_share)  # slivers of opened pinches go
     figures: ExportFigures = {
         "faces": len(surface.faces),
@@ -159,4 +179,4 @@ def _clean(surface: Surface, gap: float, settings: SurfaceSettings) -> tuple[Sur
         "isosurface with %d faces, %d small or hidden parts dropped, decimated to %d faces, %s",
         *(extracted, dropped, len(surface.faces), "watertight" if surface.is_watertight else "not watertight"),
     )
-    return surface, figures
+    return surface, detail, figures

@@ -102,6 +102,14 @@ def sample_grid(grid: DensityGrid, points: Float[Tensor, "*P 3"]) -> Float[Tenso
     return sampled.view(points.shape[:-1])
 
 
+def resampled(grid: DensityGrid, like: DensityGrid) -> Float[Tensor, "X Y Z"]:
+    """The densities of one grid at the nodes of another; zero outside."""
+    if grid.values.shape == like.values.shape and grid.spacing == like.spacing:
+        return grid.values
+    nodes = torch.cartesian_prod(*[torch.arange(n) for n in like.values.shape])
+    return sample_grid(grid, like.origin + like.spacing * nodes).view(like.values.shape)
+
+
 def _cells_near(values: Float[Tensor, "X Y Z"], level: float) -> Bool[Tensor, "X-1 Y-1 Z-1"]:
     """Cells that the level crosses, or may cross below the grid's resolution, and their neighbours."""
     highest = F.max_pool3d(values[None], 2, stride=1)

@@ -104,7 +104,8 @@ class NeRFScene(Scene):
     def surface(self) -> Solid:
         renderer, kept = self.renderer, self.cfg.geometry
         threshold, resolution = kept.get("isosurface_threshold"), kept.get("isosurface_resolution")
-        return Solid(renderer.geometry, renderer.radius, renderer.render, renderer.bound, threshold, resolution)
+        bound = renderer.bound
+        return Solid(renderer.geometry, renderer.radius, renderer.render, bound, threshold, resolution, renderer)
 
     def original(self) -> NeRFScene:
         copy = super().original()

@@ -1,0 +1,73 @@
+"""Views of the scene that an export is made from and judged by: albedo over white, from all around."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from distill3d.camera import make_cameras
+from distill3d.export.surface.grid import Box
+from distill3d.types import Cameras, RenderOutput
+
+VIEW_ELEVATIONS_DEG = (10.0, 40.0)  # by turns, so that silhouettes see the sides and the top
+FIT_ELEVATIONS_DEG = (-10.0, 65.0)
+GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)  # its multiples fill [0, 1] evenly, however many there are
+
+
+@dataclass(frozen=True)
+class SceneViews:
+    """What the scene looks like, on the CPU."""
+
+    cameras: Cameras
+    color: Float[Tensor, "B 3 H W"]  # over white
+    opacity: Float[Tensor, "B 1 H W"]
+
+    @staticmethod
+    def of(cameras: Cameras, seen: RenderOutput) -> SceneViews:
+        return SceneViews(cameras.to("cpu"), seen.rgb.float().cpu().clamp(0.0, 1.0), seen.opacity.float().cpu())
+
+    def __len__(self) -> int:
+        return len(self.opacity)
+
+    def __getitem__(self, rows: slice) -> SceneViews:
+        return SceneViews(self.cameras[rows], self.color[rows], self.opacity[rows])
+
+    def smaller(self, factor: int) -> SceneViews:
+        """Views of 1 / factor of the height and width, each pixel the mean of those that it covers."""
+        if factor <= 1:
+            return self
+        pooled = lambda image: torch.nn.functional.avg_pool2d(image, factor)  # noqa: E731
+        cameras = replace(self.cameras, height=self.cameras.height // factor, width=self.cameras.width // factor)
+        return SceneViews(cameras, pooled(self.color), pooled(self.opacity))
+
+    def own_color(self, least_opacity: float) -> Float[Tensor, "B 3 H W"]:
+        """The colour without the white behind it, ``(C - (1 - a)) / a``, where the opacity a is at least that."""
+        behind = 1.0 - self.opacity
+        return ((self.color - behind) / self.opacity.clamp_min(least_opacity)).clamp(0.0, 1.0)
+
+
+def surrounding_cameras(box: Box, count: int, size: int) -> Cameras:
+    """Cameras around the box that see all of it, starting at the front."""
+    index = torch.arange(count)
+    elevation_deg = torch.tensor(VIEW_ELEVATIONS_DEG)[index % len(VIEW_ELEVATIONS_DEG)]
+    return _cameras_around(box, elevation_deg, index * (360.0 / count), size)
+
+
+def fitting_cameras(box: Box, count: int, size: int) -> Cameras:
+    """Cameras around the box, evenly in azimuth and over the elevations from which scenes are looked at."""
+    index = torch.arange(count)
+    low, high = (math.sin(math.radians(e)) for e in FIT_ELEVATIONS_DEG)
+    height = low + (high - low) * ((index + 0.5) * GOLDEN % 1.0)
+    return _cameras_around(box, torch.rad2deg(torch.asin(height)), (index + 0.5) * (360.0 / count), size)
+
+
+def _cameras_around(box: Box, elevation_deg: Tensor, azimuth_deg: Tensor, size: int) -> Cameras:
+    count = len(elevation_deg)
+    distance = torch.full((count,), 1.5 * float(box.extent.norm()))  # three radii of the box's sphere
+    fovy_deg = torch.full((count,), 2.0 * math.degrees(math.asin(1.0 / 3.0)))
+    center = box.center.expand(count, 3)
+    return make_cameras(elevation_deg, azimuth_deg, distance, fovy_deg, size, size, center, center)
