@@ -14,7 +14,7 @@ from distill3d.export.fitted_color import SurfaceColors
 from distill3d.export.formats.asset import Asset
 from distill3d.export.query import SceneField
 from distill3d.export.surface.alignment import aligned
-from distill3d.export.surface.mesh import decimated, vertex_normals
+from distill3d.export.surface.mesh import decimated, vertex_normals, with_distinct_vertices
 from distill3d.export.texture import bake, unwrap
 
 METADATA = {"prompt": 'an "F" \\ of\ncheese # 한 🍔', "seed": "3", "version": "0.1.0"}
@@ -25,6 +25,7 @@ FIELD = SceneField(AnalyticGeometry(letter_f), 1.0)
 @cache
 def letter(textured: bool, normal_map: bool = False, image_format: str = "png") -> Asset:
     surface = aligned(FIELD, decimated(extracted(letter_f, 48), 1500), 1000.0, 0.04)
+    surface = with_distinct_vertices(surface, 0.0003)  # as the exporter does
     normals = vertex_normals(surface)
     colors = smooth_colors(torch.from_numpy(surface.vertices)).numpy()
     rest = {"roughness": 0.7, "metadata": METADATA}

@@ -52,6 +52,32 @@ def test_every_format_holds_the_object_upright_and_unmirrored(tmp_path, fmt):
     assert_is_the_letter(vertices, mesh.faces, visual.vertex_colors[:, :3] / 255.0, 0.06)
 
 
+def test_prints_stand_on_the_plate_in_millimetres(tmp_path):
+    plain = exporter(fmt="stl", viewer=False, preview=False, threshold=1000.0)
+    mesh = trimesh.load(plain.export(letter_scene(), tmp_path, METADATA).files[0])
+    assert mesh.extents.max() == pytest.approx(100.0, rel=1e-4) and mesh.bounds[0, 2] == pytest.approx(0.0, abs=1e-3)
+    assert mesh.is_watertight and mesh.volume > 0.0
+    flat = exporter(fmt="stl", viewer=False, preview=False, threshold=1000.0, size_mm=50.0, flat_base=0.1)
+    cut = trimesh.load(flat.export(letter_scene(), tmp_path, METADATA).files[0])
+    at_the_base = cut.triangles_center[:, 2] < 1e-4
+    assert at_the_base.sum() > 20 and cut.extents.max() == pytest.approx(50.0, rel=1e-4)
+
+
+def test_the_origin_can_be_at_the_base_or_in_the_middle(tmp_path):
+    for origin, height in (("base", 0.0), ("center", 0.5)):
+        path = exporter(fmt="ply", origin=origin, viewer=False, preview=False).export(letter_scene(), tmp_path, {})
+        low, high = trimesh.load(path.files[0]).bounds
+        assert low[2] == pytest.approx(-height * (high - low)[2], abs=1e-5)
+        assert low[:2] + high[:2] == pytest.approx([0.0, 0.0], abs=1e-5)
+
+
+def test_an_export_leaves_no_file_of_an_earlier_one(tmp_path):
+    exporter(fmt="obj", normal_map=True).export(letter_scene(), tmp_path, METADATA)
+    (tmp_path / "my-notes.txt").write_text("mine")
+    files = exporter(fmt="usdz", viewer=False, preview=False).export(letter_scene(), tmp_path, METADATA).files
+    assert {p.name for p in tmp_path.iterdir()} == {*(p.name for p in files), "my-notes.txt"}
+
+
 def test_the_automatic_settings_are_in_the_figures(tmp_path):
     figures = exporter(blur=None).export(letter_scene(), tmp_path, METADATA).figures
     assert figures["blur"] == BLURS[0] and figures["silhouette_agreement"] > 0.7 and figures["threshold"] > 0.0
@@ -150,7 +176,7 @@ def test_a_failure_while_writing_leaves_the_old_export(tmp_path, monkeypatch):
 
 
 WRONG = {
-    "fmt": ("stl", "glb, obj, ply, usdz"),
+    "fmt": ("fbx", "glb, obj, ply, usdz, stl, 3mf"),
     "mode": ("voxel", "texture, vertex"),
     "texture_format": ("bmp", "png, jpg"),
     "threshold": (-3.0, "a positive density or auto"),
@@ -161,6 +187,9 @@ WRONG = {
     "keep_parts": (0, "1 to"),
     "blur": (-0.1, "0 to 0.1"),
     "view_size": (0, "16 to"),
+    "origin": ("top", "world, base, center"),
+    "size_mm": (0.0, "0.1 to"),
+    "flat_base": (1.0, "0 to 0.9"),
     "fit_count": (-1, "0 to"),
     "fit_size": (8, "16 to"),
     "sharpen_steps": (0, "1 to"),

@@ -22,6 +22,14 @@ def test_the_texture_comes_back_in_the_world_frame(tmp_path):
     np.testing.assert_allclose(mesh.visual.material.diffuse[:3], 255)
 
 
+def test_a_closed_surface_reads_as_closed(tmp_path):
+    path = written(tmp_path, letter(True))
+    lines = path.read_text().splitlines()
+    corners = [[int(c.split("/")[0]) for c in line.split()[1:]] for line in lines if line.startswith("f ")]
+    positions = np.array([line.split()[1:] for line in lines if line.startswith("v ")], float)
+    assert trimesh.Trimesh(positions, np.array(corners) - 1, process=False).is_watertight
+
+
 def test_vertex_colours_come_back(tmp_path):
     mesh = trimesh.load(written(tmp_path, letter(False)), process=False)
     assert_is_the_letter(mesh.vertices, mesh.faces, mesh.visual.vertex_colors[:, :3] / 255.0, 0.01)

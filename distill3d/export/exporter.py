@@ -6,10 +6,10 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from distill3d import __version__
 from distill3d.config.registry import register
@@ -18,8 +18,11 @@ from distill3d.export.formats.asset import Asset
 from distill3d.export.formats.glb import glb_bytes, glb_files
 from distill3d.export.formats.obj import obj_files
 from distill3d.export.formats.ply import ply_files
+from distill3d.export.formats.stl import stl_files
+from distill3d.export.formats.threemf import threemf_files
 from distill3d.export.formats.usdz import usdz_files
 from distill3d.export.formats.viewer import viewer_html
+from distill3d.export.formats.welding import Origin, flattened, placed, sized
 from distill3d.export.preview import preview
 from distill3d.export.query import SceneField
 from distill3d.export.sharpening import sharpened
@@ -41,7 +44,16 @@ from distill3d.scenes.nerf.renderer import NeRFVolumeRenderer
 log = logging.getLogger(__name__)
 
 Writer = Callable[[Asset, str], dict[str, bytes]]
-WRITERS: dict[str, Writer] = {"glb": glb_files, "obj": obj_files, "ply": ply_files, "usdz": usdz_files}
+WRITERS: dict[str, Writer] = {
+    "glb": glb_files,
+    "obj": obj_files,
+    "ply": ply_files,
+    "usdz": usdz_files,
+    "stl": stl_files,
+    "3mf": threemf_files,
+}
+PRINTED = ("stl", "3mf")  # in millimetres, standing on the plate
+UNTEXTURED = ("ply", *PRINTED)
 RESOLUTION = 192
 FACES = {"texture": 10_000, "vertex": 60_000}  # unwrapping is quadratic in the faces; vertex colours need many
 RANGES: dict[str, tuple[float, float]] = {
@@ -58,6 +70,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "fit_count": (0, 256),
     "fit_size": (16, 1024),
     "sharpen_steps": (1, 100_000),
+    "size_mm": (0.1, 100_000.0),
+    "flat_base": (0.0, 0.9),
 }
 
 
@@ -80,15 +94,15 @@ class MadeAsset:
 
 @register("exporter", "mesh-exporter")
 class MeshExporter:
-    """The isosurface as GLB, OBJ, PLY or USDZ, with a texture or vertex colours, viewer and preview."""
+    """The isosurface as GLB, OBJ, PLY, USDZ, STL or 3MF, with a texture or vertex colours, viewer and preview."""
 
     @dataclass
     class Config:
         """Settings; names that threestudio has mean what they mean there."""
 
-        fmt: str = "glb"  # glb | obj (or obj-mtl) | ply | usdz
+        fmt: str = "glb"  # glb | obj (or obj-mtl) | ply | usdz | stl | 3mf
         save_name: str = "model"
-        mode: str = "texture"  # texture | vertex (colours at the vertices, no unwrap); ply always has vertex colours
+        mode: str = "texture"  # texture | vertex (colours at the vertices, no unwrap), as ply, stl and 3mf always are
         threshold: Any = None  # density at which the surface lies; null: the geometry's isosurface_threshold, else auto
         resolution: int | None = None  # cells along the object; null: the geometry's isosurface_resolution, else 192
         faces: int | None = None  # target after decimation; null: 10 000 with a texture, 60 000 with vertex colours
@@ -106,6 +120,9 @@ class MeshExporter:
         xatlas_pack_options: dict = field(default_factory=dict)
         viewer: bool = True  # a self-contained viewer.html beside the mesh
         preview: bool = True  # preview.png: scene and mesh from the same views, and the PSNR between them
+        size_mm: float = 100.0  # stl and 3mf: length of the object's longest side
+        flat_base: float = 0.0  # stl and 3mf: the lowest share of the height, which is pressed flat to stand on
+        origin: str | None = None  # world | base | center: where the origin is; null: base for stl and 3mf, else world
         view_count: int = 8  # views of the preview, which nothing is fitted to,
         view_size: int = 128  # and their height and width in pixels
         sharpen: bool = True  # make a soft volume thin first: the field is fitted to its own pictures, without a prior
@@ -126,7 +143,9 @@ class MeshExporter:
                 if value is not None and not low <= value <= high:
                     raise ValueError(f"{name}={value!r} is out of range; expected {low:g} to {high:g}")
             self.threshold = _threshold(self.threshold)
-            self.mode = "vertex" if self.fmt == "ply" else self.mode
+            self.mode = "vertex" if self.fmt in UNTEXTURED else self.mode
+            if self.origin is not None:
+                _choice("origin", self.origin, get_args(Origin))
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
@@ -139,7 +158,7 @@ class MeshExporter:
         cfg, clock = self.cfg, Stopwatch()
         made = self.make(solid, metadata, clock)
         asset, figures = made.asset, made.figures
-        contents = WRITERS[cfg.fmt](asset, cfg.save_name)
+        contents = WRITERS[cfg.fmt](self.written(asset), cfg.save_name)
         if cfg.viewer:
             contents["viewer.html"] = viewer_html(glb_bytes(asset), asset.metadata, f"{cfg.save_name}.glb").encode()
         if cfg.preview:
@@ -147,9 +166,17 @@ class MeshExporter:
             contents["preview.png"], seen = preview(asset, others)
             figures |= seen
         files = [write_atomically(Path(out_dir) / name, contents[name]) for name in reversed(contents)][::-1]
+        remove_stale(Path(out_dir), cfg.save_name, {path.name for path in files})
         clock.lap("seconds_write")
         log.info("wrote %s to %s", ", ".join(path.name for path in files), out_dir)
         return ExportResult(files, figures | clock.laps)
+
+    def written(self, asset: Asset) -> Asset:
+        """The asset in the frame and the size of the file."""
+        cfg, printed = self.cfg, self.cfg.fmt in PRINTED
+        asset = flattened(asset, cfg.flat_base) if printed and cfg.flat_base else asset
+        asset = sized(asset, cfg.size_mm) if printed else asset
+        return placed(asset, cast(Origin, cfg.origin or ("base" if printed else "world")))
 
     def make(self, solid: Solid, metadata: Mapping[str, str], clock: Stopwatch | None = None) -> MadeAsset:
         """The mesh with its colours, in memory. Raises EmptySurfaceError where the scene has no surface."""
@@ -211,7 +238,15 @@ class MeshExporter:
         return asset, {"vertices": len(at), "charts": cut.charts, "texture_size": cfg.texture_size}
 
 
-class LapTimer:
+def remove_stale(folder: Path, name: str, kept: Collection[str]) -> None:
+    """Remove what an earlier export under this name left there and this one did not write; other files stay."""
+    old = [f"{name}.{suffix}" for suffix in (*WRITERS, "mtl")]
+    old += [f"{name}_{part}.{suffix}" for part in ("albedo", "normal") for suffix in ("png", "jpg")]
+    for file in {*old, "viewer.html", "preview.png"} - set(kept):
+        (folder / file).unlink(missing_ok=True)
+
+
+class Stopwatch:
     """Seconds between laps, by name."""
 
     def __init__(self) -> None:

@@ -69,9 +69,15 @@ class RunRecord:
             if name not in self.metrics.files:
                 self.metrics.files.append(name)
 
+    def _forget_removed_files(self) -> None:
+        folder = self.folder
+        if folder is not None:
+            self.metrics.files = [name for name in self.metrics.files if (folder / name).exists()]
+
     def add_export(self, files: Iterable[Path], figures: Mapping[str, float | int | str]) -> None:
         """Note what an export wrote and measured; a figure that is not finite becomes None, which JSON can hold."""
         self.add_files(*files)
+        self._forget_removed_files()
         self.metrics.export = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in figures.items()

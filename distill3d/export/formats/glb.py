@@ -50,7 +50,7 @@ class _Buffer:
 
 
 def glb_files(asset: Asset, name: str) -> dict[str, bytes]:
-    """``name.glb``; y up, front at +z, metres; the metadata stands in ``asset.extras``."""
+    """``name.glb``; y up, front at +z, metres; the metadata stands in the extras of asset and node."""
     return {f"{name}.glb": glb_bytes(asset, name)}
 
 
@@ -65,7 +65,7 @@ def glb_bytes(asset: Asset, name: str = "model") -> bytes:
         "asset": {"version": "2.0", "generator": f"distill3d {__version__}", "extras": dict(asset.metadata)},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0, "name": name}],
+        "nodes": [{"mesh": 0, "name": name, "extras": dict(asset.metadata)}],  # Blender drops those of the asset
         "meshes": [{"primitives": [primitive], "name": name}],
         "materials": [_material(asset)],
         **_images(asset, buffer),

@@ -7,6 +7,7 @@ import io
 import numpy as np
 
 from distill3d.export.formats.asset import Asset, encoded_image
+from distill3d.export.formats.welding import welded
 
 UP = "up: z"  # said in the file, as OBJ itself does not say and most programs write y
 
@@ -32,20 +33,26 @@ def comments(asset: Asset) -> list[str]:
 
 
 def _geometry(asset: Asset, name: str) -> str:
-    """Every corner uses one index for position, texture coordinate and normal."""
+    """Positions are shared across the cuts of the texture, so that a closed surface reads as closed.
+
+    A corner has an index for its position, and one for its texture coordinate and normal.
+    """
+    mesh = welded(asset)
     textured = asset.base_color is not None and asset.uv is not None
     out = io.StringIO()
     out.writelines(f"# {line}\n" for line in (*comments(asset), UP))
     out.write(f"mtllib {name}.mtl\n" if textured else "")
     out.write(f"o {name}\n")
-    positions = asset.vertices if textured else np.concatenate([asset.vertices, asset.colors], axis=1)
-    np.savetxt(out, positions, fmt="v" + " %.6g" * positions.shape[1])
+    colors = np.zeros((len(mesh.positions), 0)) if textured else asset.colors[mesh.first]
+    positions = np.concatenate([mesh.positions, colors], axis=1)
+    np.savetxt(out, positions, fmt="v" + " %.8g" * positions.shape[1])  # fewer digits could join neighbours
     if textured and asset.uv is not None:
         np.savetxt(out, np.stack([asset.uv[:, 0], 1.0 - asset.uv[:, 1]], axis=1), fmt="vt %.7f %.7f")
     np.savetxt(out, asset.normals, fmt="vn %.5f %.5f %.5f")
     out.write("usemtl surface\n" if textured else "")
     corner = " %d/%d/%d" if textured else " %d//%d"
-    np.savetxt(out, np.repeat(asset.faces + 1, 3 if textured else 2, axis=1), fmt="f" + corner * 3)
+    indices = [mesh.faces, asset.faces, asset.faces] if textured else [mesh.faces, asset.faces]
+    np.savetxt(out, np.stack(indices, axis=2).reshape(len(asset.faces), -1) + 1, fmt="f" + corner * 3)
     return out.getvalue()
 
 

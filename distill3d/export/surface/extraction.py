@@ -19,7 +19,7 @@ from distill3d.export.surface.isosurface import (
 )
 from distill3d.export.surface.level import choose_level
 from distill3d.export.surface.manifold import made_manifold
-from distill3d.export.surface.mesh import Surface, decimated, largest_parts, smoothed
+from distill3d.export.surface.mesh import Surface, decimated, largest_parts, smoothed, with_distinct_vertices
 from distill3d.export.surface.photometric import matched
 from distill3d.export.surface.smoothing import BLURS, BlurChoice, choose_blur
 from distill3d.export.surface.threshold import choose_threshold
@@ -87,6 +87,7 @@ def find_surface(
         surface = aligned(field, surface, level, max(2.0 * grid.spacing, 0.01 * size))
     if views is not None and settings.threshold is None:
         surface = matched(surface, views, size)
+    surface = with_distinct_vertices(surface, 0.01 * grid.spacing)
     figures |= {"voxel": grid.spacing, **cleaning, "watertight": int(surface.is_watertight), "volume": surface.volume}
     return FoundSurface(field, surface, detail, level, REACH * size, figures)
 

@@ -63,6 +63,25 @@ def without_unused_vertices(surface: Surface) -> Surface:
     return Surface(surface.vertices[used], faces.reshape(surface.faces.shape))
 
 
+def with_distinct_vertices(surface: Surface, gap: float) -> Surface:
+    """Vertices that lie on the same point, moved apart by ``gap`` (world units) inwards.
+
+    Where two sheets touch, programs that join equal positions would find edges with four faces.
+    """
+    _, place, count = np.unique(surface.vertices, axis=0, return_inverse=True, return_counts=True)
+    place = place.reshape(-1)
+    shared = np.flatnonzero(count[place] > 1)
+    if len(shared) == 0:
+        return surface
+    vertices, normals = surface.vertices.copy(), vertex_normals(surface)
+    seen: dict[int, int] = {}
+    for vertex in shared.tolist():
+        rank = seen.setdefault(int(place[vertex]), 0)
+        seen[int(place[vertex])] = rank + 1
+        vertices[vertex] -= np.float32(rank * gap) * normals[vertex]
+    return Surface(vertices, surface.faces)
+
+
 def largest_parts(surface: Surface, keep_parts: int, min_part_share: float) -> tuple[Surface, int]:
     """The connected parts with the largest volumes, and how many others were dropped.
 
