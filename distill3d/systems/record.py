@@ -76,8 +76,8 @@ class RunRecord:
 
     def add_export(self, files: Iterable[Path], figures: Mapping[str, float | int | str]) -> None:
         """Note what an export wrote and measured; a figure that is not finite becomes None, which JSON can hold."""
-        self.add_files(*files)
         self._forget_removed_files()
+        self.add_files(*files)
         self.metrics.export = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in figures.items()
