@@ -12,7 +12,7 @@ from distill3d.camera import camera_rays
 from distill3d.evaluation.metrics import psnr_db
 from distill3d.export.preview import preview, render_asset
 from distill3d.export.surface.grid import Box
-from distill3d.export.views import SceneViews, surrounding_cameras
+from distill3d.export.views import AlbedoViews, surrounding_cameras
 
 UNIT = Box(torch.full((3,), -0.5), torch.full((3,), 0.5))
 CAMERAS = surrounding_cameras(UNIT, 4, 48)
@@ -27,7 +27,7 @@ def test_texture_and_vertex_colours_look_alike():
 
 def test_the_mesh_looks_like_the_scene_and_the_sheet_has_three_rows():
     views = MarchingRenderer(AnalyticGeometry(letter_f, peak=100.0), steps=192).render(CAMERAS)  # opaque at the level
-    data, figures = preview(letter(True), SceneViews.of(CAMERAS, views))
+    data, figures = preview(letter(True), AlbedoViews.of(CAMERAS, views))
     sheet = np.asarray(Image.open(io.BytesIO(data)))
     assert sheet.shape == (3 * 48, 4 * 48, 3)
     assert figures["mesh_psnr"] > 25.0 and figures["mesh_silhouette_overlap"] > 0.85
@@ -42,7 +42,7 @@ def test_a_mirrored_scene_does_not_match():
     renderer = MarchingRenderer(FIELD.geometry, steps=192)
     views = renderer.render(CAMERAS)
     mirrored = type(views)(views.rgb.flip(-1), views.opacity.flip(-1), views.depth, None, "albedo")
-    assert preview(letter(True), SceneViews.of(CAMERAS, mirrored))[1]["mesh_psnr"] < 22.0
+    assert preview(letter(True), AlbedoViews.of(CAMERAS, mirrored))[1]["mesh_psnr"] < 22.0
 
 
 def test_the_cameras_see_the_whole_box():

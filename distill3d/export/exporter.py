@@ -36,7 +36,7 @@ from distill3d.export.surface.extraction import (
 from distill3d.export.surface.grid import Box
 from distill3d.export.surface.mesh import vertex_normals
 from distill3d.export.texture import bake, unwrap
-from distill3d.export.views import SceneViews, fitting_cameras, surrounding_cameras
+from distill3d.export.views import AlbedoViews, fitting_cameras, surrounding_cameras
 from distill3d.runtime.files import write_atomically
 from distill3d.scenes.base import Solid
 from distill3d.scenes.nerf.renderer import NeRFVolumeRenderer
@@ -155,7 +155,7 @@ class MeshExporter:
 
         Raises EmptySurfaceError (a ValueError) where the scene has no surface, OSError where it cannot write.
         """
-        cfg, clock = self.cfg, Stopwatch()
+        cfg, clock = self.cfg, LapTimer()
         made = self.make(solid, metadata, clock)
         asset, figures = made.asset, made.figures
         contents = WRITERS[cfg.fmt](self.written(asset), cfg.save_name)
@@ -178,9 +178,9 @@ class MeshExporter:
         asset = sized(asset, cfg.size_mm) if printed else asset
         return placed(asset, cast(Origin, cfg.origin or ("base" if printed else "world")))
 
-    def make(self, solid: Solid, metadata: Mapping[str, str], clock: Stopwatch | None = None) -> MadeAsset:
+    def make(self, solid: Solid, metadata: Mapping[str, str], clock: LapTimer | None = None) -> MadeAsset:
         """The mesh with its colours, in memory. Raises EmptySurfaceError where the scene has no surface."""
-        cfg, clock = self.cfg, clock or Stopwatch()
+        cfg, clock = self.cfg, clock or LapTimer()
         settings = self.surface_settings(solid)
         box = object_box(SceneField.of(solid), settings.threshold)
         fit = seen_views(solid, fitting_cameras(box, cfg.fit_count, cfg.fit_size)) if cfg.fit_count else None
@@ -193,7 +193,7 @@ class MeshExporter:
         clock.lap("seconds_color")
         return MadeAsset(asset, box, found.figures | figures)
 
-    def sharp(self, solid: Solid, fit: SceneViews | None, size: float) -> Solid:
+    def sharp(self, solid: Solid, fit: AlbedoViews | None, size: float) -> Solid:
         """The scene, or a copy of it with a thin density, where that is asked for and possible."""
         cfg = self.cfg
         if not cfg.sharpen or fit is None or self.surface_settings(solid).threshold is not None:
@@ -220,7 +220,7 @@ class MeshExporter:
         )
 
     def colored(
-        self, found: FoundSurface, metadata: dict[str, str], fit: SceneViews | None = None
+        self, found: FoundSurface, metadata: dict[str, str], fit: AlbedoViews | None = None
     ) -> tuple[Asset, dict[str, float | int | str]]:
         """The asset with vertex colours, or cut into charts with a baked texture; fitted to views where there are."""
         cfg, surface = self.cfg, found.surface
@@ -246,7 +246,7 @@ def remove_stale(folder: Path, name: str, kept: Collection[str]) -> None:
         (folder / file).unlink(missing_ok=True)
 
 
-class Stopwatch:
+class LapTimer:
     """Seconds between laps, by name."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from distill3d.export.appearance import seen_along_normals
 from distill3d.export.color_grid import ColorCorrection, fit_correction
 from distill3d.export.query import SceneField
 from distill3d.export.surface.mesh import Surface, vertex_normals
-from distill3d.export.views import SceneViews
+from distill3d.export.views import AlbedoViews
 from distill3d.scenes.mesh.raster import Mesh, rasterize
 
 LEAST_OPACITY = 0.3  # pixels that show less of the object tell too little of its colour
@@ -30,7 +30,7 @@ class SurfacePixels:
     weight: Float[ndarray, "P"]  # the opacity
 
     @staticmethod
-    def of(surface: Surface, views: SceneViews) -> SurfacePixels:
+    def of(surface: Surface, views: AlbedoViews) -> SurfacePixels:
         seen = rasterize(Mesh(surface.vertices, surface.faces, vertex_normals(surface)), views.cameras, supersample=1)
         shown = (seen.mask > 0.5) & (views.opacity > LEAST_OPACITY)
         rows = lambda image: image.permute(0, 2, 3, 1)[shown[:, 0]].numpy()  # noqa: E731
@@ -58,7 +58,7 @@ class SurfaceColors:
         return seen_along_normals(self.field, at, along, self.reach)[0].numpy()
 
 
-def fitted_colors(field: SceneField, surface: Surface, reach: float, views: SceneViews | None) -> SurfaceColors:
+def fitted_colors(field: SceneField, surface: Surface, reach: float, views: AlbedoViews | None) -> SurfaceColors:
     """The surface's colours, corrected to what the views show; without views, or where none shows it, as they are."""
     colors = SurfaceColors(field, reach)
     if views is None:

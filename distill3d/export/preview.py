@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from distill3d.evaluation.metrics import psnr_db
 from distill3d.export.formats.asset import Asset
-from distill3d.export.views import SceneViews
+from distill3d.export.views import AlbedoViews
 from distill3d.runtime.pictures import contact_sheet, png_bytes
 from distill3d.scenes.mesh.raster import GBuffer, Mesh, rasterize
 from distill3d.types import Cameras
@@ -21,7 +21,7 @@ SUPERSAMPLE = 3
 GREY, AMBIENT = 0.8, 0.25  # of the textureless row, lit from the camera
 
 
-def preview(asset: Asset, views: SceneViews) -> tuple[bytes, dict[str, float | int | str]]:
+def preview(asset: Asset, views: AlbedoViews) -> tuple[bytes, dict[str, float | int | str]]:
     """A PNG with a row of the scene's albedo, a row of the mesh's, and a row of its bare shape; all over white.
 
     The figures: PSNR over whole images, over what either of them covers, and the overlap of the silhouettes.

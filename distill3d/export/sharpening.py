@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill3d.camera import camera_rays
-from distill3d.export.views import SceneViews
+from distill3d.export.views import AlbedoViews
 from distill3d.runtime.rng import rng
 from distill3d.scenes.nerf.renderer import NeRFVolumeRenderer
 from distill3d.scenes.nerf.sampler import sample_rays
@@ -48,7 +48,7 @@ class RayTargets:
     opacity: Float[Tensor, "R 1"]
 
     @staticmethod
-    def of(views: SceneViews) -> RayTargets:
+    def of(views: AlbedoViews) -> RayTargets:
         """The rays of all pixels on the object and beside it."""
         near = F.max_pool2d(views.opacity, NEAR, stride=1, padding=NEAR // 2) > 0.05
         rows = lambda image: image.permute(0, 2, 3, 1)[near[:, 0]]  # noqa: E731
@@ -74,7 +74,7 @@ class Composite:
 
 
 def sharpened(
-    renderer: NeRFVolumeRenderer, views: SceneViews, size: float, steps: int, seed: int = 0
+    renderer: NeRFVolumeRenderer, views: AlbedoViews, size: float, steps: int, seed: int = 0
 ) -> NeRFVolumeRenderer:
     """A copy whose pictures are those of ``views`` and whose density is a thin layer; ``size``: of the object.
 

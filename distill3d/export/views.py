@@ -19,7 +19,7 @@ GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)  # its multiples fill [0, 1] evenly, howev
 
 
 @dataclass(frozen=True)
-class SceneViews:
+class AlbedoViews:
     """What the scene looks like, on the CPU."""
 
     cameras: Cameras
@@ -27,22 +27,22 @@ class SceneViews:
     opacity: Float[Tensor, "B 1 H W"]
 
     @staticmethod
-    def of(cameras: Cameras, seen: RenderOutput) -> SceneViews:
-        return SceneViews(cameras.to("cpu"), seen.rgb.float().cpu().clamp(0.0, 1.0), seen.opacity.float().cpu())
+    def of(cameras: Cameras, seen: RenderOutput) -> AlbedoViews:
+        return AlbedoViews(cameras.to("cpu"), seen.rgb.float().cpu().clamp(0.0, 1.0), seen.opacity.float().cpu())
 
     def __len__(self) -> int:
         return len(self.opacity)
 
-    def __getitem__(self, rows: slice) -> SceneViews:
-        return SceneViews(self.cameras[rows], self.color[rows], self.opacity[rows])
+    def __getitem__(self, rows: slice) -> AlbedoViews:
+        return AlbedoViews(self.cameras[rows], self.color[rows], self.opacity[rows])
 
-    def smaller(self, factor: int) -> SceneViews:
+    def smaller(self, factor: int) -> AlbedoViews:
         """Views of 1 / factor of the height and width, each pixel the mean of those that it covers."""
         if factor <= 1:
             return self
         pooled = lambda image: torch.nn.functional.avg_pool2d(image, factor)  # noqa: E731
         cameras = replace(self.cameras, height=self.cameras.height // factor, width=self.cameras.width // factor)
-        return SceneViews(cameras, pooled(self.color), pooled(self.opacity))
+        return AlbedoViews(cameras, pooled(self.color), pooled(self.opacity))
 
     def own_color(self, least_opacity: float) -> Float[Tensor, "B 3 H W"]:
         """The colour without the white behind it, ``(C - (1 - a)) / a``, where the opacity a is at least that."""

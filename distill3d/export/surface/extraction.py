@@ -24,7 +24,7 @@ from distill3d.export.surface.photometric import matched
 from distill3d.export.surface.smoothing import BLURS, BlurChoice, choose_blur
 from distill3d.export.surface.threshold import choose_threshold
 from distill3d.export.surface.visibility import filling
-from distill3d.export.views import SceneViews, surrounding_cameras
+from distill3d.export.views import AlbedoViews, surrounding_cameras
 from distill3d.scenes.base import Solid
 from distill3d.types import Cameras
 
@@ -64,11 +64,11 @@ class FoundSurface:
     detail: Surface  # the same before it was simplified
     level: float
     reach: float  # how far what is seen may lie outside the simplified surface, world units
-    figures: Figures
+    figures: ExportFigures
 
 
 def find_surface(
-    solid: Solid, settings: SurfaceSettings, box: Box | None = None, views: SceneViews | None = None
+    solid: Solid, settings: SurfaceSettings, box: Box | None = None, views: AlbedoViews | None = None
 ) -> FoundSurface:
     """Choose the level, refine, extract, clean. Raises EmptySurfaceError if there is no surface.
 
@@ -92,12 +92,12 @@ def find_surface(
     return FoundSurface(field, surface, detail, level, REACH * size, figures)
 
 
-def seen_views(solid: Solid, cameras: Cameras) -> SceneViews:
+def seen_views(solid: Solid, cameras: Cameras) -> AlbedoViews:
     """The scene's albedo over white."""
     device = SceneField.of(solid).device
     white = torch.ones(3, device=device)
     seen = solid.render(cameras.to(device), shading="albedo", background=white, need_normal=False)
-    return SceneViews.of(cameras, seen)
+    return AlbedoViews.of(cameras, seen)
 
 
 def object_box(field: SceneField, threshold: float | None) -> Box:
@@ -130,8 +130,8 @@ def _refined(
 
 
 def _level_and_blur(
-    grid: DensityGrid, size: float, views: SceneViews, settings: SurfaceSettings
-) -> tuple[float, float, DensityGrid, Figures]:
+    grid: DensityGrid, size: float, views: AlbedoViews, settings: SurfaceSettings
+) -> tuple[float, float, DensityGrid, ExportFigures]:
     """The given ones, or those with which the surface looks like the views; and what nobody can see, filled."""
     if settings.threshold is not None:
         check_not_degenerate(grid, settings.threshold)
@@ -160,11 +160,11 @@ def _level_and_blur(
     level = choose_level(filled, blurred.level, blurred.blur * size, views).level
     check_not_degenerate(grid, level)
     floor = filling(grid, level, PORE * size)
-    figures: Figures = {"threshold": level, "blur": blurred.blur, "silhouette_agreement": blurred.agreement}
+    figures: ExportFigures = {"threshold": level, "blur": blurred.blur, "silhouette_agreement": blurred.agreement}
     return level, blurred.blur, floor, figures
 
 
-def _clean(surface: Surface, gap: float, settings: SurfaceSettings) -> tuple[Surface, Surface, Figures]:
+def _clean(surface: Surface, gap: float, settings: SurfaceSettings) -> tuple[Surface, Surface, ExportFigures]:
     """The surface that is exported, the same with all its faces, and what was done."""
     extracted = len(surface.faces)
     surface, dropped = largest_parts(surface, settings.keep_parts, settings.min_part_share)

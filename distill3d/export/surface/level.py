@@ -14,7 +14,7 @@ from distill3d.export.fitted_color import SurfacePixels
 from distill3d.export.surface.grid import DensityGrid
 from distill3d.export.surface.isosurface import EmptySurfaceError, extract_isosurface
 from distill3d.export.surface.mesh import Surface
-from distill3d.export.views import SceneViews
+from distill3d.export.views import AlbedoViews
 from distill3d.scenes.mesh.raster import Mesh, rasterize
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class LevelChoice:
     tried: dict[float, float]
 
 
-def choose_level(grid: DensityGrid, start: float, blur: float, views: SceneViews) -> LevelChoice:
+def choose_level(grid: DensityGrid, start: float, blur: float, views: AlbedoViews) -> LevelChoice:
     """Climb from ``start`` up, then down, by factors of STEP while the likeness grows; ``blur`` in world units."""
     if len(views) < 2:
         return LevelChoice(start, -math.inf, {})  # nothing to judge by
@@ -59,7 +59,7 @@ def choose_level(grid: DensityGrid, start: float, blur: float, views: SceneViews
     return LevelChoice(best, tried[best], tried)
 
 
-def likeness_db(grid: DensityGrid, level: float, blur: float, views: SceneViews) -> float:
+def likeness_db(grid: DensityGrid, level: float, blur: float, views: AlbedoViews) -> float:
     """PSNR on the object between every second view and the surface in colours that were fitted to the others.
 
     -inf where there is no surface.
@@ -71,7 +71,7 @@ def likeness_db(grid: DensityGrid, level: float, blur: float, views: SceneViews)
     return surface_likeness_db(surface, views)
 
 
-def surface_likeness_db(surface: Surface, views: SceneViews) -> float:
+def surface_likeness_db(surface: Surface, views: AlbedoViews) -> float:
     """As `likeness_db`, for a surface."""
     shown = SurfacePixels.of(surface, views[::2])
     if len(shown.points) == 0:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from distill3d.export.color_grid import NodeGrid, fit_correction
 from distill3d.export.fitted_color import SurfacePixels
 from distill3d.export.surface.mesh import Surface, face_normals, vertex_normals
-from distill3d.export.views import SceneViews
+from distill3d.export.views import AlbedoViews
 from distill3d.scenes.mesh.raster import Mesh, rasterize
 from distill3d.types import Cameras
 
@@ -46,7 +46,7 @@ class _Drawn:
     near: Bool[Tensor, "B H W"]  # on the surface or its rim
 
 
-def matched(surface: Surface, views: SceneViews, size: float) -> Surface:
+def matched(surface: Surface, views: AlbedoViews, size: float) -> Surface:
     """The same faces with vertices moved along their normals; ``size``: of the object, world units."""
     for _ in range(ROUNDS):
         drawn = _draw(surface, views, size)
@@ -91,7 +91,7 @@ def _offsets(surface: Surface, drawn: _Drawn, target: Float[Tensor, "B H W 4"], 
     return size * np.clip(moves, -LARGEST_MOVE, LARGEST_MOVE)
 
 
-def _draw(surface: Surface, views: SceneViews, size: float) -> _Drawn | None:
+def _draw(surface: Surface, views: AlbedoViews, size: float) -> _Drawn | None:
     """None where no view shows the surface."""
     pixels = SurfacePixels.of(surface, views)
     if len(pixels.points) == 0:
