@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -78,6 +79,11 @@ def prompts_of(nouns: Sequence[str], every: int = 10) -> list[str]:
     return [with_article(noun) for noun in nouns[::every]] + list(COMBINATIONS)
 
 
+def without_paths(error: str) -> str:
+    """An error as a table may show it anywhere: the last part of each path alone."""
+    return re.sub(r"/\S*/", "", error)
+
+
 def taught_mesh(prompt: str, assets: Path | None) -> Mesh | None:
     """The first mesh of the noun that a prompt names and nothing else; None for others, or without a folder."""
     found = [] if assets is None else [a for a in read_index(assets) if with_article(a.noun) == prompt]
@@ -127,7 +133,7 @@ def main() -> None:
     exported = lambda run: any((folder / "runs" / run["id"]).glob("save/*export/model.glb"))  # noqa: E731
     made = [run for run in content["runs"] if not run.get("error") and exported(run)]
     results = [judged(run, folder / "runs" / run["id"], judge, given.assets) for run in made]
-    failed = [f"{run['prompt']}: {run['error']}" for run in content["runs"] if run.get("error")]
+    failed = [f"{run['prompt']}: {without_paths(run['error'])}" for run in content["runs"] if run.get("error")]
     write(given, results, failed)
 
 
