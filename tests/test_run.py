@@ -120,7 +120,7 @@ def test_a_verb_without_its_checkpoint_says_where_it_is(trial, capsys):
         (["exp_root_dir=tiny.yaml"], "exp_root_dir='tiny.yaml' cannot be written"),
         (["trainer.devices=-3"], "trainer: "),
         (["trainer.accelerator=tpu"], "trainer: "),
-        (["system.exporter.fmt=stl"], "system.exporter.fmt='stl'"),
+        (["system.exporter.fmt=step"], "system.exporter.fmt='step'"),
         (["system.scheduler.name=LinearLRR"], "system.scheduler.name='LinearLRR' is not a learning-rate schedule"),
         (["system.scheduler={name: LinearLR, args: {totl_iters: 3}}"], "did you mean 'total_iters'?"),
         (["system.guidance.min_step_percent=0.9", "system.guidance.max_step_percent=0.5"], "set 0 <= min_step_percent"),

@@ -24,9 +24,16 @@ class Welded:
 
 
 def welded(asset: Asset) -> Welded:
-    """Undo the cuts of the texture's charts: vertices on both sides of a cut have equal coordinates."""
-    positions, first, place = np.unique(asset.vertices, axis=0, return_index=True, return_inverse=True)
-    return Welded(positions, place.reshape(-1)[asset.faces], first)
+    """Undo the cuts of the texture's charts: vertices on both sides of a cut have equal coordinates.
+
+    The positions keep the order in which they first occur.
+    """
+    _, first, place = np.unique(asset.vertices, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    first = first[order]
+    return Welded(asset.vertices[first], rank[place.reshape(-1)][asset.faces], first)
 
 
 def placed(asset: Asset, origin: Origin) -> Asset:
