@@ -28,19 +28,19 @@ from exact_objects import OBJECTS
 from jaxtyping import Float
 from tables import table
 from torch import Tensor
+from truth import albedo_psnr_db, around, exported_mesh, over_grey, scene_views, silhouette_iou
 
 from distill3d import cli
 from distill3d.camera import make_cameras, random_cameras, ranges_of
 from distill3d.data.mesh_file import SUFFIXES, load_mesh_file
 from distill3d.data.posed.files import training_views
-from distill3d.data.posed.write import RenderedViews, write_posed_images
+from distill3d.data.posed.write import write_posed_images
 from distill3d.evaluation.loaded_trial import LoadedTrial, load_trial
 from distill3d.evaluation.render_views import RenderViewsSettings, mesh_views, view_cameras
 from distill3d.runtime.files import write_atomically
 from distill3d.runtime.pictures import contact_sheet, write_png
 from distill3d.runtime.rng import rng
 from distill3d.scenes.mesh.raster import Mesh, rasterize
-from distill3d.types import Cameras, Light
 
 RESULTS = Path(__file__).parent / "results"
 CONFIGS = {"sds": "dreamfusion-exact.yaml", "lmc-sds": "dreamfusion-lmc-exact.yaml"}
@@ -50,7 +50,6 @@ TURNS = 24  # views of the truth around it, among which a Janus view is looked f
 SURFACE_POINTS = 6000
 SHIPPED = "shipped"  # the name of the configs' own settings
 SHEET = "views.png"  # of each trial: the truth over what was made of it
-GREY = 0.5
 
 
 @dataclass(frozen=True)
@@ -179,40 +178,7 @@ def measure(trial: LoadedTrial, mesh: Mesh, views: Path, sheet: Path) -> dict[st
     }
 
 
-def scene_views(trial: LoadedTrial, cameras: Cameras) -> RenderedViews:
-    """Albedo before black, with opacities."""
-    parts = [
-        trial.system.scene.preview(
-            cameras[[i]], Light(cameras[[i]].position), "albedo", torch.zeros(3), need_normal=False
-        )
-        for i in range(len(cameras))
-    ]
-    return RenderedViews(cameras, torch.cat([p.rgb for p in parts]), torch.cat([p.opacity for p in parts]))
-
-
-def around(count: int, distance: float, fovy_deg: float) -> Cameras:
-    full = torch.ones(count)
-    return make_cameras(15.0 * full, torch.arange(count) * (360.0 / count), distance * full, fovy_deg * full, 64, 64)
-
-
-def over_grey(views: RenderedViews) -> Float[Tensor, "V 3 H W"]:
-    return views.rgb + GREY * (1.0 - views.alpha)
-
-
 # -- figures ---------------------------------------------------------------------------------------------------------
-
-
-def silhouette_iou(made: Float[Tensor, "V 1 H W"], truth: Float[Tensor, "V 1 H W"]) -> float:
-    """Of the pixels that are more than half covered; the mean over views."""
-    a, b = (x.flatten(1) > 0.5 for x in (made, truth))
-    return float(((a & b).sum(1) / (a | b).sum(1).clamp_min(1)).mean())
-
-
-def albedo_psnr_db(made: RenderedViews, truth: RenderedViews) -> float:
-    """Of the pixels that either shows, before grey; the mean over views."""
-    seen = (torch.maximum(made.alpha, truth.alpha) > 0.5).float()
-    error = (seen * (over_grey(made) - over_grey(truth)) ** 2).flatten(1).sum(1) / (3.0 * seen.flatten(1).sum(1))
-    return float((-10.0 * torch.log10(error.clamp_min(1e-10))).mean())
 
 
 def janus_rate(made: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> float:
@@ -230,24 +196,12 @@ def chamfer_percent(trial: LoadedTrial, mesh: Mesh) -> float:
     """Mean distance to the nearest point of the other's visible surface, both ways, in per cent of the diagonal."""
     from scipy.spatial import cKDTree
 
-    exported = exported_mesh(trial)
+    exported = exported_mesh(trial.trial)
     if exported is None:
         return 100.0
     a, b = visible_points(exported), visible_points(mesh)
     distance = 0.5 * (cKDTree(a).query(b)[0].mean() + cKDTree(b).query(a)[0].mean())
     return 100.0 * float(distance) / float(np.linalg.norm(np.ptp(mesh.vertices, axis=0)))
-
-
-def exported_mesh(trial: LoadedTrial) -> Mesh | None:
-    """The trial's GLB in the world of the scene: (x, y, z) of glTF is (y, z, x) of the world."""
-    import trimesh
-
-    files = sorted((trial.trial / "save").glob("*-export/model.glb"))
-    if not files:
-        return None
-    shape = trimesh.load(files[-1], force="mesh")
-    vertices = np.asarray(shape.vertices, np.float32)[:, [2, 0, 1]]
-    return Mesh(np.ascontiguousarray(vertices), np.asarray(shape.faces), np.zeros((len(vertices), 3), np.float32))
 
 
 def visible_points(mesh: Mesh) -> Float[np.ndarray, "P 3"]:

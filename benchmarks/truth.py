@@ -1,0 +1,80 @@
+"""What was made against the mesh it should be: silhouettes, albedo and surface. All without alignment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from distill3d.camera import make_cameras
+from distill3d.data.assets import y_up_to_world
+from distill3d.data.posed.write import RenderedViews
+from distill3d.evaluation.loaded_trial import LoadedTrial
+from distill3d.scenes.mesh.raster import Mesh
+from distill3d.types import Cameras, Light
+
+GREY = 0.5
+
+
+def scene_views(trial: LoadedTrial, cameras: Cameras) -> RenderedViews:
+    """Albedo before black, with opacities."""
+    parts = [
+        trial.system.scene.preview(
+            cameras[[i]], Light(cameras[[i]].position), "albedo", torch.zeros(3), need_normal=False
+        )
+        for i in range(len(cameras))
+    ]
+    return RenderedViews(cameras, torch.cat([p.rgb for p in parts]), torch.cat([p.opacity for p in parts]))
+
+
+def around(count: int, distance: float, fovy_deg: float) -> Cameras:
+    """64x64 views in equal steps of azimuth, from a little above."""
+    full = torch.ones(count)
+    return make_cameras(15.0 * full, torch.arange(count) * (360.0 / count), distance * full, fovy_deg * full, 64, 64)
+
+
+def over_grey(views: RenderedViews) -> Float[Tensor, "V 3 H W"]:
+    return views.rgb + GREY * (1.0 - views.alpha)
+
+
+def silhouette_iou(made: Float[Tensor, "V 1 H W"], truth: Float[Tensor, "V 1 H W"]) -> float:
+    """Of the pixels that are more than half covered; the mean over views."""
+    a, b = (x.flatten(1) > 0.5 for x in (made, truth))
+    return float(((a & b).sum(1) / (a | b).sum(1).clamp_min(1)).mean())
+
+
+def albedo_psnr_db(made: RenderedViews, truth: RenderedViews) -> float:
+    """Of the pixels that either shows, before grey; the mean over views."""
+    seen = (torch.maximum(made.alpha, truth.alpha) > 0.5).float()
+    error = (seen * (over_grey(made) - over_grey(truth)) ** 2).flatten(1).sum(1) / (3.0 * seen.flatten(1).sum(1))
+    return float((-10.0 * torch.log10(error.clamp_min(1e-10))).mean())
+
+
+def exported_mesh(trial: Path) -> Mesh | None:
+    """A trial's model.glb in the world frame, without its colours; None where there is none."""
+    import trimesh
+
+    files = sorted((trial / "save").glob("*-export/model.glb"))
+    if not files:
+        return None
+    shape = trimesh.load(files[-1], force="mesh")
+    vertices = np.ascontiguousarray(y_up_to_world(np.asarray(shape.vertices, np.float32)))
+    return Mesh(vertices, np.asarray(shape.faces, np.int32), np.zeros_like(vertices))
+
+
+def f_score(made: Mesh, truth: Mesh, share: float = 0.04, points: int = 6000) -> float:
+    """Harmonic mean of precision and recall at ``share`` of the truth's diagonal, between points on both surfaces.
+
+    What stands elsewhere or looks the other way is wrong. Inner surfaces of the truth cannot be reached.
+    """
+    import trimesh
+    from scipy.spatial import cKDTree
+
+    surface = lambda mesh: trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)  # noqa: E731
+    samples = [trimesh.sample.sample_surface(surface(mesh), points, seed=i)[0] for i, mesh in enumerate((made, truth))]
+    reach = share * float(np.linalg.norm(np.ptp(truth.vertices, axis=0)))
+    precision, recall = (float((cKDTree(b).query(a)[0] < reach).mean()) for a, b in (samples, reversed(samples)))
+    return 2.0 * precision * recall / max(precision + recall, 1e-9)
