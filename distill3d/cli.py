@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str]) -> tuple[Request, argparse.Namespace]:
         own = getattr(given, verb.name)
         several = {"argument": own} if isinstance(own, str) else {"arguments": tuple(own)}
         request = Request(**{**vars(request), **several})
-    elif request.config is None and not given.list:
+    elif request.config is None and verb.needs_config and not given.list:
         parser.error("--config is missing: name a YAML, such as --config dreamfusion.yaml")
     return request, given
 

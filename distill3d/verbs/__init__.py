@@ -20,6 +20,7 @@ NAMES = (
     "render-views",
     "index-meshes",
     "view",
+    "web",
 )  # the order in --help; the first is the default
 
 
@@ -30,6 +31,7 @@ class Verb:
     name: str
     summary: str
     metavar: str | tuple[str, ...] | None = None
+    needs_config: bool = True  # where it has no argument of its own
     accompanies: tuple[str, ...] = ()  # verbs that may be given beside this one, which then decides
     options: dict[str, str] = field(default_factory=dict)  # further options with a value: name -> help
     flags: dict[str, str] = field(default_factory=dict)  # further options without one

@@ -1,0 +1,83 @@
+"""--web: a page on which a prompt becomes an object (gradio)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill3d.config.files import SHIPPED_CONFIGS
+from distill3d.config.registry import registered
+from distill3d.viewer.jobs import Order, past_trials, run
+from distill3d.viewer.settings import require
+
+FIRST = "dreamfusion-lmc-quick.yaml"
+OWN = "the config's own"
+
+
+@dataclass
+class PageSettings:
+    """Settings of --web."""
+
+    host: str = "127.0.0.1"  # this machine alone; 0.0.0.0 lets everyone on the network start runs
+    port: int = 7860
+    exp_root_dir: str = "outputs"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port < 65536:
+            raise ValueError(f"port={self.port} must be between 1 and 65535")
+
+
+def make_page(root: Path, settings: tuple[str, ...] = ()) -> Any:
+    """The page; ``settings`` are added to every run. One run at a time: others wait in a queue."""
+    require("gradio", "--web")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is told to anyone
+    import gradio as gr
+
+    configs = [path.name for path in sorted(SHIPPED_CONFIGS.glob("dreamfusion*.yaml"))]
+    with gr.Blocks(title="distill3d", analytics_enabled=False) as page:
+        gr.Markdown("# distill3d\nA sentence becomes a 3D object.")
+        with gr.Row():
+            with gr.Column():
+                prompt = gr.Textbox("a hamburger", label="prompt")
+                config = gr.Dropdown(configs, value=FIRST, label="config")
+                guidance = gr.Dropdown([OWN, *registered("guidance")], value=OWN, label="guidance")
+                scale = gr.Number(0, label="guidance scale (0: the config's own)", minimum=0)
+                seed = gr.Number(0, label="seed", precision=0, minimum=0)
+                make, cancel = gr.Button("make it", variant="primary"), gr.Button("cancel")
+            with gr.Column():
+                state = gr.Textbox("", label="state", interactive=False)
+                picture = gr.Image(label="so far", type="filepath", interactive=False)
+                mesh = gr.Model3D(label="the object", interactive=False)
+                file = gr.File(label="model.glb", interactive=False)
+        gallery = gr.Gallery(lambda: past_trials(root), label="past trials", columns=4, interactive=False)
+
+        def work(prompt: str, config: str, guidance: str, scale: float, seed: float) -> Iterator[tuple[Any, ...]]:
+            rule = "" if guidance == OWN else guidance
+            for told in run(Order(prompt, config, rule, float(scale or 0), int(seed or 0), settings), root):
+                seen = str(told.picture) if told.picture else None
+                made = str(told.mesh) if told.mesh else None
+                yield told.text, seen, made, made, past_trials(root) if told.done else gr.skip()
+
+        outputs = [state, picture, mesh, file, gallery]
+        running = make.click(work, [prompt, config, guidance, scale, seed], outputs, concurrency_limit=1)
+        cancel.click(lambda: "cancelled", None, state, cancels=[running])
+    return page.queue()
+
+
+def serve(given: PageSettings, settings: tuple[str, ...] = (), block: bool = True) -> Any:
+    """Serve the page, by default until Ctrl-C; returns it."""
+    root = Path(given.exp_root_dir).absolute()
+    page = make_page(root, settings)
+    page.launch(
+        server_name=given.host,
+        server_port=given.port,
+        quiet=True,
+        share=False,
+        prevent_thread_lock=not block,
+        allowed_paths=[str(root)],
+        ssr_mode=False,
+    )
+    return page
