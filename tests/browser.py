@@ -23,7 +23,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
     *("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--window-size=900,600", "--remote-debugging-port=0"),
 )
-PATIENCE = 300.0  # seconds; a busy machine takes long to start a browser
+PATIENCE = 120.0  # seconds; a busy machine takes long to start a browser
 
 
 class Page:

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 VERB = Verb(
     "web",
-    "serve a page to make objects with (an extra: pip install -r requirements-viewer.txt); settings: port=7860 "
+    "serve a page to make objects with (an extra: pip install -r requirements-web.txt); settings: port=7860 "
     "host=127.0.0.1 exp_root_dir=outputs",
     needs_config=False,
 )

@@ -1,13 +1,13 @@
-"""One run at a time, as a process of its own, whose folder tells how far it is."""
+"""Runs that the page starts: each is a process of its own, whose folder tells how far it is."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from pathlib import Path
 from distill3d.config.files import PROJECT
 
 NAME = "web"  # the folder of the page's trials, below exp_root_dir
+GRACE = 60.0  # seconds that a cancelled run has to save its checkpoint and to leave
 _STEP = re.compile(r"it(\d+)-")
 
 
@@ -53,32 +54,29 @@ class Progress:
     done: bool = False
 
 
-def run(order: Order, root: Path, pause: float = 1.0) -> Iterator[Progress]:
-    """Do it, telling about every ``pause`` seconds. A consumer that stops early ends the process, which then saves."""
+def run(order: Order, root: Path, pause: float = 1.0, cancelled: threading.Event | None = None) -> Iterator[Progress]:
+    """Do it, telling about every ``pause`` seconds. The event, or a consumer that stops early, ends the process."""
+    cancelled = cancelled or threading.Event()
     tag = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-    trial = root / NAME / tag
-    log = root / NAME / f"{tag}.log"
+    trial, log = root / NAME / tag, root / NAME / f"{tag}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {key: value for key, value in os.environ.items() if key != "DISTILL3D_TRIAL"} | {"PYTHONPATH": path}
-    command = [sys.executable, "-m", "distill3d", *order.arguments(root, tag)]
     with log.open("w", encoding="utf-8") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
+        process = subprocess.Popen(_command(order, root, tag), stdout=out, stderr=out, env=_environment())
         try:
-            while process.poll() is None:
+            while process.poll() is None and not cancelled.is_set():
                 yield Progress(_state(trial), newest_picture(trial))
-                time.sleep(pause)
+                cancelled.wait(pause)
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)  # training saves its checkpoint, then leaves
-                process.wait()
-    if process.returncode:
+            _end(process)
+    if cancelled.is_set():
+        yield Progress("cancelled", newest_picture(trial), done=True)
+    elif process.returncode:
         yield Progress(_error(log), done=True)
-        return
-    log.unlink()
-    mesh = next(iter(sorted(trial.glob("save/*/model.glb"))), None)
-    ending = ", done" if mesh else ", done, but without a mesh"
-    yield Progress(_state(trial) + ending, newest_picture(trial), mesh, done=True)
+    else:
+        log.unlink()
+        mesh = next(iter(sorted(trial.glob("save/*/model.glb"))), None)
+        ending = ", done" if mesh else ", done, but without a mesh"
+        yield Progress(_state(trial) + ending, newest_picture(trial), mesh, done=True)
 
 
 def newest_picture(trial: Path) -> Path | None:
@@ -88,23 +86,49 @@ def newest_picture(trial: Path) -> Path | None:
 
 
 def past_trials(root: Path, count: int = 24) -> list[tuple[str, str]]:
-    """Pictures of the newest finished trials of all names, with their prompts."""
+    """Pictures of the newest trials of all names, with their prompts."""
     records = sorted(root.glob("*/*/metrics.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     found = []
     for record in records:
         picture = newest_picture(record.parent)
         if picture is not None and len(found) < count:
-            prompt = json.loads(record.read_text(encoding="utf-8")).get("prompt") or record.parent.name
-            found.append((str(picture), str(prompt)))
+            found.append((str(picture), str(_metrics(record).get("prompt") or record.parent.name)))
     return found
 
 
+def _command(order: Order, root: Path, tag: str) -> list[str]:
+    return [sys.executable, "-m", "distill3d", *order.arguments(root, tag)]
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {key: value for key, value in os.environ.items() if key != "DISTILL3D_TRIAL"} | {"PYTHONPATH": path}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a run that still goes on to leave: training saves its checkpoint first."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def _state(trial: Path) -> str:
-    record = trial / "metrics.json"
-    if not record.is_file():
-        return "starting"
-    metrics = json.loads(record.read_text(encoding="utf-8"))
-    return f"step {metrics['steps']}, {metrics['seconds_total']:.0f} s"
+    metrics = _metrics(trial / "metrics.json")
+    return f"step {metrics['steps']}, {metrics['seconds_total']:.0f} s" if "seconds_total" in metrics else "starting"
+
+
+def _metrics(record: Path) -> dict[str, object]:
+    """A trial's metrics; empty where there are none yet, or where somebody's edit broke them."""
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _error(log: Path) -> str:

@@ -1,7 +1,6 @@
 """--web: a page on which a prompt becomes an object (gradio)."""
 
-from __future__ import annotations
-
+# no postponed annotations: gradio reads gr.Request from them, and gr is known inside make_page alone
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from typing import Any
 
 from distill3d.config.files import SHIPPED_CONFIGS
 from distill3d.config.registry import registered
-from distill3d.viewer.jobs import Order, past_trials, run
+from distill3d.viewer.jobs import Order, past_trials
+from distill3d.viewer.queue import JobQueue
 from distill3d.viewer.settings import require
 
 FIRST = "dreamfusion-lmc-quick.yaml"
@@ -32,39 +32,53 @@ class PageSettings:
 
 def make_page(root: Path, settings: tuple[str, ...] = ()) -> Any:
     """The page; ``settings`` are added to every run. One run at a time: others wait in a queue."""
-    require("gradio", "--web")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is told to anyone
-    import gradio as gr
+    require("gradio", "--web", "web")
+    import gradio as gr  # pyright: ignore[reportMissingImports]  an extra
 
-    configs = [path.name for path in sorted(SHIPPED_CONFIGS.glob("dreamfusion*.yaml"))]
+    jobs = JobQueue(root)
     with gr.Blocks(title="distill3d", analytics_enabled=False) as page:
         gr.Markdown("# distill3d\nA sentence becomes a 3D object.")
         with gr.Row():
             with gr.Column():
-                prompt = gr.Textbox("a hamburger", label="prompt")
-                config = gr.Dropdown(configs, value=FIRST, label="config")
-                guidance = gr.Dropdown([OWN, *registered("guidance")], value=OWN, label="guidance")
-                scale = gr.Number(0, label="guidance scale (0: the config's own)", minimum=0)
-                seed = gr.Number(0, label="seed", precision=0, minimum=0)
+                chosen = _questions(gr)
                 make, cancel = gr.Button("make it", variant="primary"), gr.Button("cancel")
             with gr.Column():
                 state = gr.Textbox("", label="state", interactive=False)
                 picture = gr.Image(label="so far", type="filepath", interactive=False)
-                mesh = gr.Model3D(label="the object", interactive=False)
+                mesh = gr.Model3D(label="the object", height=360, interactive=False)
                 file = gr.File(label="model.glb", interactive=False)
         gallery = gr.Gallery(lambda: past_trials(root), label="past trials", columns=4, interactive=False)
 
-        def work(prompt: str, config: str, guidance: str, scale: float, seed: float) -> Iterator[tuple[Any, ...]]:
+        def work(
+            prompt: str, config: str, guidance: str, scale: float, seed: float, request: gr.Request
+        ) -> Iterator[tuple[Any, ...]]:
             rule = "" if guidance == OWN else guidance
-            for told in run(Order(prompt, config, rule, float(scale or 0), int(seed or 0), settings), root):
+            order = Order(prompt, config, rule, float(scale or 0), int(seed or 0), settings)
+            for told in jobs.submit(order, request.session_hash or ""):
                 seen = str(told.picture) if told.picture else None
                 made = str(told.mesh) if told.mesh else None
                 yield told.text, seen, made, made, past_trials(root) if told.done else gr.skip()
 
-        outputs = [state, picture, mesh, file, gallery]
-        running = make.click(work, [prompt, config, guidance, scale, seed], outputs, concurrency_limit=1)
-        cancel.click(lambda: "cancelled", None, state, cancels=[running])
+        def stop(request: gr.Request) -> None:
+            jobs.cancel(request.session_hash or "")
+
+        make.click(work, chosen, [state, picture, mesh, file, gallery], concurrency_limit=None)
+        cancel.click(stop, concurrency_limit=None)
+        page.unload(stop)  # a closed tab keeps nobody waiting
     return page.queue()
+
+
+def _questions(gr: Any) -> list[Any]:
+    """The fields of an Order, in its order."""
+    configs = [path.name for path in sorted(SHIPPED_CONFIGS.glob("dreamfusion*.yaml"))]
+    return [
+        gr.Textbox("a hamburger", label="prompt"),
+        gr.Dropdown(configs, value=FIRST, label="config"),
+        gr.Dropdown([OWN, *registered("guidance")], value=OWN, label="guidance"),
+        gr.Number(0, label="guidance scale (0: the config's own)", minimum=0),
+        gr.Number(0, label="seed", precision=0, minimum=0),
+    ]
 
 
 def serve(given: PageSettings, settings: tuple[str, ...] = (), block: bool = True) -> Any:

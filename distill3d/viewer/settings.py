@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from distill3d.config.check import ConfigError
 
-INSTALL = "pip install -r requirements-viewer.txt (or: pip install 'distill3d[viewer]')"
-
 
 @dataclass
 class ViewerSettings:
@@ -29,7 +27,8 @@ class ViewerSettings:
             raise ValueError(f"largest={self.largest} must be at least 64 pixels")
 
 
-def require(package: str, what: str) -> None:
+def require(package: str, what: str, extra: str = "viewer") -> None:
     """Raise ConfigError, with the command that installs it, where an extra's package is missing."""
     if importlib.util.find_spec(package) is None:
-        raise ConfigError(f"{what} needs the package {package}, which is not installed: {INSTALL}")
+        install = f"pip install -r requirements-{extra}.txt (or: pip install 'distill3d[{extra}]')"
+        raise ConfigError(f"{what} needs the package {package}, which is not installed: {install}")
