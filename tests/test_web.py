@@ -14,7 +14,7 @@ from browser import browser, wait
 from distill3d import cli
 from distill3d.config.experiment import load
 from distill3d.viewer import jobs
-from distill3d.viewer.jobs import NAME, Order, Progress, newest_picture, past_trials, run
+from distill3d.viewer.jobs import NAME, JobState, Order, newest_picture, past_trials, run
 from distill3d.viewer.page import PageSettings, serve
 from distill3d.viewer.queue import JobQueue
 
@@ -106,10 +106,10 @@ def test_runs_go_one_at_a_time_in_their_order(tmp_path):
         active.append(order.prompt)
         together.append(len(active))
         time.sleep(0.01)
-        yield Progress(order.prompt)
+        yield JobState(order.prompt)
         active.remove(order.prompt)
         seen.append(order.prompt)
-        yield Progress("done", done=True)
+        yield JobState("done", done=True)
 
     queue = JobQueue(tmp_path, pause=0.02, work=work)
     waiting = [queue.submit(Order(str(number), "x")) for number in range(6)]
@@ -123,7 +123,7 @@ def test_runs_go_one_at_a_time_in_their_order(tmp_path):
 
 def test_one_who_waits_can_leave_and_a_failure_lets_the_next_one_in(tmp_path):
     def fail(order, root, pause, cancelled):
-        yield Progress("begun")
+        yield JobState("begun")
         raise OSError("the disk is full")
 
     queue = JobQueue(tmp_path, pause=0.02, work=fail)

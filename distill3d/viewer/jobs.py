@@ -45,7 +45,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Progress:
+class JobState:
     """How far a run is, and what it has made."""
 
     text: str
@@ -54,7 +54,7 @@ class Progress:
     done: bool = False
 
 
-def run(order: Order, root: Path, pause: float = 1.0, cancelled: threading.Event | None = None) -> Iterator[Progress]:
+def run(order: Order, root: Path, pause: float = 1.0, cancelled: threading.Event | None = None) -> Iterator[JobState]:
     """Do it, telling about every ``pause`` seconds. The event, or a consumer that stops early, ends the process."""
     cancelled = cancelled or threading.Event()
     tag = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
@@ -64,19 +64,19 @@ def run(order: Order, root: Path, pause: float = 1.0, cancelled: threading.Event
         process = subprocess.Popen(_command(order, root, tag), stdout=out, stderr=out, env=_environment())
         try:
             while process.poll() is None and not cancelled.is_set():
-                yield Progress(_state(trial), newest_picture(trial))
+                yield JobState(_state(trial), newest_picture(trial))
                 cancelled.wait(pause)
         finally:
             _end(process)
     if cancelled.is_set():
-        yield Progress("cancelled", newest_picture(trial), done=True)
+        yield JobState("cancelled", newest_picture(trial), done=True)
     elif process.returncode:
-        yield Progress(_error(log), done=True)
+        yield JobState(_error(log), done=True)
     else:
         log.unlink()
         mesh = next(iter(sorted(trial.glob("save/*/model.glb"))), None)
         ending = ", done" if mesh else ", done, but without a mesh"
-        yield Progress(_state(trial) + ending, newest_picture(trial), mesh, done=True)
+        yield JobState(_state(trial) + ending, newest_picture(trial), mesh, done=True)
 
 
 def newest_picture(trial: Path) -> Path | None:

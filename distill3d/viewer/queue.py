@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill3d.viewer.jobs import Order, Progress, run
+from distill3d.viewer.jobs import JobState, Order, run
 
-Work = Callable[[Order, Path, float, threading.Event], Iterator[Progress]]
+Work = Callable[[Order, Path, float, threading.Event], Iterator[JobState]]
 
 
 @dataclass(eq=False)
@@ -28,8 +28,8 @@ class JobQueue:
         self._tickets: list[_Ticket] = []  # the first one runs
         self._changed = threading.Condition()
 
-    def submit(self, order: Order, visitor: str = "") -> Iterator[Progress]:
-        """Wait for one's turn, then run, telling about every ``pause`` seconds; the last Progress is done."""
+    def submit(self, order: Order, visitor: str = "") -> Iterator[JobState]:
+        """Wait for one's turn, then run, telling about every ``pause`` seconds; the last JobState is done."""
         ticket = _Ticket(visitor)
         with self._changed:
             self._tickets.append(ticket)
@@ -44,14 +44,14 @@ class JobQueue:
             self._changed.notify_all()
         return len(own)
 
-    def _follow(self, order: Order, ticket: _Ticket) -> Iterator[Progress]:
+    def _follow(self, order: Order, ticket: _Ticket) -> Iterator[JobState]:
         try:
             while (before := self._before(ticket)) and not ticket.cancelled.is_set():
-                yield Progress(f"waiting: {before} before this one")
+                yield JobState(f"waiting: {before} before this one")
                 with self._changed:
                     self._changed.wait_for(lambda: ticket.cancelled.is_set() or not self._before(ticket), self.pause)
             if ticket.cancelled.is_set():
-                yield Progress("cancelled", done=True)
+                yield JobState("cancelled", done=True)
             else:
                 yield from self._work(order, self.root, self.pause, ticket.cancelled)
         finally:
