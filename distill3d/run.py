@@ -20,6 +20,7 @@ from distill3d.runtime.device import choose_accelerator, choose_precision, keep_
 from distill3d.runtime.files import write_json
 from distill3d.runtime.logs import log_to_file
 from distill3d.runtime.program import command
+from distill3d.runtime.protocols import Checked, Exporting, Reporting
 from distill3d.runtime.summary import summary
 from distill3d.runtime.trial import Trial, begin_trial, trial_of
 from distill3d.systems.callbacks import trainer_callbacks, trainer_loggers
@@ -54,7 +55,7 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
     loaded = load(request.config, request.overrides)
     experiment = loaded.experiment
     system_class: Any = find("system", experiment.system_type, "system_type")
-    if request.verb == "test" and hasattr(system_class, "report"):
+    if request.verb == "test" and issubclass(system_class, Reporting):
         needs_checkpoint = False  # it measures finished weights, not a checkpoint of this trial
     if needs_checkpoint and experiment.resume is None:
         raise ConfigError(f"--{request.verb} needs a checkpoint: resume={_suggestion(loaded.path)}", "resume")
@@ -64,10 +65,9 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
     pl.seed_everything(experiment.seed, verbose=False)
     system = _make("system", experiment)
     data = _make("data", experiment)
-    if request.verb != "export" and hasattr(data, "check"):
-        data.check()  # reads what the run will need
-    if request.verb == "train" and hasattr(system, "check"):
-        system.check()
+    for part, is_used in ((data, request.verb != "export"), (system, request.verb == "train")):
+        if is_used and isinstance(part, Checked):
+            part.check()  # reads what the run will need
     if experiment.resume is not None:
         checkpoint = read_checkpoint(experiment.resume)
         if request.verb == "train":
@@ -94,7 +94,7 @@ def train(run: Run) -> None:
     run.trainer.fit(run.system, datamodule=run.data, ckpt_path=run.checkpoint, weights_only=True)
     if _draws_tests(run.system):
         run.trainer.test(run.system, datamodule=run.data, verbose=False)
-    if hasattr(run.system, "export") and run.trainer.is_global_zero:
+    if isinstance(run.system, Exporting) and run.trainer.is_global_zero:
         run.system.export(strict=False)
     if run.trainer.is_global_zero:
         _mark_finished(run)
@@ -109,7 +109,7 @@ def validate(run: Run) -> None:
 
 def test(run: Run) -> None:
     """The turntable of a checkpoint; for a system that trains a model of the project, its report."""
-    if hasattr(run.system, "report"):
+    if isinstance(run.system, Reporting):
         run.system.report(run.data)
         log.info("done: %s", run.trial.save)
         return
@@ -121,7 +121,8 @@ def test(run: Run) -> None:
 
 def export(run: Run) -> None:
     """The mesh of a checkpoint. Raises EmptySurfaceError."""
-    if not hasattr(run.system, "export"):
+    can_export = isinstance(run.system, Exporting)
+    if not can_export:
         raise ConfigError(f"--export: a {run.experiment.system_type} has nothing to export", "system_type")
     assert run.checkpoint is not None  # `prepare` sees to it
     checkpoint = read_checkpoint(run.checkpoint)

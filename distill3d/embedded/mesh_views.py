@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -51,6 +52,7 @@ class ViewSpec:
 class ViewBatch:
     """Images in [-1, 1] with what they show."""
 
+    encoded: ClassVar[bool] = False  # an `ImageBatch` may be in the prior's space
     images: Float[Tensor, "B 3 H W"]
     captions: list[str]
     scenes: list[SceneCaption]

@@ -14,6 +14,7 @@ from distill3d.camera import ViewWord, view_words
 from distill3d.config.experiment import ConfigError, Experiment, load
 from distill3d.config.registry import Kind, make
 from distill3d.data.random_cameras import evaluation_cameras
+from distill3d.runtime.protocols import SeenAround
 from distill3d.types import Cameras, Light, ShadingMode
 
 PRETRAINED = "pretrained-diffusion-model"  # the one prior_type whose models have names
@@ -48,7 +49,7 @@ class LoadedTrial:
     @property
     def can_turn(self) -> bool:
         """Whether there is something to be seen from all sides."""
-        return self.system.scene.has_cameras and hasattr(self.data, "evaluation_batch")
+        return self.system.scene.has_cameras and isinstance(self.data, SeenAround)
 
 
 @dataclass(frozen=True)

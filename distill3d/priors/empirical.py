@@ -15,7 +15,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +32,7 @@ from distill3d.data.posed.transforms_json import read_frame_sets
 from distill3d.priors.base import Condition, PriorSpec, PromptEncoder, no_adapter
 from distill3d.priors.identity import file_identity
 from distill3d.priors.model import PriorModel
-from distill3d.priors.passes import batches, check_rows, join, split, unique_passes
+from distill3d.priors.passes import predict
 from distill3d.priors.prediction import from_clean
 from distill3d.priors.resize import to_native
 from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
@@ -191,17 +191,7 @@ class EmpiricalPrior:
 
     def predict(self, passes: list[Pass], grad: bool = False) -> list[Prediction]:
         """The posterior means; equal passes are evaluated once. Raises ValueError for passes of unequal rows."""
-        check_rows(passes)
-        if "camera" not in self.spec.conditions:
-            passes = [replace(item, cameras=None) for item in passes]
-        unique, index = unique_passes(passes, by_value=not grad)
-        answers: dict[int, Prediction] = {}
-        with torch.set_grad_enabled(grad), torch.autocast(self.device.type, enabled=False):
-            for group in batches(unique):
-                parts = [unique[i] for i in group]
-                prediction = self._posterior(join(parts))
-                answers.update(zip(group, split(prediction, [len(part.z) for part in parts]), strict=True))
-        return [answers[i] for i in index]
+        return predict(passes, self._posterior, self.device, grad, "camera" in self.spec.conditions)
 
     def _posterior(self, item: Pass) -> Prediction:
         z = item.z.to(torch.promote_types(item.z.dtype, torch.float32))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -17,7 +16,7 @@ from distill3d.priors.hub import SETTING, PriorError
 from distill3d.priors.identity import file_identity, folder_identity
 from distill3d.priors.lora import fuse_lora, lora_file
 from distill3d.priors.model_folder import ModelFolder
-from distill3d.priors.passes import batches, check_rows, join, split, unique_passes
+from distill3d.priors.passes import predict
 from distill3d.priors.prediction import CONVERSIONS
 from distill3d.priors.resize import to_native
 from distill3d.priors.settings import PriorConfig, choose_dtype
@@ -87,22 +86,12 @@ class FrozenPrior:
         With ``grad`` the answers carry a graph to z and to the adapters. Raises ValueError for passes of unequal rows,
         and PriorError for ``grad`` under cpu_offload, whose weights would be gone before backward.
         """
-        check_rows(passes)
         if grad and self.offloaded:
             raise PriorError(
                 "system.prior.cpu_offload=true cannot go back through the network, which this guidance needs; set it "
                 "to false, or choose a guidance without parameters of its own"
             )
-        if "camera" not in self.spec.conditions:
-            passes = [replace(item, cameras=None) for item in passes]
-        unique, index = unique_passes(passes, by_value=not grad)
-        answers: dict[int, Prediction] = {}
-        with torch.set_grad_enabled(grad), torch.autocast(self.device.type, enabled=False):
-            for group in batches(unique):
-                parts = [unique[i] for i in group]
-                prediction = self._evaluate(join(parts))
-                answers.update(zip(group, split(prediction, [len(part.z) for part in parts]), strict=True))
-        return [answers[i] for i in index]
+        return predict(passes, self._evaluate, self.device, grad, "camera" in self.spec.conditions)
 
     def alpha_sigma(self, t: Int[Tensor, "B"]) -> tuple[Float[Tensor, "B 1 1 1"], Float[Tensor, "B 1 1 1"]]:
         """``alpha_t = sqrt(abar_t)``, ``sigma_t = sqrt(1 - abar_t)``, fp32."""

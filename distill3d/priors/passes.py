@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
+
+
+def predict(
+    passes: list[Pass], evaluate: Callable[[Pass], Prediction], device: torch.device, grad: bool, with_cameras: bool
+) -> list[Prediction]:
+    """`DiffusionPrior.predict` by a network or a formula: ``evaluate`` sees the rows of passes that fit into one call.
+
+    Equal passes are evaluated once, those of an adapter in a call of their own. With ``grad`` the predictions carry a
+    graph. Without ``with_cameras`` cameras are ignored. Raises ValueError for passes of unequal rows.
+    """
+    check_rows(passes)
+    if not with_cameras:
+        passes = [replace(item, cameras=None) for item in passes]
+    unique, index = unique_passes(passes, by_value=not grad)
+    answers: dict[int, Prediction] = {}
+    with torch.set_grad_enabled(grad), torch.autocast(device.type, enabled=False):
+        for group in batches(unique):
+            parts = [unique[i] for i in group]
+            prediction = evaluate(join(parts))
+            answers.update(zip(group, split(prediction, [len(part.z) for part in parts]), strict=True))
+    return [answers[i] for i in index]
 
 
 def unique_passes(passes: list[Pass], by_value: bool) -> tuple[list[Pass], list[int]]:

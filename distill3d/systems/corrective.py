@@ -31,9 +31,10 @@ from distill3d.priors.embedding_cache import embedding_cache
 from distill3d.priors.model import PriorModel
 from distill3d.priors.text_table import TextTable
 from distill3d.runtime.files import write_json
+from distill3d.runtime.protocols import Captioned, SampledFromPrior
 from distill3d.runtime.rng import rng
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
-from distill3d.systems.prior_samples import draw_samples
+from distill3d.systems.prior_samples import fill_with_samples
 from distill3d.types import Cameras, PromptEmbedding
 
 log = logging.getLogger(__name__)
@@ -89,8 +90,7 @@ class CorrectiveSystem(ModelTraining):
     def build(self, data: Any) -> None:
         """Load the prior, have it sampled where the data asks for it, and make the networks."""
         self._load_prior(data)
-        if hasattr(data, "fill"):
-            data.fill(draw_samples(self.prior, self.embed, data, self.seed))
+        fill_with_samples(data, self.prior, self.embed, self.seed)
         first = next(iter(data.train_dataloader()))
         x = self.images(first)
         sigma_data = round(float((x - x.mean((2, 3), keepdim=True)).square().mean().sqrt()), 4)
@@ -130,7 +130,7 @@ class CorrectiveSystem(ModelTraining):
 
     def _text_table(self, data: Any, model: PriorModel, device: torch.device) -> TextTable:
         """Every text of the run; for captions without end it keeps the text encoders, if they are small."""
-        sampled, listed = hasattr(data, "fill"), hasattr(data, "captions")
+        sampled, listed = isinstance(data, SampledFromPrior), isinstance(data, Captioned)
         endless = self.cfg.use_captions and not listed
         if endless:
             check_small_encoders(model)
@@ -154,11 +154,11 @@ class CorrectiveSystem(ModelTraining):
         """A batch in the prior's space."""
         images = batch.images.to(self.prior.device)
         with torch.no_grad():
-            return images if getattr(batch, "encoded", False) else self.prior.encode(0.5 * images + 0.5)
+            return images if batch.encoded else self.prior.encode(0.5 * images + 0.5)
 
     def _native_size(self, batch: Any, data: Any) -> int:
         """The prior's native size, in pixels, that the images have."""
-        asked = getattr(data.cfg, "image_size", None) if getattr(batch, "encoded", False) else batch.images.shape[-1]
+        asked = data.cfg.image_size if batch.encoded else batch.images.shape[-1]
         sizes = self.prior.spec.image_sizes
         return sizes[-1] if asked is None else min(sizes, key=lambda size: abs(size - asked))
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.data.prior_samples import PriorSamplesDataModule
 from distill3d.priors.base import DiffusionPrior
 from distill3d.priors.sampling import ddim_sample
+from distill3d.runtime.protocols import SampledFromPrior
 from distill3d.runtime.rng import rng
 from distill3d.types import PromptEmbedding
 
@@ -19,8 +20,16 @@ log = logging.getLogger(__name__)
 SAMPLING_BATCH = 32
 
 
+def fill_with_samples(
+    data: Any, prior: DiffusionPrior, embed: Callable[[list[str]], PromptEmbedding], seed: int
+) -> None:
+    """Give a data module the prior's samples, where it asks for them."""
+    if isinstance(data, SampledFromPrior):
+        data.fill(draw_samples(prior, embed, data, seed))
+
+
 def draw_samples(
-    prior: DiffusionPrior, embed: Callable[[list[str]], PromptEmbedding], data: PriorSamplesDataModule, seed: int
+    prior: DiffusionPrior, embed: Callable[[list[str]], PromptEmbedding], data: SampledFromPrior, seed: int
 ) -> Float[Tensor, "N C h w"]:
     """The samples that a datamodule asks for, in the prior's own space."""
     cfg, captions, generator = data.cfg, data.captions(), rng("data", seed, step=-1)

@@ -16,6 +16,7 @@ from distill3d.data.random_cameras import RandomCameraBatch
 from distill3d.runtime.pictures import contact_sheet, normal_picture, panel, to_uint8
 from distill3d.scenes.base import NoSurfaceError, Views
 from distill3d.scenes.nerf.losses import OrientReduction
+from distill3d.scenes.nerf.scene import NeRFParts
 from distill3d.systems.base import LossWeights
 from distill3d.systems.distillation import DistillationSettings, DistillationSystem
 from distill3d.systems.health import SceneHealth, rim_opacity
@@ -47,20 +48,11 @@ class TextTo3D(DistillationSystem):
     has_original = False
 
     @dataclass
-    class Config(DistillationSettings):
+    class Config(NeRFParts, DistillationSettings):
         scene_type: str | None = "nerf"
-        geometry_type: str = "implicit-volume"
-        geometry: dict[str, Any] = field(default_factory=dict)
-        material_type: str = "diffuse-with-point-light-material"
-        material: dict[str, Any] = field(default_factory=dict)
-        background_type: str = "neural-environment-map-background"
-        background: dict[str, Any] = field(default_factory=dict)
-        renderer_type: str = "nerf-volume-renderer"
-        renderer: dict[str, Any] = field(default_factory=dict)
         exporter_type: str = "mesh-exporter"
         exporter: dict[str, Any] = field(default_factory=dict)
         loss: LossSettings = field(default_factory=LossSettings)
-        shading_per_view: bool = False  # each view of a batch draws its own shading mode, not the batch one
         eval_shading: ShadingMode = "albedo"  # of validation pictures and the turntable
         turntable_fps: int = 30
         contact_views: int = 8  # columns of the contact sheet

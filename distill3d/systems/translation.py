@@ -16,10 +16,11 @@ from distill3d.data.image_folder import image_paths, read_image
 from distill3d.priors.embedding_cache import embedding_cache
 from distill3d.priors.text_table import TextTable
 from distill3d.runtime.pictures import contact_sheet, to_uint8, write_png
+from distill3d.runtime.protocols import SampledFromPrior
 from distill3d.scenes.base import Step, Views
 from distill3d.scenes.translator import Translator
 from distill3d.systems.pictures import PictureSettings, PictureSystem
-from distill3d.systems.prior_samples import draw_samples
+from distill3d.systems.prior_samples import fill_with_samples
 
 PROBES = 8  # images that the pictures of the progress show
 
@@ -56,7 +57,7 @@ class Translation(PictureSystem):
     def setup(self, stage: str) -> None:
         """Also embed what the data's samples are asked for, before the prior is in memory."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if stage == "fit" and hasattr(data, "fill"):
+        if stage == "fit" and isinstance(data, SampledFromPrior):
             model, device = self.make("prior"), self.trainer.strategy.root_device
             self.sample_texts = TextTable(["", *data.captions()], model, device, embedding_cache(model, device))
         super().setup(stage)
@@ -65,7 +66,7 @@ class Translation(PictureSystem):
         """Have the data sampled, if it is the prior's own, and take the first images for the pictures."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.sample_texts is not None:
-            data.fill(draw_samples(self.prior, self.sample_texts, data, self.seed))
+            fill_with_samples(data, self.prior, self.sample_texts, self.seed)
             self.sample_texts = None
         first = next(iter(data.train_dataloader()))
         self.probes = self.colours(replace(first, images=first.images[:PROBES].to(self.prior.device)))
@@ -80,8 +81,7 @@ class Translation(PictureSystem):
     @torch.no_grad()
     def colours(self, batch: ImageBatch) -> Float[Tensor, "B 3 H W"]:
         """The images of a batch in [0, 1]."""
-        encoded = getattr(batch, "encoded", False)
-        return self.prior.decode(batch.images) if encoded else 0.5 * batch.images + 0.5
+        return self.prior.decode(batch.images) if batch.encoded else 0.5 * batch.images + 0.5
 
     @torch.no_grad()
     def translate(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:

@@ -19,6 +19,21 @@ PARTS: tuple[Kind, ...] = ("geometry", "material", "background", "renderer")
 _RANKS_PER_VIEW = 1 << 20  # more than there are devices and accumulated batches: streams of views never meet
 
 
+@dataclass
+class NeRFParts:
+    """Types and settings of the four parts of a radiance field, in a scene's settings and in those of a system."""
+
+    geometry_type: str = "implicit-volume"
+    geometry: dict[str, Any] = field(default_factory=dict)
+    material_type: str = "diffuse-with-point-light-material"
+    material: dict[str, Any] = field(default_factory=dict)
+    background_type: str = "neural-environment-map-background"
+    background: dict[str, Any] = field(default_factory=dict)
+    renderer_type: str = "nerf-volume-renderer"
+    renderer: dict[str, Any] = field(default_factory=dict)
+    shading_per_view: bool = False  # each view of a batch draws its own shading mode, not the batch one
+
+
 @register("scene", "nerf")
 class NeRFScene(Scene):
     """A field, a material and a background, seen by a renderer (DreamFusion, arXiv 2209.14988).
@@ -28,16 +43,7 @@ class NeRFScene(Scene):
     """
 
     @dataclass
-    class Config:
-        geometry_type: str = "implicit-volume"
-        geometry: dict[str, Any] = field(default_factory=dict)
-        material_type: str = "diffuse-with-point-light-material"
-        material: dict[str, Any] = field(default_factory=dict)
-        background_type: str = "neural-environment-map-background"
-        background: dict[str, Any] = field(default_factory=dict)
-        renderer_type: str = "nerf-volume-renderer"
-        renderer: dict[str, Any] = field(default_factory=dict)
-        shading_per_view: bool = False
+    class Config(NeRFParts):
         orient_reduction: OrientReduction = "sum"
 
     has_cameras = True

@@ -1,0 +1,57 @@
+"""What a run may ask of a data module or a system beyond Lightning's own hooks. Each protocol is optional."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A data module or system that knows before a run whether something is missing."""
+
+    def check(self) -> None:
+        """Raises ValueError, naming the setting."""
+        ...
+
+
+@runtime_checkable
+class Captioned(Protocol):
+    """A data module whose captions can be listed."""
+
+    def captions(self) -> list[str]: ...
+
+
+@runtime_checkable
+class SampledFromPrior(Captioned, Protocol):
+    """A data module whose images are the prior's samples for its captions.
+
+    ``cfg`` has count, image_size, guidance_scale and sampling_steps.
+    """
+
+    cfg: Any
+
+    def fill(self, samples: Tensor) -> None: ...
+
+
+@runtime_checkable
+class SeenAround(Protocol):
+    """A data module with cameras around an object."""
+
+    def evaluation_batch(self, count: int) -> Any: ...
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A system whose test is a report on finished weights; it needs no checkpoint."""
+
+    def report(self, data: Any) -> None: ...
+
+
+@runtime_checkable
+class Exporting(Protocol):
+    """A system that writes files which other programs read."""
+
+    def export(self, strict: bool = True) -> list[Path]: ...
