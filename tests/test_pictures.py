@@ -12,6 +12,7 @@ from distill3d.runtime.pictures import (
     blank,
     contact_sheet,
     labelled_grid,
+    large_panel,
     normal_picture,
     panel,
     tiled,
@@ -40,6 +41,20 @@ def test_a_panel_is_rgb_normal_opacity():
     assert torch.equal(image[..., :5], to_uint8(output().rgb)[1])
     assert image[:, 0, 5].tolist() == [128, 128, 255]  # a normal along +z
     assert (image[..., 10:] == 255).all()
+
+
+def test_an_enlarged_panel_has_named_columns_of_the_size_asked_for():
+    small = torch.zeros(3, 4, 15, dtype=torch.uint8)
+    for column, colour in enumerate((200, 100, 50)):
+        small[column, :, 5 * column : 5 * column + 5] = colour
+    large = large_panel(small, 100)
+    assert large.shape == (3, 32 + 80, 300)
+    for column, colour in enumerate((200, 100, 50)):
+        part = large[:, 32:, 100 * column : 100 * column + 100]
+        assert (part[column] == colour).all() and (part.sum(0) == part[column]).all()  # columns do not mix
+        head = large[:, :32, 100 * column : 100 * column + 100]
+        assert head.min() < 100 and (head[:, 0] == 255).all()  # letters, whole
+    assert large_panel(small, 2).shape == (3, 32 + 4, 12)  # only made even, never smaller
 
 
 def test_normals_are_black_where_nothing_is_and_where_there_are_none():

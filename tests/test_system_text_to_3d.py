@@ -162,10 +162,30 @@ def test_pictures_and_the_turntable_have_the_sizes_asked_for(tmp_path):
     assert Image.open(save / "it2-1.png").size == (3 * 22, 18)
     assert Image.open(save / "it2-views.png").size == (4 * 22, 3 * 18)
     frames = list(imageio_ffmpeg.read_frames(str(save / "it2-test.mp4")))
-    assert frames[0]["size"] == (22, 18)
+    assert frames[0]["size"] == (3 * 512, 32 + 418)  # three columns and their names
     assert len(frames) - 1 == 3
     files = json.loads((tmp_path / "metrics.json").read_text())["files"]
     assert {f"save/{p.name}" for p in save.iterdir()} == set(files)
+
+
+def test_tensorboard_has_pictures_learning_rates_and_stage_times(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = {"val_check_interval": 2, "loggers": {"csv": {"enable": False}}}
+    scheduler = {"name": "LinearLR", "args": {"start_factor": 1.0, "end_factor": 0.0, "total_iters": 4}}
+    optimizer = {"name": "Adam", "args": {"lr": 0.01}}
+    fit(tmp_path, 4, trainer=settings, optimizer=optimizer, scheduler=scheduler)
+    (events,) = tmp_path.rglob("events.out.*")
+    told = EventAccumulator(str(events))
+    told.Reload()
+    assert {f"pictures/{side}" for side in range(4)} <= set(told.Tags()["images"])  # the default: four sides
+    picture = told.Images("pictures/0")[-1]
+    assert (picture.width, picture.height, picture.step) == (3 * 16, 16, 4)
+    rates = {tag for tag in told.Tags()["scalars"] if tag.startswith("train/learning_rate_")}
+    assert rates
+    assert [s.value for s in told.Scalars(min(rates))] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+    for stage in ("total", "render", "prior", "backward", "optimizer"):
+        assert all(s.value > 0 for s in told.Scalars(f"train/seconds_{stage}")[1:]), stage
 
 
 def test_metrics_have_every_field(tmp_path):

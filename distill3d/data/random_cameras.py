@@ -52,7 +52,7 @@ class RandomCameraConfig(NullableViewDistribution):
     eval_height: int = 512
     eval_width: int = 512
     eval_batch_size: int = 1
-    n_val_views: int = 1
+    n_val_views: int = 4  # around the object, from its front on
     n_test_views: int = 120
     eval_elevation_deg: float = 15.0
     eval_camera_distance: float | None = None

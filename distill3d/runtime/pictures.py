@@ -23,6 +23,8 @@ STRIP = 16  # height of a line of labels, in pixels
 CHARACTER = 7  # width of a letter, at the most
 GAP = 2  # between labelled pictures
 MAX_LINES = 3  # of a label; what does not fit is left out
+COLUMNS = ("colour", "normal", "opacity")  # of a panel
+HEAD, HEAD_FONT = 32, 20  # of an enlarged panel: height of its line of labels, and of their letters
 MAX_LEFT = 140  # of the names of rows; longer ones have several lines
 
 
@@ -42,6 +44,25 @@ def panel(output: RenderOutput, view: int) -> UInt8[Tensor, "3 H 3W"]:
     """One view as rgb | normal | opacity."""
     parts = [output.rgb, normal_picture(output), output.opacity.expand_as(output.rgb)]
     return to_uint8(torch.cat([part[view : view + 1] for part in parts], dim=-1))[0]
+
+
+def large_panel(panel: UInt8[Tensor, "3 H 3W"], side: int) -> UInt8[Tensor, "3 h w"]:
+    """A panel whose pictures are enlarged (bicubic) until the longer side is ``side``, below the names of its columns.
+
+    A panel that is larger stays as it is; all sides of the result are even.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = panel.shape[1], panel.shape[2] // len(COLUMNS)
+    factor = max(1.0, side / max(height, width))
+    tall, wide = (2 * round(size * factor / 2) for size in (height, width))
+    sheet = Image.new("RGB", (len(COLUMNS) * wide, HEAD + tall), "white")
+    pencil, font = ImageDraw.Draw(sheet), ImageFont.load_default(HEAD_FONT)
+    for i, (name, part) in enumerate(zip(COLUMNS, panel.split(width, dim=2), strict=True)):
+        picture = Image.fromarray(part.permute(1, 2, 0).contiguous().numpy())
+        sheet.paste(picture.resize((wide, tall), Image.Resampling.BICUBIC), (i * wide, HEAD))
+        pencil.text(((i + 0.5) * wide, HEAD / 2), name, fill="black", font=font, anchor="mm")
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
 
 
 def contact_sheet(rows: list[Float[Tensor, "B 3 H W"]]) -> UInt8[Tensor, "3 rH BW"]:

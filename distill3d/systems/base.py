@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 from jaxtyping import UInt8
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from distill3d import __version__
@@ -68,6 +70,7 @@ class TrainedSystem(pl.LightningModule):
         self.cfg, self.seed = cfg, seed
         self.loaded_step = 0
         self.views_per_shading: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}  # of each stage in a step so far, for the loggers
         self.gradients = GradientHealth(cfg.max_nonfinite_steps)
         # the initial weights are a function of the seed, whatever was drawn before
         with torch.random.fork_rng(devices=[]):
@@ -99,6 +102,8 @@ class TrainedSystem(pl.LightningModule):
     # -- one step ------------------------------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        means = self.record.watch.per_step(self.global_step)  # here, where all stages have the same number of steps
+        self._seconds = {f"seconds_{stage}": seconds for stage, seconds in means.items()}
         self.record.watch.start("total")
 
     def on_before_backward(self, loss: Tensor) -> None:
@@ -117,7 +122,8 @@ class TrainedSystem(pl.LightningModule):
                 parameter.grad = None
             self._explain_divergence()
             return
-        self.log_numbers({"gradient_norm": norm})
+        rates = {f"learning_rate_{group.get('name', i)}": group["lr"] for i, group in enumerate(optimizer.param_groups)}
+        self.log_numbers({"gradient_norm": norm, **rates, **self._seconds})
         limit = self.cfg.gradient_norm_limit
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, scheduled(limit, self.global_step), norm)
@@ -197,6 +203,14 @@ class TrainedSystem(pl.LightningModule):
             path = folder / name
             write_png(path, image)
             self.record.add_files(path)
+            self._show(name, image)
+
+    def _show(self, name: str, image: UInt8[Tensor, "3 H W"]) -> None:
+        """The picture in TensorBoard, at its step."""
+        tag = re.sub(r"^it\d+-", "", Path(name).stem)
+        for logger in self.loggers if self._trainer is not None else ():
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(f"pictures/{tag}", image, self.steps_done)
 
     def write_metrics(self) -> None:
         """Bring metrics.json up to date; nothing without a trial, and on all devices but the first."""

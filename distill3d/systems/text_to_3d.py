@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from distill3d import __version__
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.random_cameras import RandomCameraBatch
-from distill3d.runtime.pictures import contact_sheet, normal_picture, panel, to_uint8
+from distill3d.runtime.pictures import contact_sheet, large_panel, normal_picture, panel
 from distill3d.scenes.base import NoSurfaceError, Views
 from distill3d.scenes.nerf.losses import OrientReduction
 from distill3d.scenes.nerf.scene import NeRFParts
@@ -55,11 +54,12 @@ class TextTo3D(DistillationSystem):
         loss: LossSettings = field(default_factory=LossSettings)
         eval_shading: ShadingMode = "albedo"  # of validation pictures and the turntable
         turntable_fps: int = 30
+        turntable_size: int = 512  # of its pictures; smaller renders are enlarged, larger ones stay
         contact_views: int = 8  # columns of the contact sheet
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name in ("turntable_fps", "contact_views"):
+            for name in ("turntable_fps", "turntable_size", "contact_views"):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
@@ -108,16 +108,16 @@ class TextTo3D(DistillationSystem):
 
     def test_step(self, batch: RandomCameraBatch, batch_idx: int) -> None:
         with self.full_precision():
-            output = self.scene.preview(batch.cameras, batch.light, self.cfg.eval_shading, need_normal=False)
-        self._frames.append(to_uint8(output.rgb).cpu())
+            output = self.scene.preview(batch.cameras, batch.light, self.cfg.eval_shading)
+        self._frames += [panel(output, i).cpu() for i in range(len(batch.cameras))]
 
     def on_test_epoch_end(self) -> None:
         """Write the turntable and the contact sheet."""
-        frames, self._frames = torch.cat(self._frames), []
+        frames, self._frames = self._frames, []
         folder = self.save_dir
         if folder is not None:
             path = folder / f"it{self.steps_done}-test.mp4"
-            write_video(path, frames, self.cfg.turntable_fps)
+            write_video(path, (large_panel(frame, self.cfg.turntable_size) for frame in frames), self.cfg.turntable_fps)
             self.record.add_files(path)
         self.save_png(self.contact_sheet(), f"it{self.steps_done}-views.png")
         self.write_metrics()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,20 +16,21 @@ from distill3d.runtime.files import replacing
 log = logging.getLogger(__name__)
 
 
-def write_video(path: Path, frames: UInt8[Tensor, "T 3 H W"], fps: int) -> None:
-    """H.264 with 4:2:0 colours, which every player shows. Never resizes.
+def write_video(path: Path, frames: Iterable[UInt8[Tensor, "3 H W"]], fps: int) -> None:
+    """H.264 with 4:2:0 colours, which every player shows. Never resizes; frames are asked for one after another.
 
     4:2:0 needs even sides: an odd one gets a copy of its last row or column, and the log says so.
     """
-    frames = even_sides(frames, path.name)
+    given = iter(frames)
+    first = even_sides(next(given), path.name)
     with replacing(path) as temporary:
-        _encode(temporary, frames, fps)
+        _encode(temporary, chain([first], (_padded(frame) for frame in given)), first.shape[-2:], fps)
 
 
-def _encode(path: Path, frames: UInt8[Tensor, "T 3 H W"], fps: int) -> None:
+def _encode(path: Path, frames: Iterator[UInt8[Tensor, "3 H W"]], size: torch.Size, fps: int) -> None:
     import imageio_ffmpeg
 
-    height, width = frames.shape[-2:]
+    height, width = size
     writer = imageio_ffmpeg.write_frames(
         str(path),
         (width, height),
@@ -44,15 +47,16 @@ def _encode(path: Path, frames: UInt8[Tensor, "T 3 H W"], fps: int) -> None:
     writer.close()
 
 
-def even_sides(frames: UInt8[Tensor, "T 3 H W"], name: str) -> UInt8[Tensor, "T 3 h w"]:
-    """Repeat the last row or column where a side is odd."""
-    height, width = frames.shape[-2:]
-    if height % 2:
+def even_sides(frames: UInt8[Tensor, "*T 3 H W"], name: str) -> UInt8[Tensor, "*T 3 h w"]:
+    """Repeat the last row or column where a side is odd, and say so."""
+    padded = _padded(frames)
+    if padded.shape != frames.shape:
+        sizes = (*frames.shape[:-3:-1], *padded.shape[:-3:-1])
+        log.warning("%s: %dx%d is padded to %dx%d, because H.264 needs even sides", name, *sizes)
+    return padded
+
+
+def _padded(frames: UInt8[Tensor, "*T 3 H W"]) -> UInt8[Tensor, "*T 3 h w"]:
+    if frames.shape[-2] % 2:
         frames = torch.cat([frames, frames[..., -1:, :]], dim=-2)
-    if width % 2:
-        frames = torch.cat([frames, frames[..., -1:]], dim=-1)
-    if height % 2 or width % 2:
-        log.warning(
-            "%s: %dx%d is padded to %dx%d, because H.264 needs even sides", name, width, height, *frames.shape[:-3:-1]
-        )
-    return frames
+    return torch.cat([frames, frames[..., -1:]], dim=-1) if frames.shape[-1] % 2 else frames
