@@ -50,8 +50,9 @@ def test_all_files_are_written_and_say_the_same(report, tmp_path):
     assert list(content["figures"]) == ["score", "janus", "seconds_total"]
     assert content["runs"][4]["error"] == "the last\nlines"
     assert content["judges"] == ["a judge"]
+    side = 7 * len("guidance_type=lmc")  # wide enough for the head of its column
     grid = Image.open(tmp_path / "out" / "grid.png")
-    assert grid.size == (7 * len("a fox") + 2 + 2 * 18, 3 * 16 + 2 * 18)  # gaps of 2, names in up to three lines
+    assert grid.size == (7 * len("a fox") + 2 + 2 * (side + 2), 16 + 2 * (side + 2))  # gaps of 2
     assert csv_text(report).splitlines()[0] == (
         "id,prompt,seed,system.guidance_type,status,judge,score,janus,seconds_total,error"
     )
@@ -65,6 +66,14 @@ def test_the_page_needs_no_other_file_and_a_prompt_is_never_markup(report):
     assert text.count("data:image/jpeg;base64,") == 8
     data = json.loads(re.search(r'id="data" type="application/json">([^<]*)<', text)[1])
     assert data["runs"][4]["prompt"] == NASTY
+
+
+def test_the_title_says_what_was_made_and_what_differs(report):
+    assert report.title == "5 runs of 3 prompts: guidance_type (sds, lmc)"
+    one = Report("x", EvaluateSettings(), report.runs[:1])
+    assert one.title == "a fox" and "<title>a fox</title>" in page(one, one.as_dict())
+    same = [ReportedRun(Entry(str(seed), Path("x"), "a fox", seed), {}) for seed in range(2)]
+    assert Report("x", EvaluateSettings(), same).title == "2 runs of a fox"
 
 
 @pytest.fixture(scope="module")

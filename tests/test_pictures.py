@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from distill3d.runtime.pictures import (
     panel,
     tiled,
     to_uint8,
+    whole_label,
     write_png,
 )
 from distill3d.systems.video import even_sides, write_video
@@ -55,6 +58,12 @@ def test_an_enlarged_panel_has_named_columns_of_the_size_asked_for():
         head = large[:, :32, 100 * column : 100 * column + 100]
         assert head.min() < 100 and (head[:, 0] == 255).all()  # letters, whole
     assert large_panel(small, 2).shape == (3, 32 + 4, 12)  # only made even, never smaller
+
+
+def test_a_label_is_whole_at_the_width_that_is_said():
+    for text in ("a", "guidance_type=lmc-sds", "guidance_type=lmc-sds guidance_scale=100 min_step=0.02 max_step=0.98"):
+        lines = textwrap.wrap(text, whole_label(text) // 7)
+        assert " ".join(lines) == text and len(lines) <= 3
 
 
 def test_normals_are_black_where_nothing_is_and_where_there_are_none():

@@ -63,6 +63,18 @@ class Report:
         """Figures that at least one run has, in the order of their table."""
         return [name for name in FIGURES if any(run.figures.get(name) is not None for run in self.runs)]
 
+    @property
+    def title(self) -> str:
+        """What was made and what differs: ``6 runs of 3 prompts: guidance_type (sds, lmc-sds)``."""
+        prompts = list(dict.fromkeys(run.entry.prompt for run in self.runs))
+        what = prompts[0] or self.name if len(prompts) == 1 else f"{len(prompts)} prompts"
+        if len(self.runs) == 1:
+            return what
+        keys = dict.fromkeys(key for run in self.runs for key in run.entry.settings)
+        values = {key: dict.fromkeys(run.entry.settings.get(key, "none") for run in self.runs) for key in keys}
+        differing = [f"{key.rpartition('.')[2]} ({', '.join(map(str, own))})" for key, own in values.items()]
+        return f"{len(self.runs)} runs of {what}" + (": " if differing else "") + ", ".join(differing)
+
     def comparisons(self) -> list[Comparison]:
         measured = [Measured(r.entry.prompt, r.entry.seed, r.entry.settings, r.figures) for r in self.runs]
         names = [name for name in self.figure_names() if name != "steps"]
@@ -136,7 +148,7 @@ def page(report: Report, content: dict[str, Any]) -> str:
         for data, run in zip(content["runs"], report.runs, strict=True)
     ]
     fill = {
-        "title": html.escape(report.name),
+        "title": html.escape(report.title),
         "style": (PAGE / "report.css").read_text(encoding="utf-8"),
         "script": (PAGE / "report.js").read_text(encoding="utf-8"),
         "data": json.dumps({**content, "runs": runs}, ensure_ascii=False).replace("<", "\\u003c"),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from distill3d.evaluation.samples import read_strip
-from distill3d.runtime.pictures import blank, labelled_grid, to_uint8, write_png
+from distill3d.runtime.pictures import blank, labelled_grid, to_uint8, whole_label, write_png
 
 if TYPE_CHECKING:
     from distill3d.evaluation.report import ReportedRun
@@ -29,7 +29,8 @@ def write_grid(runs: Sequence[ReportedRun], path: Path) -> None:
     tiles: dict[tuple[str, str], UInt8[Tensor, "1 3 S S"]] = {}
     for run in sorted(seen, key=lambda run: run.entry.seed, reverse=True):  # of several seeds the lowest stays
         tiles[run.entry.prompt, run.entry.label] = to_uint8(read_strip(run.pictures["color"])[:1])
-    size = max(tile.shape[-1] for tile in tiles.values())
+    size = max(whole_label(name) for name in columns)
+    size = max(size, *(tile.shape[-1] for tile in tiles.values()))
     none = blank(size, size)[None]
     cells = [[interpolate(tiles.get((row, column), none), (size, size))[0] for column in columns] for row in rows]
     write_png(path, labelled_grid(cells, columns, rows))

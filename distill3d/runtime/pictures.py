@@ -97,8 +97,19 @@ def label(text: str, width: int, height: int = STRIP) -> UInt8[Tensor, "3 h w"]:
 
     strip = Image.new("RGB", (width, height), "white")
     place = {"anchor": "mm", "align": "center", "spacing": 1}
-    ImageDraw.Draw(strip).multiline_text((width / 2, height / 2), "\n".join(_lines(text, width)), fill="black", **place)
+    ImageDraw.Draw(strip).multiline_text(
+        (width / 2, height / 2), "\n".join(_lines(text, width, height)), fill="black", **place
+    )
     return torch.from_numpy(np.array(strip)).permute(2, 0, 1)
+
+
+def whole_label(text: str) -> int:
+    """The width in pixels at which a label has its words whole, in lines of about equal length."""
+    words = text.split() or [""]
+    letters = max(max(map(len, words)), -(-len(text) // MAX_LINES))
+    while len(textwrap.wrap(text, letters)) > MAX_LINES:
+        letters += 1
+    return CHARACTER * letters
 
 
 def blank(height: int, width: int) -> UInt8[Tensor, "3 h w"]:
@@ -106,9 +117,9 @@ def blank(height: int, width: int) -> UInt8[Tensor, "3 h w"]:
     return torch.full((3, height, width), 255, dtype=torch.uint8)
 
 
-def _lines(text: str, width: int) -> list[str]:
+def _lines(text: str, width: int, height: int = 0) -> list[str]:
     plain = text.encode("latin-1", "replace").decode("latin-1")  # what the font has
-    return textwrap.wrap(plain, max(width // CHARACTER, 1))[:MAX_LINES] or [""]
+    return textwrap.wrap(plain, max(width // CHARACTER, 1))[: max(MAX_LINES, height // STRIP)] or [""]
 
 
 def _spaced(picture: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 h w"]:

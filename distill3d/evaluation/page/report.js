@@ -148,7 +148,7 @@ function start() {
     }
     $("grid").replaceChildren(element("thead", {}, head), body);
     const judge = data.judges.length ? `judged by: ${data.judges.join("; ")}` : "no judge: its figures are left out";
-    $("summary").textContent = `${runs.length} of ${data.runs.length} runs, ${data.settings.views} views each, ${judge}`;
+    $("summary").textContent = `${data.name}: ${runs.length} of ${data.runs.length} runs, ${data.settings.views} views each, ${judge}`;
   }
 
   function words(before, after) {
