@@ -78,7 +78,7 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
     trainer_settings = _trainer_settings(experiment)
     trial = begin_trial(loaded, request.argv, snapshots=not needs_checkpoint)
     log_to_file(trial.root / "log.txt")
-    log.info("%s %s", "going on in" if trial.resumed else "trial", trial.root)
+    log.info("%s %s", "resuming in" if trial.resumed else "trial", trial.root)
     system.attach(trial)
     trainer = pl.Trainer(
         **trainer_settings,
@@ -114,7 +114,7 @@ def test(run: Run) -> None:
         log.info("done: %s", run.trial.save)
         return
     if not _draws_tests(run.system):
-        raise ConfigError(f"--test: a {run.experiment.system_type} draws no test pictures", "system_type")
+        raise ConfigError(f"--test: a {run.experiment.system_type} has no test pictures", "system_type")
     run.trainer.test(run.system, datamodule=run.data, ckpt_path=run.checkpoint, verbose=False, weights_only=True)
     log.info("done: %s", run.trial.save)
 

@@ -42,7 +42,7 @@ def test_settings_without_counterpart_are_named_in_one_warning(caplog):
     with caplog.at_level(logging.WARNING, "distill3d"):
         made = system("sd", "system.prompt_processor.spawn=false", "system.guidance.token_merging=true", "n_gpus=1")
     assert [record.getMessage() for record in caplog.records] == [
-        "these settings of threestudio have no counterpart here and are not used: "
+        "ignored settings of threestudio that have no counterpart here: "
         "n_gpus, system.prompt_processor.spawn, system.guidance.token_merging"
     ]
     assert "spawn" not in made["prompt_processor"]

@@ -126,7 +126,7 @@ def test_value_errors_count_as_mistakes_only_where_this_package_raised_them():
 
 def test_a_mistake_in_a_config_comes_out_of_main(capsys):
     assert cli.main(["--config", "nowhere"]) == 2
-    assert "--config nowhere: there is no such file" in capsys.readouterr().err
+    assert "--config nowhere: no such file" in capsys.readouterr().err
 
 
 def test_help_is_printed_without_importing_anything_heavy():

@@ -219,7 +219,8 @@ def test_settings_that_only_another_type_knows_are_dropped_in_one_line(caplog):
     assert made.system["background"] == {}
     dropped = [record.getMessage() for record in caplog.records]
     assert dropped == [
-        "dropped, as only other types know them: system.background.color_activation, system.guidance.jacobian"
+        "ignored settings that do not apply to the selected types: "
+        "system.background.color_activation, system.guidance.jacobian"
     ]
 
 

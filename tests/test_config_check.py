@@ -124,7 +124,7 @@ def test_integral_floats_are_ints_and_ints_are_floats():
         ({"text": 1.5}, r"text=1\.5 has the wrong type; expected text"),
         ({"text": ["a"]}, r"text=\['a'\] has the wrong type"),
         ({"weight": [1, 2]}, r"^system\.part\.weight=\[1, 2\] has 2 entries"),
-        ({"limit": "x"}, r"^system\.part\.limit='x' is no number and no schedule"),
+        ({"limit": "x"}, r"^system\.part\.limit='x' is neither a number nor a schedule"),
         ({"span": [1]}, r"span=\[1\] has the wrong type; expected a list of 2 \(a number, a number\)"),
         ({"span": [1, "a"]}, r"span\[1\]='a' has the wrong type; expected a number"),
         (

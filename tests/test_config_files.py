@@ -41,7 +41,7 @@ def test_the_projects_own_configs_are_found_from_anywhere():
 
 def test_a_missing_config_names_the_nearest(folder):
     (folder / "configs" / "my-experiment.yaml").write_text("")
-    with pytest.raises(ConfigError, match=r"--config my-experimnet: there is no such file.*'my-experiment\.yaml'"):
+    with pytest.raises(ConfigError, match=r"--config my-experimnet: no such file.*'my-experiment\.yaml'"):
         find_config("my-experimnet")
 
 
@@ -56,14 +56,14 @@ def test_bases_lie_beside_the_file_or_in_configs_and_later_settings_win(folder):
 def test_a_circle_of_bases_is_an_error(folder):
     (folder / "a.yaml").write_text("base: b.yaml")
     (folder / "b.yaml").write_text("base: a.yaml")
-    with pytest.raises(ConfigError, match=r"goes round in a circle: a\.yaml -> b\.yaml -> a\.yaml"):
+    with pytest.raises(ConfigError, match=r"is circular: a\.yaml -> b\.yaml -> a\.yaml"):
         merged("a")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("base: nowhere.yaml", r"base='nowhere\.yaml' in a\.yaml: there is no such file"),
+        ("base: nowhere.yaml", r"base='nowhere\.yaml' in a\.yaml: no such file"),
         ("base: [x]", r"base=\['x'\] in a\.yaml must be the name of one YAML file"),
         ("a: b: c", r"a\.yaml is not valid YAML: line 1, column 5: mapping values are not allowed here"),
         ("a: 1\na: 2", r"a\.yaml is not valid YAML: line 2, column 1: 'a' is given twice"),
@@ -113,7 +113,7 @@ def test_malformed_arguments_are_refused(argument):
 
 
 def test_a_value_that_is_no_yaml_names_its_setting():
-    with pytest.raises(ConfigError, match=r"^data\.width='\[1' is no YAML value: "):
+    with pytest.raises(ConfigError, match=r"^data\.width='\[1' is not a YAML value: "):
         parse_override("data.width=[1")
 
 

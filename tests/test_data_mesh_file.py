@@ -187,7 +187,7 @@ def test_several_nodes_are_all_placed(tmp_path):
     ("content", "message"),
     [
         ("v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", "not finite"),
-        ("v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n", "at one point"),
+        ("v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n", "all vertices coincide"),
         ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "broken.obj"),
     ],
 )

@@ -193,7 +193,7 @@ def test_a_half_written_trial_is_told_and_costs_no_other(folder):
 
 
 def test_mistakes_name_what_is_wrong(folder, tmp_path):
-    with pytest.raises(ConfigError, match="there is no such folder"):
+    with pytest.raises(ConfigError, match="no such folder"):
         evaluate_folder("nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="neither a sweep"):

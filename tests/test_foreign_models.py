@@ -74,8 +74,8 @@ def test_a_folder_that_names_a_pipeline_as_its_scheduler_runs_nothing(tmp_path):
     [
         ("[1, 2]", "must hold a JSON mapping, not a list"),
         ("[" * 100_000, "nested too deep"),
-        ('{"_class_name": ["a", "b"]}', "not known here"),
-        ('{"_class_name": {"a": 1}}', "not known here"),
+        ('{"_class_name": ["a", "b"]}', "not supported"),
+        ('{"_class_name": {"a": 1}}', "not supported"),
         ("{", "cannot be read as JSON"),
     ],
 )

@@ -192,7 +192,7 @@ def test_what_is_no_corrective_is_said_to_be_none(prior, tmp_path):
     with pytest.raises(ValueError, match="is not a safetensors file"):
         load_corrective(str(tmp_path / "text.safetensors"), prior, prior.embed([""]), 16)
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="holds no corrective"):
+    with pytest.raises(ValueError, match="is not a corrective"):
         load_corrective(str(tmp_path / "other.safetensors"), prior, prior.embed([""]), 16)
 
 
@@ -203,7 +203,7 @@ def test_auto_takes_what_is_shipped_for_this_prior(prior, network, tmp_path, mon
     made = load_corrective("auto", prior, prior.embed([""]), 16, str(tmp_path / "cache"))
     assert isinstance(made, CorrectiveNetwork) and not any(p.requires_grad for p in made.parameters())
     assert [r.message for r in caplog.records] == [
-        "corrective: auto takes corrective-16.safetensors, trained for this prior"
+        "corrective: auto selects corrective-16.safetensors, trained for this prior"
     ]
     assert not (tmp_path / "cache").exists()
 
@@ -216,7 +216,7 @@ def test_auto_fits_a_spectral_one_for_other_priors_once(prior, network, owner, t
         save_corrective(network, tmp_path / "corrective-16.safetensors", owner, 16)
     settings = ("auto", prior, prior.embed([""]), 16, str(tmp_path / "cache"))
     first = load_corrective(*settings)
-    assert isinstance(first, SpectralCorrective) and "takes the spectral one" in caplog.text
+    assert isinstance(first, SpectralCorrective) and "selects the spectral one" in caplog.text
     prior.calls.clear()
     second = load_corrective(*settings)
     assert not prior.calls and torch.equal(first.gains, second.gains)

@@ -134,5 +134,5 @@ def test_asks_for_the_views_and_says_what_is_missing(prior):
     with pytest.raises(ValueError, match="use_perp_neg=true needs the prompts of all views"):
         make("sds", use_perp_neg=True).texts(Prompt("a cat"))
     rule = make("sds", use_perp_neg=True)
-    with pytest.raises(ValueError, match="needs the views' cameras"):
+    with pytest.raises(ValueError, match="needs cameras, and this system has none"):
         rule(prior, inputs_for(rule, prior, cameras=None))

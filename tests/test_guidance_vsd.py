@@ -108,7 +108,7 @@ def test_prior_without_lora_is_an_error(prior):
         def make_adapter(self, rank):
             no_adapter("a table of views")
 
-    with pytest.raises(ValueError, match="guidance_type=vsd needs a prior that takes a LoRA"):
+    with pytest.raises(ValueError, match="guidance_type=vsd needs a prior that supports LoRA"):
         make("vsd").prepare(Bare(), {"object": prior.embed([""])})
 
 

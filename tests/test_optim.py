@@ -234,11 +234,11 @@ def test_frozen_parameters_are_left_out():
         (OptimizerSettings("Adam", {"lr": 0.1}, {"geomtry": {"lr": 1.0}}), "params.geomtry.*did you mean 'geometry'"),
         (OptimizerSettings("Adam", {"learning_rate": 0.1}), "system.optimizer.args.learning_rate"),
         (OptimizerSettings("Adam", {"lr": 0.1}, {"geometry": {"rl": 1.0}}), "params.geometry.rl.*did you mean 'lr'"),
-        (OptimizerSettings("Adam", {"eps": -0.1}), "Adam refuses its settings"),
+        (OptimizerSettings("Adam", {"eps": -0.1}), "Adam rejects its settings"),
         (OptimizerSettings("Adam", {"lr": -0.1}), "^system.optimizer.args.lr=-0.1 must be positive"),
         (OptimizerSettings("Adam", {"lr": 0}), "^system.optimizer.args.lr=0 must be positive"),
         (OptimizerSettings("Adam", {"lr": float("nan")}), "^system.optimizer.args.lr=nan must be positive"),
-        (OptimizerSettings("Adam", {}, {"geometry": {"lr": -1}}), "params.geometry.lr=-1 must be .* 0 to hold"),
+        (OptimizerSettings("Adam", {}, {"geometry": {"lr": -1}}), "params.geometry.lr=-1 must be .* 0 to freeze"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
@@ -312,7 +312,7 @@ def test_dreamfusions_own_schedule_can_be_written():
         (SchedulerSettings("CosineLR"), "system.scheduler.name='CosineLR'.*did you mean"),
         (SchedulerSettings("LambdaLR"), "not a learning-rate schedule"),
         (SchedulerSettings("StepLR", {"stepsize": 1}), "args.stepsize.*did you mean 'step_size'"),
-        (SchedulerSettings("StepLR", {}), "StepLR refuses its settings"),
+        (SchedulerSettings("StepLR", {}), "StepLR rejects its settings"),
         (SchedulerSettings("SequentialLR"), "schedulers is empty"),
         (SchedulerSettings("SequentialLR", schedulers=[{}, {}]), "milestones.*one entry fewer"),
         (SchedulerSettings("SequentialLR", schedulers=[{"nmae": "x"}], milestones=[]), r"schedulers\[0\].nmae"),

@@ -54,7 +54,7 @@ def test_equal_cameras_are_one_pass_and_others_share_its_call() -> None:
     joined = join([front, side]).cameras
     assert joined is not None and joined.azimuth_deg.tolist() == [0.0, 0.0, 90.0, 90.0]
     assert torch.equal(joined.c2w[2:], cameras_for(90.0).c2w)
-    with pytest.raises(ValueError, match="2 images and 1 cameras"):
+    with pytest.raises(ValueError, match="batch sizes differ: 2 latents, 1 cameras"):
         check_rows([replace(base, cameras=cameras_for(0.0)[[0]])])
 
 
@@ -74,9 +74,9 @@ def test_calls_are_shared_by_what_fits_together() -> None:
 def test_rows_must_agree() -> None:
     item = make_pass(rows=2)
     check_rows([item])
-    with pytest.raises(ValueError, match="a pass has 2 images, 1 times and 2 texts"):
+    with pytest.raises(ValueError, match="batch sizes differ: 2 latents, 1 timesteps, 2 embeddings"):
         check_rows([item, Pass(item.z, item.t[:1], item.text)])
-    with pytest.raises(ValueError, match="a pass has 2 images, 2 times and 1 texts"):
+    with pytest.raises(ValueError, match="batch sizes differ: 2 latents, 2 timesteps, 1 embeddings"):
         check_rows([Pass(item.z, item.t, item.text[[0]])])
 
 

@@ -169,12 +169,12 @@ def test_unknown_words_are_one_warning(tmp_path: Path, caplog: pytest.LogCapture
         make(tmp_path, "a blue cat with wings").prepare(
             REQUESTS, PretrainedDiffusionModel(PriorConfig(str(folder))), "cpu"
         )
-    assert [record.getMessage() for record in caplog.records if "never taught" in record.getMessage()] == [
-        f"the model {folder} was never taught: blue, with, wings; what it makes of them is a guess"
+    assert [record.getMessage() for record in caplog.records if "not in the vocabulary" in record.getMessage()] == [
+        f"not in the vocabulary of the model {folder}: blue, with, wings; these words have no reliable effect"
     ]
     caplog.clear()
     make(tmp_path, "a cat").prepare(REQUESTS, PretrainedDiffusionModel(PriorConfig(str(folder))), "cpu")
-    assert "never taught" not in caplog.text
+    assert "not in the vocabulary" not in caplog.text
 
 
 def test_misuse_is_explained(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:
@@ -182,5 +182,5 @@ def test_misuse_is_explained(prior: PretrainedDiffusionModel, tmp_path: Path) ->
     with pytest.raises(RuntimeError, match="before prepare"):
         processor.texts(None, 1)
     processor.prepare(REQUESTS, prior, "cpu")
-    with pytest.raises(ValueError, match="1 cameras for a batch of 2"):
+    with pytest.raises(ValueError, match="batch sizes differ: 1 cameras, 2 images"):
         processor.texts(looking((15, 0)), 2)

@@ -145,9 +145,9 @@ def test_a_wrong_setting_is_named(arguments, message):
 
 def test_a_source_that_is_nothing_to_render_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(ConfigError, match=r"notes.txt is no mesh .*no trial folder and no checkpoint"):
+    with pytest.raises(ConfigError, match=r"notes.txt is not a mesh .*a trial folder or a checkpoint"):
         render_data_set(tmp_path / "notes.txt", tmp_path / "out", RenderViewsSettings())
-    with pytest.raises(ConfigError, match="is no whole trial"):
+    with pytest.raises(ConfigError, match="is incomplete"):
         render_data_set(tmp_path, tmp_path / "out", RenderViewsSettings())
     assert not (tmp_path / "out").exists()
 

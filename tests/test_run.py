@@ -115,7 +115,7 @@ def test_a_verb_without_its_checkpoint_says_where_it_is(trial, capsys):
         (["resume=LAST", "system.background_type=solid-color-background"], "its background is 'neural-environment-map"),
         (
             ["resume=LAST", "system.geometry.pos_encoding_config.base_resolution=6"],
-            "checkpoint is of another experiment",
+            "checkpoint belongs to another experiment",
         ),
         (["exp_root_dir=tiny.yaml"], "exp_root_dir='tiny.yaml' cannot be written"),
         (["trainer.devices=-3"], "trainer: "),
@@ -176,5 +176,5 @@ def test_a_system_without_test_pictures_says_so():
     from distill3d.config.experiment import ConfigError
 
     training = SimpleNamespace(system=pl.LightningModule(), experiment=SimpleNamespace(system_type="corrective-system"))
-    with pytest.raises(ConfigError, match="a corrective-system draws no test pictures"):
+    with pytest.raises(ConfigError, match="a corrective-system has no test pictures"):
         run.test(training)  # type: ignore[arg-type]

@@ -47,7 +47,7 @@ def test_values_of_a_block_survive_the_command_line(value):
         ([], {"cases": []}, "with at least one"),
         ([], {"gird": {}}, "did you mean 'grid'"),
         ([], {"grid": {"a": [1, 2]}, "cases": [{"a": 3}]}, "a is swept twice"),
-        (["a=3"], {"zip": {"a": [1, 2]}}, "a is an argument and stands in sweep.zip too"),
+        (["a=3"], {"zip": {"a": [1, 2]}}, "a is both an argument and in sweep.zip"),
         ([], {"grid": {"name": ["x", "y"]}}, "name cannot be swept"),
     ],
 )

@@ -86,7 +86,7 @@ def test_another_configuration_under_the_same_name_is_refused(tmp_path):
 
 
 def test_two_calls_at_once_are_refused(tmp_path):
-    with locked(SweepFolder(tmp_path).lock), pytest.raises(ConfigError, match="another process is doing this sweep"):
+    with locked(SweepFolder(tmp_path).lock), pytest.raises(ConfigError, match="another process runs this sweep"):
         sweep(tmp_path, 1).run()
 
 

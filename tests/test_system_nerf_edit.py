@@ -160,7 +160,7 @@ def test_the_field_must_be_of_the_type_that_is_asked_for(source, tmp_path):
     write_checkpoint(other, path)
     given = {"geometry_type": "implicit-volume", "material_type": "diffuse-with-point-light-material"}
     given |= {"background_type": "neural-environment-map-background", "renderer_type": "nerf-volume-renderer"}
-    with pytest.raises(CheckpointError, match="its geometry is 'tetrahedra', here it is 'implicit-volume'"):
+    with pytest.raises(CheckpointError, match="its geometry is 'tetrahedra', not 'implicit-volume'"):
         make_edit(EDIT, source, source_checkpoint=str(path), **given)
     with pytest.raises(ConfigError, match=r"lies in no trial.*give system.geometry_type"):
         make_edit(EDIT, source, source_checkpoint=str(path))

@@ -72,7 +72,7 @@ def test_a_run_that_goes_on_ends_where_an_uninterrupted_one_does(source, tmp_pat
 
 def test_ddpm_inversion_needs_a_source_prompt_and_sdedit_does_not(source):
     plain = {"prompt": "a fox", "source_prompt": None}
-    with pytest.raises(ConfigError, match="source_prompt is not set; ddpm-inversion"):
+    with pytest.raises(ConfigError, match="source_prompt is not set; describe the original"):
         make_edit(IDU, source, prompt_processor=plain, editor={"name": "ddpm-inversion"})
     make_edit(IDU, source, prompt_processor=plain)
 

@@ -139,7 +139,7 @@ def test_its_checkpoint_has_the_names_of_text_to_3d(tmp_path, box):
 
 def test_a_checkpoint_of_another_system_is_refused(tmp_path, box):
     reconstruct(tmp_path, box, 1)
-    with pytest.raises(CheckpointError, match="its system is 'NeRFReconstruction', here it is 'TextTo3D'"):
+    with pytest.raises(CheckpointError, match="its system is 'NeRFReconstruction', not 'TextTo3D'"):
         tiny_system().on_load_checkpoint(read_checkpoint(last(tmp_path)))
 
 

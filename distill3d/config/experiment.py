@@ -134,5 +134,5 @@ def _refuse_missing(content: dict[str, Any]) -> None:
         return
     setting = missing[0]
     if is_text_key(setting.rpartition(".")[2]):
-        raise ConfigError(f'the prompt is missing: give {setting}="a hamburger", or whatever you want to see', setting)
+        raise ConfigError(f'the prompt is missing: give {setting}="a hamburger", for example', setting)
     raise ConfigError(f"{', '.join(missing)}: missing, give a value, such as {setting}=...", setting)

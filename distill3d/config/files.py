@@ -52,7 +52,7 @@ def find_config(config: str | Path, beside: Path | None = None) -> Path:
             if (folder / name).is_file():
                 return folder / name
     known = {path.relative_to(folder).as_posix() for folder in known_in for path in folder.rglob("*.yaml")}
-    raise ConfigError(f"--config {config}: there is no such file, nor in configs/; {nearest(str(config), known)}")
+    raise ConfigError(f"--config {config}: no such file, also not in configs/; {nearest(str(config), known)}")
 
 
 def parse_override(argument: str) -> SettingsLayer:
@@ -67,7 +67,9 @@ def parse_override(argument: str) -> SettingsLayer:
         else:
             value = parse_value(path[-1], text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{match['key']}={text!r} is no YAML value: {_yaml_reason(error)}", match["key"]) from error
+        raise ConfigError(
+            f"{match['key']}={text!r} is not a YAML value: {_yaml_reason(error)}", match["key"]
+        ) from error
     for key in reversed(path):
         value = {key: value}
     return SettingsLayer(value, f"argument {argument.split('=')[0]}=...")
@@ -130,7 +132,7 @@ def missing_settings(content: dict[str, Any]) -> list[str]:
 def _read_chain(path: Path, below: tuple[Path, ...]) -> list[SettingsLayer]:
     if path.resolve() in below:
         chain = " -> ".join(p.name for p in (*below, path))
-        raise ConfigError(f"base in {path} goes round in a circle: {chain}", "base")
+        raise ConfigError(f"base in {path} is circular: {chain}", "base")
     content = _read_file(path)
     base = content.pop("base", None)
     if base is None:

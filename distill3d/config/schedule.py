@@ -12,12 +12,12 @@ Scheduled = float | int | Sequence[float | int]
 def check_schedule(spec: Scheduled, setting: str = "schedule") -> None:
     """Raise ValueError, naming the setting, unless ``spec`` is a form that `scheduled` reads."""
     if not _is_number(spec) and (isinstance(spec, str) or not isinstance(spec, Sequence)):
-        raise ValueError(f"{setting}={spec!r} is no number and no schedule; {_FORMS}")
+        raise ValueError(f"{setting}={spec!r} is neither a number nor a schedule; {_FORMS}")
     if isinstance(spec, Sequence):
         if len(spec) < 3 or (len(spec) > 4 and len(spec) % 2):
             raise ValueError(f"{setting}={list(spec)!r} has {len(spec)} entries; {_FORMS}")
         if not all(_is_number(v) for v in spec):
-            raise ValueError(f"{setting}={list(spec)!r} holds something that is no number; {_FORMS}")
+            raise ValueError(f"{setting}={list(spec)!r} contains an entry that is not a number; {_FORMS}")
         steps = _knots(spec)[0]
         if any(b < a for a, b in itertools.pairwise(steps)):
             raise ValueError(f"{setting}={list(spec)!r} has steps that go backwards; {_FORMS}")

@@ -1,4 +1,4 @@
-"""Changing a ``*_type``: settings that only other types know are dropped and named; what none knows is an error."""
+"""Changing a ``*_type``: settings of the other types are ignored with a warning; unknown settings are errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def slots(owner: type) -> Iterator[tuple[str, Kind]]:
 
 
 def prune(content: dict[str, Any]) -> dict[str, Any]:
-    """Content without the settings that only types which are not chosen know; one line in the log names them.
+    """Content without the settings that belong to types which are not selected; one warning lists them.
 
     Raises UnknownTypeError for a type that is not registered. Settings that no type knows stay: the check names them.
     """
@@ -38,7 +38,7 @@ def prune(content: dict[str, Any]) -> dict[str, Any]:
             owner[name] = _prune_slot({**owner, f"{name}_type": type_name}, name, kind, f"system.{name}", dropped)
             _prune_encoding(owner[name], f"system.{name}", dropped)
     if dropped:
-        log.warning("dropped, as only other types know them: %s", ", ".join(dropped))
+        log.warning("ignored settings that do not apply to the selected types: %s", ", ".join(dropped))
     return content
 
 

@@ -82,7 +82,7 @@ def translate(content: dict[str, Any]) -> dict[str, Any]:
     content = {**content, "system": system}
     lost += _without_counterpart(content)
     if lost:
-        log.warning("these settings of threestudio have no counterpart here and are not used: %s", ", ".join(lost))
+        log.warning("ignored settings of threestudio that have no counterpart here: %s", ", ".join(lost))
     return content
 
 
@@ -150,7 +150,7 @@ def _one_less(scale: Any) -> Any:
 
 
 def _without_counterpart(content: dict[str, Any]) -> list[str]:
-    """Remove, in place, what threestudio knows and we do not; returns the full names."""
+    """Remove, in place, settings that only threestudio has; returns their full names."""
     lost = []
     for key in [key for key in _SETTINGS[""] if key in content]:
         del content[key]

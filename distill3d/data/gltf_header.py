@@ -12,7 +12,7 @@ from distill3d.runtime.foreign import MAX_TEXT_BYTES, ForeignFileError, read_jso
 
 log = logging.getLogger(__name__)
 
-# extensions that hide geometry or textures from a reader that does not know them, by the name that tools give them
+# extensions that hide geometry or textures from a reader that does not support them, by the name that tools give them
 _NOT_READ = {
     "KHR_draco_mesh_compression": "Draco compression",
     "EXT_meshopt_compression": "meshopt compression",

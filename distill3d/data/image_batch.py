@@ -26,7 +26,7 @@ class ImageBatch:
 
 
 class ImageBatches(pl.LightningDataModule):
-    """Batches that are a function of the seed and the trainer's step, so a resumed run goes on as it would have."""
+    """Batches that depend on the seed and the trainer's step alone, so that a resumed run sees the same ones."""
 
     def __init__(self, cfg: Any, seed: int = 0) -> None:
         super().__init__()

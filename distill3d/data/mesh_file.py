@@ -43,7 +43,7 @@ def load_mesh_file(path: Path, up: UpAxis = "auto", turn_deg: float = 0.0, detai
     is_y_up = _is_y_up(path) if up == "auto" else up == "y"
     world = _in_world(mesh, is_y_up, turn_deg)
     if not np.ptp(world.vertices[world.faces].reshape(-1, 3), axis=0).any():
-        raise ForeignFileError(f"{named(path, setting)}: all vertices are at one point; nothing is to be seen of it")
+        raise ForeignFileError(f"{named(path, setting)}: all vertices coincide; give another mesh")
     return world
 
 

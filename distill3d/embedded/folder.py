@@ -1,4 +1,4 @@
-"""Writing the embedded prior as a diffusers folder, with what only it knows: its words and its cameras."""
+"""Writing the embedded prior as a diffusers folder, with its vocabulary and its cameras."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ MAX_WORDS = 16
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """Sizes of both towers, and the words that the text tower knows."""
+    """Sizes of both towers, and the vocabulary of the text tower."""
 
     words: tuple[str, ...]
     nouns: tuple[str, ...]

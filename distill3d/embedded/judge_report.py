@@ -27,7 +27,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class JudgeReport:
-    """Shares in [0, 1]; ranks are among all nouns that the judge knows."""
+    """Shares in [0, 1]; ranks are among all nouns of the judge."""
 
     views: int
     nouns: int

@@ -71,8 +71,7 @@ class MeshViewDataModule(pl.LightningDataModule):
                     raise ValueError(f"{name}={getattr(self, name)} is a share of the images; give 0 to 1")
             if self.pair_share + self.override_share > 1.0:
                 raise ValueError(
-                    f"override_share={self.override_share} and pair_share={self.pair_share} are of different images; "
-                    "together they may be 1 at most"
+                    f"override_share={self.override_share} and pair_share={self.pair_share} must add up to at most 1"
                 )
 
     def __init__(self, cfg: Config, seed: int = 0) -> None:

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 VERSION = 2  # of the cache's layout
 POSE = 22  # numbers a view: position, elevation, azimuth, c2w, fovy
 VIEW_SIZE = 64  # pixels that views are rasterised at
-# wider than what a prior is taught: the judge is to know an object at any distance
+# wider than what a prior is taught: the judge must recognise an object at any distance
 CAMERA_RANGES = CameraRanges((-10.0, 80.0), (-180.0, 180.0), (1.4, 1.8), (35.0, 50.0), 0.05, 0.05, 0.02)
 
 
@@ -83,7 +83,7 @@ class ShadingMix:
             raise ValueError("albedo, lambertian and textureless are all 0; give at least one of them a share")
         low, high = self.ambient_range
         if not 0.0 <= low <= high <= 1.0:
-            raise ValueError(f"ambient_range={[low, high]} must be two rising numbers from 0 to 1")
+            raise ValueError(f"ambient_range={[low, high]} must be [low, high] within 0 .. 1")
 
 
 class ViewCache:

@@ -1,4 +1,4 @@
-"""What a prior knows: samples ranked by the judge, held-out combinations, view words, nearest training views."""
+"""The report of a prior: samples ranked by the judge, held-out combinations, view words, nearest training views."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SampleSettings:
 
 @dataclass
 class PriorReport:
-    """Shares in [0, 1]; ranks are among all nouns that the judge knows."""
+    """Shares in [0, 1]; ranks are among all nouns of the judge."""
 
     precision_core: float = 0.0  # R-Precision@1 over the nouns marked core
     precision_all: float = 0.0

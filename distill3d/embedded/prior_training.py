@@ -285,7 +285,7 @@ def _shipped_judge() -> Any:
 
     if (FOLDER / "judge.json").is_file():
         return load_judge()
-    log.warning("no judge is shipped yet: retrieval figures are left out; train one with configs/prior/judge.yaml")
+    log.warning("no judge is shipped: retrieval metrics are skipped; train one with configs/prior/judge.yaml")
     return None
 
 
@@ -294,7 +294,7 @@ def taught_nouns(folder: Path | None) -> list[str]:
     words = folder / "words.json" if folder else None
     if words is None or not words.is_file():
         raise ValueError(
-            f"system.evaluate: {folder} has no words.json, so its nouns are unknown; train it with this config"
+            f"system.evaluate: {folder} has no words.json, which lists its nouns; train it with this config"
         )
     return json.loads(words.read_text(encoding="utf-8"))["nouns"]
 

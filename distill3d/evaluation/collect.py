@@ -43,7 +43,7 @@ class Entry:
 def collect(folder: Path) -> list[Entry]:
     """The trials of a folder. Raises ConfigError if there is none."""
     if not folder.is_dir():
-        raise ConfigError(f"--evaluate {folder}: there is no such folder; give a trial or a sweep, outputs/NAME/...")
+        raise ConfigError(f"--evaluate {folder}: no such folder; give a trial or a sweep, outputs/NAME/...")
     sweep = SweepFolder(folder)
     if sweep.is_sweep():
         return list(_of_sweep(sweep))

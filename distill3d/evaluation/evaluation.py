@@ -48,7 +48,7 @@ class Evaluator:
     judges: dict[str, ImageTextJudge | None] = field(default_factory=dict)
 
     def run(self, entry: Entry) -> ReportedRun:
-        """The figures of one trial; what cannot be evaluated says why, and costs no other trial."""
+        """The metrics of one trial; an error is recorded and does not stop the evaluation of others."""
         run = ReportedRun(entry, run_figures(read_metrics(entry.trial)))
         if entry.status not in ("done", "diverged") and not (entry.trial / "ckpts" / "last.ckpt").is_file():
             run.error = entry.error or f"{entry.trial} is not finished"

@@ -66,14 +66,14 @@ class SceneViews:
 def load_trial(trial: Path, device: torch.device | str = "cpu", checkpoint: Path | None = None) -> LoadedTrial:
     """The scene of a trial folder, by default as its last checkpoint has it.
 
-    Raises ConfigError or CheckpointError if the folder is no whole trial.
+    Raises ConfigError or CheckpointError if the folder is an incomplete trial.
     """
     from distill3d.runtime.checkpoint import read_checkpoint
 
     parsed, checkpoint = trial / "configs" / "parsed.yaml", checkpoint or trial / "ckpts" / "last.ckpt"
     for path in (parsed, checkpoint):
         if not path.is_file():
-            raise ConfigError(f"{trial} is no whole trial: {path} is missing; train it to its end")
+            raise ConfigError(f"{trial} is incomplete: {path} is missing; train it to its end")
     experiment = load(parsed).experiment
     system, data = _make("system", experiment), _make("data", experiment)
     state = read_checkpoint(checkpoint)

@@ -76,9 +76,7 @@ def render_data_set(source: Path, out: Path, settings: RenderViewsSettings) -> N
     splits = {"train": settings.train_views, "test": settings.test_views}
     views = {name: render(view_cameras(settings, count, i)) for i, (name, count) in enumerate(splits.items())}
     if not bool((views["train"].alpha > 0.5).any()):
-        raise ValueError(
-            f"{source}: nothing is to be seen from {settings.train_views} views; an empty or a faint scene?"
-        )
+        raise ValueError(f"{source}: all {settings.train_views} views are empty; is the scene empty or too faint?")
     write_posed_images(out, views, source.name, settings.overwrite, settings.caption)
     log.info("%d views to fit, %d to test: %s", *splits.values(), out)
 
@@ -111,7 +109,7 @@ def scene_renderer(source: Path, settings: RenderViewsSettings) -> Renderer:
         return lambda cameras: mesh_views(mesh, cameras, settings.shading)
     if source.is_dir() or source.suffix == ".ckpt":
         return trial_renderer(source, settings.shading)
-    raise ConfigError(f"{source} is no mesh ({', '.join(SUFFIXES)}), no trial folder and no checkpoint")
+    raise ConfigError(f"{source} is not a mesh ({', '.join(SUFFIXES)}), a trial folder or a checkpoint")
 
 
 def mesh_views(mesh: Mesh, cameras: Cameras, shading: str) -> RenderedViews:

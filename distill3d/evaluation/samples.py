@@ -54,7 +54,7 @@ class ReferenceSamples:
             return self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        log.warning("no samples of the prior to compare with: %s", error)
+        log.warning("skipping the comparison with samples of the prior: %s", error)
         self.count = 0
 
     def _known_or_drawn(self, scene: LoadedTrial, identity: str) -> Float[Tensor, "B 3 H W"]:

@@ -17,7 +17,7 @@ POINTS_PER_CHUNK = 1 << 17  # bounds the activations of the field's network to a
 
 @dataclass(frozen=True)
 class SceneField:
-    """A geometry within the bound that its renderer draws; nobody ever saw what lies outside, so that is empty."""
+    """A geometry cut to the bound of its renderer: outside, where no view was trained, the density is zero."""
 
     geometry: Field
     radius: float

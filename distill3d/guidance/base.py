@@ -248,7 +248,7 @@ class ScoreDistillation(Guidance):
         self, prior: DiffusionPrior, inputs: GuidanceInput, queries: Mapping[str, Query], grad: bool
     ) -> dict[str, Prediction]:
         if inputs.cameras is None:
-            raise ValueError("use_perp_neg=true needs the views' cameras, and there are none here; set it to false")
+            raise ValueError("use_perp_neg=true needs cameras, and this system has none; set it to false")
         overhead_deg = self.cfg.perp_neg_overhead_threshold
         views = view_texts(inputs.texts, inputs.cameras, self.cfg.perp_neg_decays, overhead_deg)
         reference = inputs.texts["negative" if "negative" in inputs.texts else "unconditional"]
@@ -289,7 +289,7 @@ def request_text(role: str, prompt: Prompt) -> TextRequest:
     """The text that a prompt has for one of the common roles."""
     if role == "source" and prompt.source is None:
         raise ValueError(
-            "system.prompt_processor.source_prompt is not set; this guidance edits, so say what the original shows: "
+            "system.prompt_processor.source_prompt is not set; describe the original that is edited: "
             'system.prompt_processor.source_prompt="a cat"'
         )
     texts = {"conditional": prompt.text, "unconditional": "", "negative": prompt.negative, "source": prompt.source}

@@ -18,7 +18,7 @@ def check_step_percents(low: Scheduled | None, high: Scheduled | None) -> None:
     known = [spec for spec in (low, high) if spec is not None]
     bends = [bend for spec in known for bend in knots(spec)]
     if len({isinstance(knots(spec)[-1], float) for spec in known if knots(spec)}) > 1:
-        return  # one counts steps and the other epochs: only the run knows how they meet
+        return  # steps and epochs can only be compared during training
     for bend in bends or [0]:
         for when in (int(bend), int(bend) + 1):  # a jump has two values
             values = [scheduled(spec, when, when) for spec in known]

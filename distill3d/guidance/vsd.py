@@ -75,7 +75,7 @@ class VSD(ScoreDistillation, nn.Module):
     def prepare(self, prior: DiffusionPrior, prompt_embeddings: Mapping[str, PromptEmbedding]) -> None:
         """Build the parameters, before the optimiser is made. Raises ValueError where VSD cannot run."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            raise ValueError("guidance_type=vsd trains a LoRA and runs on one device so far; set trainer.devices=1")
+            raise ValueError("guidance_type=vsd trains a LoRA and supports a single device; set trainer.devices=1")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(INITIAL_SEED)
             self.adapter = prior.make_adapter(self.cfg.lora_rank)

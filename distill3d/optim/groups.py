@@ -58,7 +58,7 @@ def parameter_groups(
         if parameter.requires_grad:
             groups.setdefault(_owner(path, settings), []).append(parameter)
     for name in sorted(settings.keys() - groups.keys()):
-        log.info("%s.%s has no parameters to train; the setting is not used", where, name)
+        log.info("ignored %s.%s: it has no parameters to train", where, name)
     for name in sorted(groups.keys() - settings.keys()):
         log.info("%s is not in %s: it trains with the settings of system.optimizer.args", name, where)
     return [{"params": members, "name": name, **_plain(settings.get(name))} for name, members in groups.items()]
@@ -101,7 +101,7 @@ def make_optimizer(
     try:
         return cls(groups, **_plain(settings.args))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {settings.name} refuses its settings: {error}", where) from error
+        raise ConfigError(f"{where}: {settings.name} rejects its settings: {error}", where) from error
 
 
 def check_rate(options: Any, where: str, may_hold: bool = False) -> None:
@@ -109,12 +109,12 @@ def check_rate(options: Any, where: str, may_hold: bool = False) -> None:
     rate = (options or {}).get("lr", 1.0)
     if isinstance(rate, bool) or not isinstance(rate, int | float):
         raise ConfigError(
-            f"{where}.lr={rate!r} must be a number; a rate that changes is system.scheduler's, as in "
+            f"{where}.lr={rate!r} must be a number; for a rate that changes set system.scheduler, as in "
             "{name: LinearLR, interval: step, args: {end_factor: 0.1, total_iters: 500}}",
             f"{where}.lr",
         )
     if not (rate > 0.0 or (may_hold and rate == 0.0)):
-        expected = "positive, or 0 to hold the module still" if may_hold else "positive, or nothing learns"
+        expected = "positive, or 0 to freeze the module" if may_hold else "positive"
         raise ConfigError(f"{where}.lr={rate} must be {expected}; try 0.01", f"{where}.lr")
 
 

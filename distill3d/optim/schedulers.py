@@ -61,7 +61,7 @@ def _named(optimizer: torch.optim.Optimizer, settings: SchedulerSettings, where:
     try:
         return cls(optimizer, **args)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {settings.name} refuses its settings: {error}", where) from error
+        raise ConfigError(f"{where}: {settings.name} rejects its settings: {error}", where) from error
 
 
 def _composed(optimizer: torch.optim.Optimizer, settings: SchedulerSettings, where: str) -> LRScheduler:

@@ -85,7 +85,7 @@ class DiffusionPrior(Protocol):
 
 def no_adapter(prior: str) -> NoReturn:
     """For `DiffusionPrior.make_adapter` of a prior without a network. Raises ValueError."""
-    raise ValueError(f"guidance_type=vsd needs a prior that takes a LoRA, and {prior} takes none; choose another rule")
+    raise ValueError(f"guidance_type=vsd needs a prior that supports LoRA, and {prior} does not; choose another rule")
 
 
 def add_noise(prior: DiffusionPrior, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:

@@ -31,19 +31,16 @@ def component_class(component: str, entry: Any) -> Any:
     Raises ValueError for an entry of another form, an unknown library, and a class of another kind.
     """
     if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)):
-        raise ValueError(
-            f"{component} is {str(entry)[:60]!r}, which is not a class that is known here; expected [library, class]"
-        )
+        raise ValueError(f"{component} is {str(entry)[:60]!r}, which is not supported; expected [library, class]")
     library, name = entry
     module = _LIBRARIES.get(library)
     if module is None or not name.isidentifier() or name.startswith("_"):
         raise ValueError(
-            f"{component} is {library}.{name}, which is not a class that is known here; it must be of one of "
-            f"{', '.join(_LIBRARIES)}"
+            f"{component} is {library}.{name}, which is not supported; supported libraries: {', '.join(_LIBRARIES)}"
         )
     cls = getattr(importlib.import_module(module), name, None)
     if not isinstance(cls, type):
-        raise ValueError(f"{component} is {library}.{name}, which is not a class that is known here")
+        raise ValueError(f"{component} is {library}.{name}, which is not supported")
     if library != "distill3d" and not issubclass(cls, _bases(component)):
         raise ValueError(f"{component} is {library}.{name}, which is no class of a {component} and is not loaded")
     if library == "distill3d" and cls.__module__ != module:

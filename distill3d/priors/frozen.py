@@ -88,8 +88,8 @@ class FrozenPrior:
         """
         if grad and self.offloaded:
             raise PriorError(
-                "system.prior.cpu_offload=true cannot go back through the network, which this guidance needs; set it "
-                "to false, or choose a guidance without parameters of its own"
+                "system.prior.cpu_offload=true gives no gradients through the network, which this guidance needs; set "
+                "it to false, or choose a guidance without trainable parameters"
             )
         return predict(passes, self._evaluate, self.device, grad, "camera" in self.spec.conditions)
 

@@ -123,7 +123,7 @@ def prior_kind(cfg: PriorConfig) -> PriorKind:
 
 
 def words_not_taught(cfg: PriorConfig, prompt: str) -> list[str]:
-    """Words of the prompt that the model was never taught, where its folder lists them, without loading the model."""
+    """Words of the prompt outside the vocabulary that the folder of the model lists, without loading the model."""
     return unknown_words(prompt, taught_words(_open(cfg, "index").path))
 
 

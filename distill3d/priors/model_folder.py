@@ -95,8 +95,8 @@ class ModelFolder:
     def _check_complete(self, component: str, missing: list[str], unexpected: list[str]) -> None:
         """Raise PriorError if the weights leave a part of the network unset: it would stay empty, or random."""
         if not missing:
-            return  # tensors that the network does not know are nobody's loss
-        strangers = f", and hold what it does not know: {_some(unexpected)}" if unexpected else ""
+            return  # unexpected tensors do no harm where none is missing
+        strangers = f", and contain tensors that it does not have: {_some(unexpected)}" if unexpected else ""
         raise PriorError(
             f"{SETTING}={self.name!r}: the weights in {self.path / component} lack {_some(missing)} of the network "
             f"that its config.json describes{strangers}; config and weights are of different models, or the weights "
@@ -122,7 +122,7 @@ def open_folder(name: str, revision: str | None = None, variant: str | None = No
     if kind is None:
         known = ", ".join(each.pipelines[0] for each in KINDS)
         found = index.get("_class_name")
-        raise PriorError(f"{SETTING}={name!r} is a {found}, a kind of model that is not known here; known: {known}")
+        raise PriorError(f"{SETTING}={name!r} is a {found}, which is not supported; supported: {known}")
     components = {"image": kind.image_components, "text": kind.text_components, "index": ()}[part]
     if components:
         path = find_folder(name, revision, variant, components)

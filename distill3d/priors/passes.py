@@ -54,9 +54,9 @@ def check_rows(passes: list[Pass]) -> None:
     for item in passes:
         rows = len(item.z), len(item.t), len(item.text)
         if len(set(rows)) > 1:
-            raise ValueError("a pass has {} images, {} times and {} texts; one of each a row is needed".format(*rows))
+            raise ValueError("batch sizes differ: {} latents, {} timesteps, {} embeddings".format(*rows))
         if item.cameras is not None and len(item.cameras) != rows[0]:
-            raise ValueError(f"a pass has {rows[0]} images and {len(item.cameras)} cameras; give one for each row")
+            raise ValueError(f"batch sizes differ: {rows[0]} latents, {len(item.cameras)} cameras")
 
 
 def batches(passes: list[Pass]) -> list[list[int]]:

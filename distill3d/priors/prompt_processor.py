@@ -52,7 +52,7 @@ class PromptProcessor:
 
     def __init__(self, cfg: Config) -> None:
         if not cfg.prompt.strip():
-            raise ValueError(f'{_SETTING}.prompt is empty: say what to make, as in {_SETTING}.prompt="a hamburger"')
+            raise ValueError(f'{_SETTING}.prompt is empty: describe the object, as in {_SETTING}.prompt="a hamburger"')
         self.cfg = cfg
         self.prompt = Prompt(cfg.prompt, cfg.negative_prompt, cfg.source_prompt, self._views())
         self._requests: dict[str, TextRequest] = {}
@@ -62,12 +62,12 @@ class PromptProcessor:
     def prepare(self, requests: Mapping[str, TextRequest], model: PriorModel, device: torch.device | str) -> None:
         """Embed every text that the roles will need; the prior's text encoder is built only if the cache lacks one.
 
-        Warns once, with a list, of words that the model was never taught. Raises PriorError as the loader does.
+        Warns once, with a list, of words outside the vocabulary. Raises PriorError as the loader does.
         """
         unknown = unknown_words(self.prompt.text, model.vocabulary())
         if unknown:
             log.warning(
-                "the model %s was never taught: %s; what it makes of them is a guess",
+                "not in the vocabulary of the model %s: %s; these words have no reliable effect",
                 model.name,
                 ", ".join(unknown),
             )
@@ -87,7 +87,7 @@ class PromptProcessor:
         if self._table is None:
             raise RuntimeError("PromptProcessor.texts was called before prepare")
         if cameras is not None and len(cameras) != batch:
-            raise ValueError(f"{len(cameras)} cameras for a batch of {batch}: one camera a row is needed")
+            raise ValueError(f"batch sizes differ: {len(cameras)} cameras, {batch} images")
         views = [None] * batch if cameras is None else self._words(cameras)
         shadings = [shading] * batch if shading is None or isinstance(shading, str) else list(shading)
         textureless = [mode == "textureless" for mode in shadings]

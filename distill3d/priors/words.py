@@ -1,4 +1,4 @@
-"""The words that a prior was taught, where its folder lists them."""
+"""The vocabulary of a prior, where its folder lists it."""
 
 from __future__ import annotations
 

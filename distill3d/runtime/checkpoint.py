@@ -116,23 +116,23 @@ def check_same_experiment(
         raise CheckpointError(f"{setting}: not a checkpoint of distill3d; give one from a trial's ckpts folder")
     saved = checkpoint["distill3d"]["identity"]
     for kind, name in identity.items():
-        # another rule may go on with the same scene; one with parameters of its own shows below
+        # another guidance may resume the same scene; trainable parameters of its own are compared below
         if kind != "guidance" and saved.get(kind) != name:
             raise CheckpointError(
-                f"{setting}: the checkpoint is of another experiment: its {kind} is {saved.get(kind)!r}, here it is "
+                f"{setting}: the checkpoint belongs to another experiment: its {kind} is {saved.get(kind)!r}, not "
                 f"{name!r}; use the configs/parsed.yaml of its own trial"
             )
     tensors = checkpoint["state_dict"]
     for name in sorted(tensors.keys() ^ state.keys()):
         where = "the checkpoint" if name in tensors else "this configuration"
         raise CheckpointError(
-            f"{setting}: the checkpoint is of another experiment: only {where} has {name}; "
+            f"{setting}: the checkpoint belongs to another experiment: only {where} has {name}; "
             "use the configs/parsed.yaml of its own trial"
         )
     for name, tensor in state.items():
         if tensors[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{setting}: the checkpoint is of another experiment: {name} has the size {tuple(tensors[name].shape)} "
+                f"{setting}: the checkpoint belongs to another experiment: {name} is {tuple(tensors[name].shape)} "
                 f"there and {tuple(tensor.shape)} here; use the configs/parsed.yaml of its own trial"
             )
 

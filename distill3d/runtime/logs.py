@@ -67,7 +67,7 @@ def set_up_logging(verbose: bool = False) -> None:
     To be called before Lightning is imported: where the root logger has a handler it adds none of its own, whose level
     would tell of every accelerator that is not there.
     """
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes, one tells the story
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # only the first process logs
     ours = logging.getLogger("distill3d")
     _write_to_terminal(ours, logging.DEBUG if verbose else logging.INFO)
     if not verbose:

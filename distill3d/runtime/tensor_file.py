@@ -1,4 +1,4 @@
-"""Tensors with their description in one safetensors file: small networks that the program trains and takes up again."""
+"""Tensors and metadata in one safetensors file: small networks that the program trains and reloads."""
 
 from __future__ import annotations
 

@@ -65,9 +65,7 @@ def _block_axes(block: Mapping[str, Any], given: set[str]) -> Iterator[tuple[Cas
         both = given & {key for row in rows for key in row}
         if both:
             setting = sorted(both)[0]
-            raise ConfigError(
-                f"{setting} is an argument and stands in sweep.{name} too; leave one of them out", setting
-            )
+            raise ConfigError(f"{setting} is both an argument and in sweep.{name}; remove one", setting)
         if rows:
             yield tuple(rows)
 
@@ -114,7 +112,7 @@ def as_text(key: str, value: Any) -> str:
 def _axis(key: str, values: Sequence[str]) -> tuple[Case, ...]:
     for i, value in enumerate(values):
         if value in values[:i]:
-            raise ConfigError(f"{key}: {value} is listed twice; a run is done once", key)
+            raise ConfigError(f"{key}: {value} is listed twice; remove one", key)
     return tuple({key: value} for value in values)
 
 
@@ -125,5 +123,5 @@ def _refuse_overlap(axes: Sequence[tuple[Case, ...]]) -> None:
         for key in sorted(keys & NAME_KEYS):
             raise ConfigError(f"{key} cannot be swept: a sweep names the folders of its runs", key)
         for key in sorted(keys & seen):
-            raise ConfigError(f"{key} is swept twice; leave one of the two out", key)
+            raise ConfigError(f"{key} is swept twice; remove one", key)
         seen |= keys

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m distill3d.sweep.child")
     parser.add_argument("sweep", type=Path)
     parser.add_argument("run")
-    parser.add_argument("--fresh", action="store_true", help="begin anew instead of going on from a checkpoint")
+    parser.add_argument("--fresh", action="store_true", help="start from scratch instead of resuming from a checkpoint")
     parser.add_argument("--launch", type=Path, default=LAUNCH)
     given = parser.parse_args(argv)
     folder = SweepFolder(given.sweep)
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def arguments(folder: SweepFolder, run_id: str, overrides: Sequence[str], fresh: bool = False) -> list[str]:
-    """The command line of the run; it goes on from its checkpoint if it has one, else it begins anew."""
+    """The command line of the run, which resumes from its checkpoint if it has one."""
     checkpoint = folder.trial(run_id) / "ckpts" / "last.ckpt"
     parsed = folder.trial(run_id) / "configs" / "parsed.yaml"
     resume = []

@@ -43,7 +43,7 @@ class Event:
 
 
 class Engine(Protocol):
-    """``run`` takes tasks as slots fall free and says what happens; None now and then, so that a table can be drawn."""
+    """``run`` starts tasks as slots become free and yields events; None at intervals, to redraw a table."""
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Event | None]: ...
 

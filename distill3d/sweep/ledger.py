@@ -12,7 +12,7 @@ Record = Mapping[str, Any]
 
 
 class Ledger:
-    """An index of what was planned and what happened. What a run has done, its own metrics.json says."""
+    """An index of planned runs and events. The state of a run is in its own metrics.json."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

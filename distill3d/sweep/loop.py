@@ -51,7 +51,7 @@ class Sweep:
         """Do what is open. Raises ConfigError if another process does this sweep at the same time."""
         with locked(self.folder.lock, wait=False) as held:
             if not held:
-                raise ConfigError(f"{self.folder.root}: another process is doing this sweep; wait for it, or stop it")
+                raise ConfigError(f"{self.folder.root}: another process runs this sweep; wait for it, or stop it")
             write_plan(self.plan)
             return self._run()
 

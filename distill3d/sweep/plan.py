@@ -71,11 +71,11 @@ def make_plan(config: str | Path, overrides: Sequence[str], name: str | None = N
         run = PlannedRun(run_id(experiment), case)
         if run.id in runs:
             same = _words(runs[run.id].case)
-            log.warning("%s is the same run as %s, as not every setting applies to it: done once", _words(case), same)
+            log.warning("%s is the same run as %s, since some settings do not apply: run once", _words(case), same)
         runs.setdefault(run.id, run)
     assert experiment is not None  # no axis is empty
     if experiment.resume is not None:
-        raise ConfigError("resume cannot be set in a sweep: its runs go on by themselves", "resume")
+        raise ConfigError("resume cannot be set in a sweep: its runs resume automatically", "resume")
     planned = tuple(runs.values())
     root = Path(experiment.exp_root_dir) / experiment.name / "sweeps" / (safe_name(name or "") or _name(planned))
     shared = {**merge(layers)[0], "name": experiment.name}
@@ -97,7 +97,7 @@ def write_plan(plan: Plan) -> None:
     folder.root.mkdir(parents=True, exist_ok=True)
     write_atomically(folder.config, plan.config_text)
     if ledger.torn:
-        log.warning("%s: %d torn line(s) passed over; what runs have done is read from them", ledger.path, ledger.torn)
+        log.warning("%s: %d incomplete line(s) skipped", ledger.path, ledger.torn)
     new = [run for run in plan.runs if run.id not in known]
     ledger.append(*({"event": "planned", "run": run.id, "case": run.case, "overrides": run.overrides} for run in new))
 

@@ -240,7 +240,7 @@ class TrainedSystem(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises CheckpointError for a checkpoint of another experiment."""
+        """Raises CheckpointError for a checkpoint that belongs to another experiment."""
         check_same_experiment(checkpoint, self.identity(), self.state_dict())
         saved = checkpoint["distill3d"]
         self.loaded_step = int(checkpoint["global_step"])

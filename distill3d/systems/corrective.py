@@ -143,7 +143,7 @@ class CorrectiveSystem(ModelTraining):
         return self._frozen["prior"]
 
     def text(self, captions: list[str]) -> PromptEmbedding:
-        """What the prior is told about images: their captions, or nothing."""
+        """The text that conditions the prior for these images: their captions, or the empty text."""
         return self.embed(captions if self.cfg.use_captions else [""] * len(captions))
 
     def cameras(self, batch: Any) -> Cameras | None:

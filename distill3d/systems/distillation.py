@@ -264,7 +264,7 @@ class DistillationSystem(TrainedSystem):
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The scene takes the sizes of the checkpoint. Raises CheckpointError for one of another experiment."""
+        """The scene takes the sizes of the checkpoint. Raises CheckpointError where it is not of this experiment."""
         state = checkpoint["state_dict"]
         own = {name.removeprefix("scene."): value for name, value in state.items() if name.startswith("scene.")}
         self.scene.state_for(own)

@@ -34,7 +34,7 @@ class ImageSettings(PictureSettings):
 
 
 class ImageSystem(PictureSystem):
-    """Optimises pictures. A subclass says what they start from, and whether that stays their original."""
+    """Optimises images. A subclass defines their initial values, and whether these are the source of an edit."""
 
     keeps_original = False
 

@@ -38,7 +38,7 @@ def check_learning_rate(spec: Scheduled) -> None:
     """Raise ValueError unless ``learning_rate`` is positive; a schedule may begin and end with 0."""
     check_schedule(spec, "learning_rate")
     if smallest(spec) < 0.0 or largest(spec) <= 0.0:
-        raise ValueError(f"learning_rate={spec} must be positive, or nothing learns; a schedule may begin or end at 0")
+        raise ValueError(f"learning_rate={spec} must be positive; a schedule may begin or end at 0")
 
 
 class ModelTraining(pl.LightningModule):

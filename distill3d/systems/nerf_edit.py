@@ -150,8 +150,8 @@ class NeRFEditSystem(TextTo3D):
             return texts
         if prompt.source is None:
             raise ValueError(
-                "system.prompt_processor.source_prompt is not set; ddpm-inversion edits, so say what the original "
-                'shows: system.prompt_processor.source_prompt="a cat"'
+                "system.prompt_processor.source_prompt is not set; describe the original that is edited: "
+                'system.prompt_processor.source_prompt="a cat"'
             )
         return {**texts, "source": TextRequest(prompt.source, per_view=True)}
 

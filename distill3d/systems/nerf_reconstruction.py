@@ -66,8 +66,8 @@ class NeRFReconstruction(TextTo3D):
             super().__post_init__()
             if self.background.get("random_aug"):
                 raise ValueError(
-                    "background.random_aug=true would hide the images' own background; set it to false: images with an "
-                    "alpha get random ones by data.background=alpha"
+                    "background.random_aug=true would replace the background of the images; set it to false; for "
+                    "images with an alpha channel data.background=alpha gives random backgrounds"
                 )
 
     def make(self, kind: Kind, *parts: Any) -> Any:

@@ -87,7 +87,7 @@ class PictureSystem(DistillationSystem):
 
     @torch.no_grad()
     def _save_frame(self) -> None:
-        """One file for each frame: a run that goes on later has them all."""
+        """One file for each frame, so that a resumed run has them all."""
         if self.save_dir is not None:
             folder = self.save_dir / "progress"
             folder.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 
 class TrainingProgress(ProgressBar):
-    """One line for the whole of training. Where nobody watches (no terminal) it is renewed every 10 s."""
+    """One line for the whole training; without a terminal it is updated every 10 s."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from distill3d.systems.metrics import RunMetrics, Stopwatch, peak_memory_mb, rea
 
 
 class RunRecord:
-    """Collects what metrics.json tells; it goes on where an earlier session of the same trial stopped."""
+    """Collects the content of metrics.json; resumes from an earlier session of the same trial."""
 
     def __init__(self, prompt: str, seed: int) -> None:
         self.metrics = RunMetrics(prompt=prompt, seed=seed)

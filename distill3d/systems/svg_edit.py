@@ -62,7 +62,7 @@ class SvgEdit(PictureSystem):
         data = svg_data(self.trainer)
         document = data.document()
         if self.scene.document is not None and self.scene.document.text != document.text:
-            raise CheckpointError(f"resume: the checkpoint is of another drawing than data.svg={data.cfg.svg!r}")
+            raise CheckpointError(f"resume: the checkpoint belongs to another drawing than data.svg={data.cfg.svg!r}")
         self.scene.begin(document, tuple(self.cfg.trained))
         self.scene.to(self.prior.device)
         self._name_what_stays(document)

@@ -25,7 +25,7 @@ def run(request: Request) -> int:
     assert request.argument is not None  # the command line sees to it
     folder = Path(request.argument).expanduser()
     if not folder.is_dir():
-        raise ConfigError(f"--index-meshes {folder}: there is no such folder")
+        raise ConfigError(f"--index-meshes {folder}: no such folder")
     rows = index_meshes(folder)
     log.info("%d meshes of %d nouns: %s", len(rows), len({row["noun"] for row in rows}), folder / "index.csv")
     log.info("check the nouns, and write where each front looks into the column front: +Z, -Z, +X, -X, or nothing")

@@ -19,7 +19,7 @@ VERB = Verb(
     "train every combination of the values given (a,b  0:10:2  'a fox;a hat'  @file.txt), then evaluate all",
     accompanies=("train",),
     options={
-        "sweep-name": "of the sweep's folder; a hash of its runs by default, so that the same command goes on",
+        "sweep-name": "of the sweep's folder; a hash of its runs by default, so that the same command resumes it",
         "jobs": "sweep: runs at once on this machine; the number of GPUs, or 1, by default",
         "retries": "sweep: further attempts at a run that failed (1)",
         "engine": "sweep: local (default) or ray (pip install -r requirements-ray.txt)",
@@ -65,7 +65,7 @@ def _do(plan: Plan, engine: Engine, retries: int) -> int:
     from distill3d.sweep.loop import Sweep
 
     outcome = Sweep(plan, engine, retries).run()
-    log.info("%d done, %d diverged, %d done before", outcome.done, outcome.diverged, outcome.skipped)
+    log.info("%d done, %d diverged, %d done earlier", outcome.done, outcome.diverged, outcome.skipped)
     for run_id, error in outcome.failed.items():
         log.error("failed: %s\n%s", plan.folder.log(run_id), error)
     evaluate_folder(plan.folder.root)

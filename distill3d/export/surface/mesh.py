@@ -112,7 +112,7 @@ def smoothed(surface: Surface, iterations: int, shrink: float = 0.5, inflate: fl
 
 
 def decimated(surface: Surface, target_faces: int) -> Surface:
-    """About ``target_faces`` faces by quadric edge collapse, which knows no topology: thin parts may be pinched."""
+    """About ``target_faces`` faces by quadric edge collapse, which ignores topology: thin parts may be pinched."""
     import fast_simplification
 
     if len(surface.faces) <= target_faces:

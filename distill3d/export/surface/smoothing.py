@@ -1,4 +1,4 @@
-"""How much blur a scene needs: none of its shape may go, but haze must not turn into crumpled paper."""
+"""The blur before extraction: removes surface noise without shrinking silhouettes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOWER = (
     0.5,
     0.4,
     0.3,
-)  # blur swallows the spikes of a haze, which held its outline: it needs a lower level
+)  # blur lowers the density of a haze, so that its outline needs a lower level
 ROUGH = 1.2  # twice the blur that takes away more of the area than this has taken away noise
 EQUAL = 0.003  # agreements this close are the same
 LOSS = 0.02  # agreement of the silhouettes that more blur may cost

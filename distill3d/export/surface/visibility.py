@@ -1,4 +1,4 @@
-"""What nobody can see: no view trains the inside of a scene, so it is spongy, and must not become surface."""
+"""Occluded density: no view trains the inside of an object, so its noise must not become surface."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SLOPES = (-1.0, -0.5, 0.0, 0.5, 1.0)  # sideways steps for each step along an ax
 
 
 def filling(grid: DensityGrid, level: float, pore: float) -> DensityGrid:
-    """Ten times the level at nodes inside the object that nobody can see, zero elsewhere.
+    """Ten times the level at occluded nodes inside the object, zero elsewhere.
 
     Two tests together, because each alone errs: narrow slots are enclosed, but light falls into them, and where the
     level lies deep within soft matter, dark nodes are still outside. A node is enclosed if it can be reached from

@@ -60,7 +60,7 @@ def read_corrective(path: Path, prior_identity: str) -> CorrectiveNetwork | Spec
     remedy = "give a file, or auto, spectral or none"
     tensors, metadata = read_tensors(path, f"corrective={str(path)!r}", remedy)
     if metadata.get("kind") not in ("network", "spectral"):
-        raise ValueError(f"corrective={str(path)!r} holds no corrective; train one with configs/lmc/corrective.yaml")
+        raise ValueError(f"corrective={str(path)!r} is not a corrective; train one with configs/lmc/corrective.yaml")
     if metadata.get("prior_identity") != prior_identity:
         raise WrongPriorError(
             f"corrective={str(path)!r} belongs to the prior {metadata.get('prior_identity')}, and this run's prior is "
@@ -105,7 +105,7 @@ def spectral_corrective(
         cached = read_corrective(path, prior.identity)
         if isinstance(cached, SpectralCorrective):
             return cached
-    log.info("corrective: fitting the spectral one to %d samples of the prior; kept in %s", FIT_SAMPLES, path)
+    log.info("corrective: fitting a spectral one to %d samples of the prior, cached in %s", FIT_SAMPLES, path)
     generator = rng("noise", 0)
     images = ddim_sample(prior, empty_text[[0] * FIT_SAMPLES], generator, image_size, steps=FIT_SAMPLING_STEPS)
     fitted = fit_spectral(prior, images, empty_text, generator)
@@ -119,7 +119,7 @@ def _shipped(prior: DiffusionPrior, image_size: int) -> CorrectiveNetwork | Spec
     try:
         made = read_corrective(path, prior.identity)
     except (FileNotFoundError, WrongPriorError):
-        log.info("corrective: auto found none for this prior at %d pixels and takes the spectral one", image_size)
+        log.info("corrective: auto found none for this prior at %d pixels and selects the spectral one", image_size)
         return None
-    log.info("corrective: auto takes %s, trained for this prior", path.name)
+    log.info("corrective: auto selects %s, trained for this prior", path.name)
     return made

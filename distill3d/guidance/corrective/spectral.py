@@ -91,7 +91,7 @@ def fit_spectral(
         cross, power = torch.stack(parts).sum(0)
         gains.append(cross / power.clamp_min(1e-12))
     if not power.sum() > 1e-6:
-        raise ValueError("the images that the spectral corrective is fitted to have no contrast; give other images")
+        raise ValueError("the spectral corrective cannot be fitted: its images have no contrast; give other images")
     return SpectralCorrective(torch.stack(gains).cpu(), times)
 
 

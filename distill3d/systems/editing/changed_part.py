@@ -1,4 +1,4 @@
-"""Which part of a picture an edit is about, by what the prior itself says of the two prompts."""
+"""The region of an edit: where the predictions of the prior for the two prompts differ."""
 
 from __future__ import annotations
 
