@@ -1,6 +1,7 @@
 """The volume renderer: what a training view holds, determinism, chunks, and settings."""
 
 import itertools
+import logging
 import math
 
 import pytest
@@ -212,6 +213,32 @@ def test_samples_are_capped_by_longer_steps_that_still_cover_the_object():
     assert len(full.samples) > 8 * full.samples.ray_count >= len(capped.samples)
     assert len(capped.samples) > 6 * capped.samples.ray_count
     torch.testing.assert_close(capped.opacity.mean(), full.opacity.mean(), rtol=0.05, atol=0)
+
+
+def test_the_cap_is_said_once_and_can_be_taken_off(caplog):
+    cameras, light = _views()
+    capped, free = (_renderer(num_samples_per_ray=300, max_samples_per_ray=cap) for cap in (8, None))
+    with caplog.at_level(logging.INFO, "distill3d"):
+        renders = [renderer(cameras, light, "albedo", step, 0) for renderer in (free, capped) for step in (1, 2)]
+    (line,) = caplog.messages
+    assert f"max_samples_per_ray=8 shortens training views: the first had {len(renders[0].samples)} samples" in line
+    full = _renderer(num_samples_per_ray=300, max_samples_per_ray=500)(cameras, light, "albedo", 1, 0)
+    assert torch.equal(renders[0].rgb, full.rgb)
+
+
+@pytest.mark.parametrize("background", [None, torch.tensor([0.2, 0.4, 0.6])])
+def test_a_picture_is_marched_a_chunk_of_rays_at_a_time(background, monkeypatch):
+    from distill3d.scenes.nerf import renderer as module
+
+    marched, sample = [], module.sample_rays
+    monkeypatch.setattr(module, "sample_rays", lambda *args: marched.append(len(args[0])) or sample(*args))
+    cameras, _ = _views(2)
+    at_once, in_chunks = (
+        _renderer(eval_ray_chunk_size=size).render(cameras, background=background) for size in (SIZE**2, 50)
+    )
+    assert marched == [144, 144, 50, 50, 44, 50, 50, 44]
+    for name in ("rgb", "opacity", "depth", "normal"):
+        torch.testing.assert_close(getattr(in_chunks, name), getattr(at_once, name), atol=1e-6, rtol=1e-5)
 
 
 def test_pruning_changes_the_number_of_samples_and_not_the_picture():

@@ -11,6 +11,7 @@ from distill3d.scenes.nerf.volume import (
     ray_offsets,
     render_weights,
     render_weights_reference,
+    render_weights_scan,
 )
 from distill3d.types import RaySamples
 
@@ -78,6 +79,21 @@ def test_gradients_are_exact():
         return accumulate(render_weights(density, samples), values, samples)
 
     assert torch.autograd.gradcheck(image, inputs, nondet_tol=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_scan_of_a_gpu_agrees_with_the_padded_sum(dtype):
+    """Opaque samples among them: an optical depth that is infinite must not turn its neighbours into NaN."""
+    samples, results = _samples(dtype), []
+    start = _density(len(samples), dtype)
+    start[3::7] = 1e30
+    for weigh in (render_weights_reference, render_weights_scan):
+        density = start.clone().requires_grad_()
+        weights = weigh(density, samples)
+        (weights * torch.linspace(0.0, 1.0, len(samples), dtype=dtype)).sum().backward()
+        results.append((weights.detach(), density.grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

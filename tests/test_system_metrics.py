@@ -51,6 +51,23 @@ def test_stages_add_up_over_steps(clock):
     assert watch.per_step(2) == {"total": 0.0, "render": 2.0, "prior": 0.0, "backward": 0.5, "optimizer": 0.0}
 
 
+@pytest.mark.parametrize(("profile", "waits", "stages"), [(False, 0, {"total"}), (True, 6, {"total", "render"})])
+def test_a_gpu_is_waited_for_only_where_stages_are_asked_for(monkeypatch, clock, profile, waits, stages):
+    """Waiting 12 times a step was most of a short step; without it a stage of queued work has no time of its own."""
+    waited = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(1))
+    watch = Stopwatch(profile)
+    watch.start("total")
+    for _ in range(2):
+        with watch("render"):
+            clock["now"] += 1.0
+    watch.stop("total")
+    assert (len(waited), watch.seconds["total"]) == (waits, 2.0)
+    assert {stage for stage, seconds in watch.seconds.items() if seconds > 0} == stages
+
+
 def test_a_stage_that_was_not_started_counts_nothing(clock):
     watch = Stopwatch()
     watch.stop("prior")

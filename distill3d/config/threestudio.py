@@ -110,6 +110,8 @@ def _rename(system: dict[str, Any]) -> list[str]:
         if system.setdefault(new, {}).setdefault(name, value) != value:
             lost.append(f"system.{old}.{key}")
     _rename_guidance(system)
+    if system.get("renderer_type", "nerf-volume-renderer") == "nerf-volume-renderer":
+        system["renderer"] = {"max_samples_per_ray": None, **(system.get("renderer") or {})}  # no cap there
     half = (system.get("guidance") or {}).pop("half_precision_weights", True)
     if not half:
         system.setdefault("prior", {}).setdefault("precision", "float32")

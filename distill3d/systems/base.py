@@ -53,6 +53,7 @@ class TrainingSettings:
     loggers: dict[str, Any] = field(default_factory=dict)
     gradient_norm_limit: Scheduled | None = None  # gradients of larger norm are scaled down to it
     max_nonfinite_steps: int = 25  # in a row, before training stops
+    profile: bool = False  # on a GPU: wait for it around each stage, so that metrics.json has seconds of each
 
     def __post_init__(self) -> None:
         if self.max_nonfinite_steps < 1:
@@ -76,7 +77,7 @@ class TrainedSystem(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng("data", seed, step=-1).initial_seed() % 2**63)
             self.configure()
-        self.record = RunRecord(self.prompt_text, seed)
+        self.record = RunRecord(self.prompt_text, seed, cfg.profile)
 
     def configure(self) -> None:
         """Build what is optimised."""

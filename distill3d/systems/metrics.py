@@ -48,19 +48,27 @@ class RunMetrics:
 
 
 class Stopwatch:
-    """Seconds of each stage, added up over steps. On CUDA it waits for the device, else a stage's work counts later."""
+    """Seconds of each stage, added up over steps.
 
-    def __init__(self) -> None:
+    On CUDA work is queued, so a stage's time is known only if one waits for the device before and after it, which
+    slows every step: ``profile`` asks for that. Without it only the total is kept there, whose sum is right.
+    """
+
+    def __init__(self, profile: bool = False) -> None:
+        self.profile = profile
         self.seconds = _zeros()
         self.started: dict[str, float] = {}
 
     def start(self, stage: str) -> None:
-        self.started[stage] = _now()
+        if self.profile or stage == "total" or not _on_cuda():
+            self._wait()
+            self.started[stage] = _now()
 
     def stop(self, stage: str) -> None:
         """Add what has passed since the start of a stage; nothing if it was never started."""
         begun = self.started.pop(stage, None)
         if begun is not None:
+            self._wait()
             self.seconds[stage] += _now() - begun
 
     @contextmanager
@@ -70,6 +78,10 @@ class Stopwatch:
             yield
         finally:
             self.stop(stage)
+
+    def _wait(self) -> None:
+        if self.profile and _on_cuda():
+            torch.cuda.synchronize()
 
     def per_step(self, steps: int) -> dict[str, float]:
         return {stage: seconds / max(steps, 1) for stage, seconds in self.seconds.items()}
@@ -107,6 +119,8 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def _now() -> float:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def _on_cuda() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_initialized()

@@ -17,9 +17,9 @@ from distill3d.systems.metrics import RunMetrics, Stopwatch, peak_memory_mb, rea
 class RunRecord:
     """Collects the content of metrics.json; resumes from an earlier session of the same trial."""
 
-    def __init__(self, prompt: str, seed: int) -> None:
+    def __init__(self, prompt: str, seed: int, profile: bool = False) -> None:
         self.metrics = RunMetrics(prompt=prompt, seed=seed)
-        self.watch = Stopwatch()
+        self.watch = Stopwatch(profile)
         self.gradient_norm = 0.0
         self.described = False
         self.folder: Path | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -125,7 +125,8 @@ class GridEncoding(nn.Module):
         # arXiv 2201.05989, section 4: small, so that the initial density is the bias alone
         self.table = nn.Parameter((2.0 * torch.rand(entries, n_features) - 1.0) * 1e-4)
         # persistent: a checkpoint renders at the stage of its training
-        self.register_buffer("active_levels", torch.tensor(progression[0] if progression else len(levels)))
+        self._n_open = progression[0] if progression else len(levels)  # the buffer on the host: reading it would wait
+        self.register_buffer("active_levels", torch.tensor(self._n_open))
 
     def forward(self, points: Tensor) -> Tensor:
         return interpolate(self.table, points, self._open_levels(), need_jacobian=False)[0]
@@ -134,7 +135,7 @@ class GridEncoding(nn.Module):
         return interpolate(self.table, points, self._open_levels(), need_jacobian=True)
 
     def _open_levels(self) -> tuple[GridLevel, ...]:
-        return self.levels[: int(self.active_levels)]
+        return self.levels[: self._n_open]
 
     def update_step(self, step: int) -> None:
         """Open the levels that are due: one at ``start_step`` and one more every ``update_steps`` after it."""
@@ -142,7 +143,12 @@ class GridEncoding(nn.Module):
             return
         start_level, start_step, update_steps = self.progression
         opened = max(step - start_step, 0) // update_steps
-        self.active_levels.fill_(min(start_level + opened, len(self.levels)))
+        self._n_open = min(start_level + opened, len(self.levels))
+        self.active_levels.fill_(self._n_open)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._n_open = int(self.active_levels)
 
 
 @register("encoding", "hash-grid")

@@ -40,14 +40,14 @@ class NeRFVolumeRenderer(nn.Module):
     class Config:
         radius: float | None = None  # null: the geometry's
         num_samples_per_ray: int = 96  # steps along the diagonal of the volume
-        max_samples_per_ray: int = (
-            32  # on average over a training view; beyond it the steps of that view are lengthened
-        )
+        # on average over a training view; beyond it the steps of that view are lengthened. null: never, as threestudio
+        max_samples_per_ray: int | None = 32
         randomized: bool = True  # jitter training rays
         near_plane: float = 0.0
         far_plane: float = 1e10
         bound: Literal["box", "sphere"] = "sphere"
         eval_chunk_size: int = 160_000  # points per evaluation of the field, without gradients
+        eval_ray_chunk_size: int = 16_384  # rays that are marched at once, without gradients
         grid_prune: bool = True  # skip empty cells
         occupancy_resolution: int = 32
         occupancy_update_interval: int = 8
@@ -56,10 +56,11 @@ class NeRFVolumeRenderer(nn.Module):
         occupancy_warmup_steps: int = 256  # until then every cell is looked at, later about half of them
 
         def __post_init__(self) -> None:
-            counts = ("num_samples_per_ray", "max_samples_per_ray", "eval_chunk_size")
+            counts = ("num_samples_per_ray", "max_samples_per_ray", "eval_chunk_size", "eval_ray_chunk_size")
             for name in (*counts, "occupancy_resolution", "occupancy_update_interval"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+                value = getattr(self, name)
+                if value is not None and value < 1:
+                    raise ValueError(f"{name}={value} must be at least 1")
             if self.radius is not None and self.radius <= 0:
                 raise ValueError(f"radius={self.radius} must be positive")
             if not 0.0 <= self.near_plane < self.far_plane:
@@ -73,6 +74,7 @@ class NeRFVolumeRenderer(nn.Module):
         self.geometry, self.material, self.background = geometry, material, background
         if material.cfg.albedo_activation is not None:  # threestudio's place for the geometry's color_activation
             geometry.color_activation = activation(material.cfg.albedo_activation, "system.material.albedo_activation")
+        self._cap_is_told = False
         radius = float(geometry.radius if cfg.radius is None else cfg.radius)
         self.marching = Marching(
             radius,
@@ -131,7 +133,7 @@ class NeRFVolumeRenderer(nn.Module):
         rows = None if light is None else light.position[view[samples.ray_index]]
         lit = self._lit(points, rows, shading, need_normal or needs_normal(shading), ratio)
         backdrop = self._backdrop(directions, len(cameras), rng("background", seed, step, rank))
-        return _composite(lit, samples, directions, backdrop, cameras, shading, with_samples=True)
+        return _composite(lit, samples, directions, backdrop, cameras, shading)
 
     @torch.no_grad()
     def render(
@@ -165,18 +167,33 @@ class NeRFVolumeRenderer(nn.Module):
     ) -> RenderOutput:
         origins, directions, _ = _flat_rays(camera)
         position = camera.position[0] if light is None else light.position[index]
+        need_normal = need_normal or needs_normal(shading)
+        chunks = (rays.split(self.cfg.eval_ray_chunk_size) for rays in (origins, directions))
+        sums = [self._look(*chunk, position, shading, need_normal, background) for chunk in zip(*chunks, strict=True)]
+        return _as_images(torch.cat(sums), camera, shading)
+
+    def _look(
+        self,
+        origins: Float[Tensor, "rays 3"],
+        directions: Float[Tensor, "rays 3"],
+        light_position: Float[Tensor, "3"],
+        shading: ShadingMode,
+        need_normal: bool,
+        background: Tensor | None,
+    ) -> Float[Tensor, "rays channels"]:
+        """`_along_rays` for rays of a picture to look at."""
         samples = self._samples(origins, directions, None, self.marching)
         points = _midpoints(origins, directions, samples)
-        need_normal = need_normal or needs_normal(shading)
         parts = [
-            self._lit(part, position.expand_as(part), shading, need_normal, None)
+            self._lit(part, light_position.expand_as(part), shading, need_normal, None)
             for part in points.split(self.cfg.eval_chunk_size)
         ]
         if background is None:
             backdrop = self._backdrop(directions, 1, None)
         else:
             backdrop = background.to(directions).reshape(-1, 3).expand_as(directions)
-        return _composite(_joined(parts), samples, directions, backdrop, camera, shading, with_samples=False)
+        lit = _joined(parts)
+        return _along_rays(lit, render_weights(lit.density, samples), samples, backdrop)
 
     def _samples(self, origins: Tensor, directions: Tensor, jitter: Tensor | None, marching: Marching) -> RaySamples:
         jitter = torch.full_like(origins[:, 0], 0.5) if jitter is None else jitter
@@ -187,8 +204,19 @@ class NeRFVolumeRenderer(nn.Module):
 
     def _capped_samples(self, origins: Tensor, directions: Tensor, jitter: Tensor | None) -> RaySamples:
         """Samples with the configured step, or with the shortest step that keeps their number within bounds."""
-        marching, limit = self.marching, self.cfg.max_samples_per_ray * len(origins)
+        marching, cap = self.marching, self.cfg.max_samples_per_ray
         samples = self._samples(origins, directions, jitter, marching)
+        limit = len(samples) if cap is None else cap * len(origins)
+        if len(samples) > limit and not self._cap_is_told:
+            self._cap_is_told = True
+            logger.info(
+                "system.renderer.max_samples_per_ray=%d shortens training views: the first had %d samples with "
+                "num_samples_per_ray=%d, and its steps are lengthened until it has %d; null takes all",
+                cap,
+                len(samples),
+                self.cfg.num_samples_per_ray,
+                limit,
+            )
         while len(samples) > limit:
             longer = marching.step_size * max(1.05, len(samples) / limit)
             marching = replace(marching, step_size=longer)
@@ -226,27 +254,37 @@ def _composite(
     backdrop: Float[Tensor, "rays 3"],
     cameras: Cameras,
     shading: ShadingMode,
-    with_samples: bool,
 ) -> RenderOutput:
-    """Sums along rays, over the background."""
+    """Sums along rays, over the background, and what regularisers read."""
     weights = render_weights(lit.density, samples)
+    pictures = _as_images(_along_rays(lit, weights, samples, backdrop), cameras, shading)
+    return replace(
+        pictures,
+        samples=samples,
+        weights=weights,
+        sample_normals=lit.normal,
+        sample_directions=directions[samples.ray_index],
+    )
+
+
+def _along_rays(
+    lit: _Lit, weights: Float[Tensor, "samples"], samples: RaySamples, backdrop: Float[Tensor, "rays 3"]
+) -> Float[Tensor, "rays channels"]:
+    """Colour over the background (3), depth, opacity, and the normal (3) where samples have one."""
     t_mid = 0.5 * (samples.t_start + samples.t_end)
     values = [lit.color, t_mid[:, None], torch.ones_like(t_mid)[:, None]]
     values = values if lit.normal is None else [*values, lit.normal]
     sums = accumulate(weights, torch.cat(values, dim=-1), samples)
     color, distance, opacity, normal = sums[:, :3], sums[:, 3:4], sums[:, 4:5], sums[:, 5:]
-    image = lambda x: x.view(len(cameras), cameras.height, cameras.width, -1).permute(0, 3, 1, 2)  # noqa: E731
-    return RenderOutput(
-        rgb=image(color + (1.0 - opacity) * backdrop),
-        opacity=image(opacity),
-        depth=image(distance / opacity.clamp_min(1e-6)),
-        normal=None if lit.normal is None else image(normal),
-        shading=shading,
-        samples=samples if with_samples else None,
-        weights=weights if with_samples else None,
-        sample_normals=lit.normal if with_samples else None,
-        sample_directions=directions[samples.ray_index] if with_samples else None,
-    )
+    color = color + (1.0 - opacity) * backdrop
+    return torch.cat([color, distance / opacity.clamp_min(1e-6), opacity, normal], dim=-1)
+
+
+def _as_images(sums: Float[Tensor, "rays channels"], cameras: Cameras, shading: ShadingMode) -> RenderOutput:
+    """The sums of `_along_rays` of all rays, view after view."""
+    images = sums.view(len(cameras), cameras.height, cameras.width, -1).permute(0, 3, 1, 2)
+    normal = images[:, 5:] if images.shape[1] > 5 else None
+    return RenderOutput(rgb=images[:, :3], opacity=images[:, 4:5], depth=images[:, 3:4], normal=normal, shading=shading)
 
 
 def _joined(parts: list[_Lit]) -> _Lit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +64,7 @@ def kept_reference(
     marching: Marching,
 ) -> Bool[Tensor, "rays steps"]:
     """Which intervals ``first .. first + count`` of each ray have their midpoint in an occupied cell."""
-    column = torch.arange(_longest(count), device=origins.device)
+    column = torch.arange(most_steps(marching), device=origins.device)  # count.max() would wait for a GPU
     t_mid = t0[:, None] + (first[:, None] + column + 0.5) * marching.step_size
     points = origins[:, None] + t_mid[..., None] * directions[:, None]
     return (column < count[:, None]) & occupied_at(points, occupied, marching.radius)
@@ -153,6 +154,12 @@ def occupied_at(
     resolution = occupied.shape[0]
     cell = ((points * (0.5 / radius) + 0.5) * resolution).floor().long().clamp(0, resolution - 1)
     return occupied[cell[..., 0], cell[..., 1], cell[..., 2]]
+
+
+def most_steps(marching: Marching) -> int:
+    """As many intervals as the longest way through the volume can have."""
+    longest = 2.0 * marching.radius * (1.0 if marching.sphere else 3.0**0.5)
+    return math.ceil(longest / marching.step_size) + 1
 
 
 def _longest(count: Int[Tensor, "rays"]) -> int:

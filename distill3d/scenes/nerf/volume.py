@@ -20,6 +20,8 @@ def render_weights(density: Float[Tensor, "samples"], samples: RaySamples) -> Fl
     """The weight of each sample in its ray's colour; differentiable by the density."""
     if kernel_backend(density.device) == "numba":
         return _Weights.apply(density * (samples.t_end - samples.t_start), samples.ray_index)
+    if density.device.type == "cuda":
+        return render_weights_scan(density, samples)
     return render_weights_reference(density, samples)
 
 
@@ -31,6 +33,19 @@ def render_weights_reference(density: Float[Tensor, "samples"], samples: RaySamp
     padded = optical_depth.new_zeros(samples.ray_count, longest + 1).index_put((row, column + 1), optical_depth)
     transmittance = torch.exp(-padded.cumsum(-1))[row, column]
     return transmittance * -torch.expm1(-optical_depth)
+
+
+def render_weights_scan(density: Float[Tensor, "samples"], samples: RaySamples) -> Float[Tensor, "samples"]:
+    """`render_weights` for a GPU: one cumulative sum over all rays, in float64, where it does not cancel.
+
+    Padding would have to know the longest ray, and the host would wait for that. Of an optical depth beyond 1000
+    nothing passes, so the sum is held to it and stays finite.
+    """
+    optical_depth = density * (samples.t_end - samples.t_start)
+    before = torch.nn.functional.pad(optical_depth.clamp_max(1e3).double().cumsum(0), (1, 0))
+    first = ray_offsets(samples)[samples.ray_index]
+    passed = before[:-1] - before[first]
+    return torch.exp(-passed).to(optical_depth) * -torch.expm1(-optical_depth)
 
 
 def accumulate(

