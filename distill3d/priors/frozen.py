@@ -169,8 +169,13 @@ class FrozenPrior:
         if self.cfg.channels_last:
             network.to(memory_format=torch.channels_last)
         if self.offloaded:  # last of all: it keeps what the weights are now
-            network.enable_group_offload(self.device, torch.device("cpu"), offload_type="leaf_level")
+            offload(network, self.device)
         return network
+
+
+def offload(network: Any, device: torch.device) -> None:
+    """Leave the weights in main memory, and have each layer visit the device when it is called."""
+    network.enable_group_offload(device, torch.device("cpu"), offload_type="leaf_level")
 
 
 def prior_identity(folder: ModelFolder, cfg: PriorConfig) -> str:

@@ -168,8 +168,9 @@ class NeRFVolumeRenderer(nn.Module):
         origins, directions, _ = _flat_rays(camera)
         position = camera.position[0] if light is None else light.position[index]
         need_normal = need_normal or needs_normal(shading)
-        chunks = (rays.split(self.cfg.eval_ray_chunk_size) for rays in (origins, directions))
-        sums = [self._look(*chunk, position, shading, need_normal, background) for chunk in zip(*chunks, strict=True)]
+        size = self.cfg.eval_ray_chunk_size
+        chunks = zip(origins.split(size), directions.split(size), strict=True)
+        sums = [self._look(start, way, position, shading, need_normal, background) for start, way in chunks]
         return _as_images(torch.cat(sums), camera, shading)
 
     def _look(
