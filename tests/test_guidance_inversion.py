@@ -53,6 +53,44 @@ def test_ism_formula(prior):
     torch.testing.assert_close(rule.gradient(prior, inputs, draw)[0], expected)
 
 
+def test_ism_as_released_starts_with_a_noised_image(prior):
+    rule = make("ism", released=True)
+    inputs = inputs_for(rule, prior, batch=1)
+    draw = draw_at(prior, inputs.x, [250], weighting="ism")
+    alpha, sigma = prior.alpha_sigma(torch.tensor([0]))
+    z, empty = alpha * inputs.x + sigma * draw.eps, inputs.texts["unconditional"]
+    z = step_up(prior, z, 0, 170, prior.predict([Pass(z, torch.tensor([0]), empty)])[0])
+    at_s = prior.predict([Pass(z, torch.tensor([170]), empty)])[0]
+    z_t = step_up(prior, z, 170, 250, at_s)
+    y, ref = prior.predict([Pass(z_t, draw.t, inputs.texts[role]) for role in ("conditional", "negative")])
+    expected = 0.1 * draw.sigma / draw.alpha * (7.5 * y.noise - 6.5 * ref.noise - at_s.noise)
+    torch.testing.assert_close(rule.gradient(prior, inputs, draw)[0], expected)
+
+
+@pytest.mark.parametrize(("t", "times"), [(250, [1, 101, 201]), (101, [1]), (102, [1, 101])])
+def test_sdi_as_released_reads_the_inverted_state_as_one_of_t(prior, t, times):
+    """Times below t, each one more than a multiple of the stride; then a last one, which overshoots t."""
+    rule = make("sdi", released=True, inversion_eta=0.0)
+    inputs = inputs_for(rule, prior, batch=1)
+    draw = draw_at(prior, inputs.x, [t], weighting="uniform")
+    state = inputs.generator.get_state()
+    last = t + int(torch.rand(1, generator=inputs.generator) * 100)
+    inputs.generator.set_state(state)
+
+    def guided(z, time, w):
+        y, ref = prior.predict([Pass(z, torch.tensor([time]), inputs.texts[r]) for r in ("conditional", "negative")])
+        return (1 + w) * y.noise - w * ref.noise, (1 + w) * y.x0 - w * ref.x0
+
+    alpha, sigma = prior.alpha_sigma(torch.tensor([times[0]]))
+    z = alpha * inputs.x + sigma * guided(inputs.x, 0, -8.5)[0]
+    for now, following in zip(times, [*times[1:], last], strict=True):
+        noise, x0 = guided(z, now, -8.5)
+        alpha, sigma = prior.alpha_sigma(torch.tensor([following]))
+        z = alpha * x0 + sigma * noise
+    expected = inputs.x - guided(z, t, 6.5)[1]
+    torch.testing.assert_close(rule.gradient(prior, inputs, draw)[0], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_sdi_formula(prior):
     rule = make("sdi", inversion_eta=0.0, inversion_overshoot=False)
     inputs = inputs_for(rule, prior, batch=1)

@@ -40,6 +40,21 @@ def test_csd(prior, step, u, n):
     torch.testing.assert_close(rule.gradient(prior, inputs, draw)[0], y + u * negative + n * empty)
 
 
+def test_csd_as_released_weighs_by_the_variance(prior):
+    paper, released, named = (
+        make("csd"),
+        make("csd", released=True),
+        make("csd", released=True, weighting_strategy="ism"),
+    )
+    assert (released.cfg.weighting_strategy, named.cfg.weighting_strategy) == ("sds", "ism")
+    inputs = inputs_for(paper, prior)
+    plain, weighted = (
+        rule.gradient(prior, inputs, draw_at(prior, inputs.x, [300, 700], weighting=rule.cfg.weighting_strategy))[0]
+        for rule in (paper, released)
+    )
+    torch.testing.assert_close(weighted, prior.alpha_sigma(torch.tensor([300, 700]))[1] ** 2 * plain)
+
+
 def test_csd_leaves_out_a_pass_of_no_weight(prior):
     for step, count in ((0, 2), (10, 3), (60, 2)):
         prior.evaluations = 0
