@@ -68,6 +68,32 @@ def test_a_partial_snapshot(folders: TinyFolders, offline: Path) -> None:
         load_prior(PriorConfig("owner/model"), "cpu")
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            ["vae/diffusion_pytorch_model.fp16.safetensors"],
+            r"system\.prior\.variant=null was asked for, and it has fp16",
+        ),
+        (["vae/diffusion_pytorch_model.bin"], r"pickled weights alone.*use_safetensors=False\)\.save_pretrained"),
+        (["unet/diffusion_pytorch_model.safetensors"], "no weights of it"),
+        (["vae/diffusion_pytorch_model.safetensors"], "the download or copy is incomplete: fetch it again"),
+    ],
+)
+def test_what_a_repository_has_instead_is_read_from_its_list(
+    folders: TinyFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], message: str
+) -> None:
+    """ "Fetch it again" would fetch nothing, for ever."""
+    import huggingface_hub
+
+    copy = Path(shutil.copytree(folders("stable-diffusion"), tmp_path / "copy"))
+    (copy / "vae/diffusion_pytorch_model.safetensors").unlink()
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(copy))
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name, revision: files)
+    with pytest.raises(PriorError, match=SETTING + r"='owner/model'.*" + message):
+        load_prior(PriorConfig("owner/model"), "cpu")
+
+
 def hub_error(name: str) -> Exception:
     """An error of huggingface_hub as the Hub would cause it; its constructor wants a whole HTTP response."""
     from huggingface_hub import errors

@@ -28,6 +28,7 @@ OPTIONS: dict[str, tuple[str, object]] = {
     "lora_weights": ("stable-diffusion", "lora.safetensors"),
     "lora_scale": ("stable-diffusion", 0.5),
     "distilled_guidance": ("flux", 2.0),
+    "aesthetic_score": ("sdxl-refiner", 2.5),
     "text_tokens": ("deepfloyd-if", 9),
     "channels_last": ("stable-diffusion", False),
     "compile": ("stable-diffusion", True),
@@ -40,6 +41,7 @@ OPTIONS: dict[str, tuple[str, object]] = {
 # with these the model says something else, or the same less exactly
 CHANGE_THE_ANSWER = {
     *("precision", "image_size", "lora_weights", "lora_scale", "distilled_guidance", "text_tokens"),
+    "aesthetic_score",
     "vae_tiling",  # by a little: its image is larger than the tiny VAE's tile
 }
 

@@ -221,6 +221,30 @@ def sdxl(folder: Path, seed: int = 0) -> Path:
     return save_pipeline(folder, "StableDiffusionXLPipeline", components, force_zeros_for_empty_prompt=True)
 
 
+def sdxl_refiner(folder: Path, seed: int = 0) -> Path:
+    """One text tower, and five numbers: sizes, crop and a score of aesthetics."""
+    from diffusers import EulerDiscreteScheduler
+
+    torch.manual_seed(seed)
+    unet = _unet(
+        16,
+        4,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=5 * 4 + 16,
+    )
+    components = {
+        "unet": unet,
+        "vae": _vae(scaling_factor=0.13025, force_upcast=True),
+        "scheduler": EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        "text_encoder": None,
+        "tokenizer": None,
+        "text_encoder_2": _clip_with_projection(),
+        "tokenizer_2": clip_tokenizer(),
+    }
+    return save_pipeline(folder, "StableDiffusionXLImg2ImgPipeline", components, requires_aesthetics_score=True)
+
+
 def deepfloyd_if(folder: Path, seed: int = 0) -> Path:
     """Pixels, T5, and 6 output channels of which 3 are a variance."""
     from diffusers import DDPMScheduler
@@ -325,6 +349,9 @@ TINY: dict[str, Callable[[Path], Path]] = {
 }
 
 
+VARIANTS: dict[str, Callable[[Path], Path]] = {"sdxl-refiner": sdxl_refiner}  # of these kinds
+
+
 def tiny_settings(kind: str) -> dict[str, Any]:
     """What ``system.prior`` needs to be small: FLUX's config names no image size, T5's prompts are long."""
     settings: dict[str, Any] = {"image_size": 32} if kind == "flux" else {}
@@ -339,7 +366,7 @@ class TinyFolders:
 
     def __call__(self, kind: str) -> Path:
         folder = self.root / kind
-        return folder if folder.is_dir() else TINY[kind](folder)
+        return folder if folder.is_dir() else (TINY | VARIANTS)[kind](folder)
 
     def config(self, kind: str, **settings: Any) -> PriorConfig:
         """``system.prior`` for a kind."""

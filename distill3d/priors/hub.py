@@ -66,8 +66,30 @@ def read_json(folder: Path, file: str, name: str) -> dict[str, Any]:
         raise PriorError(f"{SETTING}={name!r}: {path} is no valid JSON ({error})") from error
 
 
-def check_weights(folder: Path, component: str, variant: str | None, name: str) -> None:
-    """Raise PriorError unless the component's safetensors files are all there."""
+def why_the_hub_has_none(name: str, revision: str | None, component: str, variant: str | None) -> str | None:
+    """What a repository has instead of the component's safetensors files of this variant, by its list of files.
+
+    None where it has them (so the download is partial), or where it cannot be asked.
+    """
+    from huggingface_hub import errors, list_repo_files
+
+    unreachable: Any = (errors.HfHubHTTPError.__bases__[0], errors.OfflineModeIsEnabled, OSError, ValueError)
+    try:
+        files = list_repo_files(name, revision=revision)
+    except unreachable:
+        return None
+    own = [Path(file) for file in files if file.startswith(f"{component}/") and Path(file).suffix in _WEIGHTS]
+    safe = [file for file in own if file.suffix == ".safetensors" and file.name.startswith(_WEIGHTS_STEMS)]
+    variants = _variants(safe)
+    if (variant or "null") in variants:
+        return None
+    if variants:
+        return _other_variant(variant, variants)
+    return f"the repository has {'pickled weights alone' if own else 'no weights of it'}; {_CONVERT.format(name=name)}"
+
+
+def check_weights(folder: Path, component: str, variant: str | None, name: str, revision: str | None = None) -> None:
+    """Raise PriorError unless the component's safetensors files are all there; of the Hub, by what it has instead."""
     suffix = f".{variant}" if variant else ""
     names = [f"{stem}{suffix}.safetensors" for stem in _WEIGHTS_STEMS]
     where = folder / component
@@ -81,7 +103,9 @@ def check_weights(folder: Path, component: str, variant: str | None, name: str) 
         if missing:
             raise PriorError(f"{SETTING}={name!r}: {where} lacks {', '.join(missing)}; {_PARTIAL}")
         return
-    raise PriorError(f"{SETTING}={name!r}: {where} has no safetensors weights; {_why_no_weights(where, variant)}")
+    reason = why_the_hub_has_none(name, revision, component, variant) if local_folder(name) is None else None
+    reason = reason or _why_no_weights(where, variant)
+    raise PriorError(f"{SETTING}={name!r}: {where} has no safetensors weights; {reason}")
 
 
 def _index_files(where: Path, variant: str | None) -> list[Path]:
@@ -91,17 +115,25 @@ def _index_files(where: Path, variant: str | None) -> list[Path]:
 
 
 def _why_no_weights(where: Path, variant: str | None) -> str:
-    # "model.fp16-00001-of-00002" is a shard of the variant fp16, "model-00001-of-00002" one of no variant
-    stems = [re.sub(r"-\d+-of-\d+$", "", path.stem) for path in sorted(where.glob("*.safetensors"))]
-    variants = dict.fromkeys(stem.partition(".")[2] or "null" for stem in stems)
+    variants = _variants(sorted(where.glob("*.safetensors")))
     if variants:
-        asked = variant or "null"
-        return f"system.prior.variant={asked} was asked for, and it has {', '.join(variants)}: set it to that"
+        return _other_variant(variant, variants)
     if where.is_dir() and any(where.glob("*.bin")):
         return (
             "pickled .bin files can run code and are not read: convert them with save_pretrained, or name another model"
         )
     return _PARTIAL
+
+
+def _variants(files: Iterable[Path]) -> list[str]:
+    """The variants of weights: ``model.fp16-00001-of-00002`` is a shard of fp16, ``model-00001-of-00002`` of null."""
+    stems = [re.sub(r"-\d+-of-\d+$", "", path.stem) for path in files]
+    return list(dict.fromkeys(stem.partition(".")[2] or "null" for stem in stems))
+
+
+def _other_variant(asked: str | None, variants: list[str]) -> str:
+    asked = asked or "null"
+    return f"system.prior.variant={asked} was asked for, and it has {', '.join(variants)}: set it to that"
 
 
 def _from_hub(name: str, revision: str | None, variant: str | None, components: Iterable[str]) -> Path:
@@ -152,6 +184,12 @@ def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+_WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".msgpack")
+_CONVERT = (
+    "pickled files can run code and are not read. Convert them once, where you trust them: "
+    "DiffusionPipeline.from_pretrained({name!r}, use_safetensors=False).save_pretrained(FOLDER), and name FOLDER; or "
+    "name another model"
+)
 _ROOT_FILES = ("model_index.json", "words.json", "cameras.json")
 _PARTIAL = "the download or copy is incomplete: fetch it again"
 _GATED = "accept its licence at https://huggingface.co/{name}, log in with `hf auth login`, or name another model"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.priors.frozen import FrozenPrior
+from distill3d.priors.hub import SETTING, PriorError
+from distill3d.priors.suitability import REFINER_SIZES, refuses_channels
 from distill3d.priors.vae import ImageCodec
 from distill3d.types import Cameras, PromptEmbedding
 
@@ -19,8 +22,15 @@ class LatentPrior(FrozenPrior):
     latent_multiple = 8  # three halvings in the U-Net
 
     def load_rest(self) -> None:
+        config = self.folder.config(self.folder.kind.network)
+        reason = None if self.folder.kind.flow else refuses_channels(config, self._latent_channels())
+        if reason is not None:
+            raise PriorError(f"{SETTING}={self.folder.name!r} cannot be used: {reason}")
         self.codec = ImageCodec(self.folder, self.cfg, self.device, self.dtype)
         self.size_multiple = self.codec.pixels(self.latent_multiple)
+
+    def _latent_channels(self) -> int:
+        return int(self.folder.config("vae").get("latent_channels", 4))
 
     def native_sizes(self) -> tuple[int, ...]:
         return (self.codec.pixels(self.network.config.sample_size),)
@@ -39,19 +49,46 @@ class LatentPrior(FrozenPrior):
     def network_output(
         self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding, cameras: Cameras | None
     ) -> Tensor:
-        return network(z, t, encoder_hidden_states=text.tokens).sample
+        own = self.own_guidance(z)
+        return network(z, t, encoder_hidden_states=text.tokens, timestep_cond=own).sample
+
+    def own_guidance(self, z: Tensor) -> Float[Tensor, "B width"] | None:
+        """What a latent consistency model takes beside the time, None for other networks (arXiv 2310.04378)."""
+        width = self.network.config.get("time_cond_proj_dim")
+        if width is None:
+            return None
+        scale = torch.full((len(z),), self.cfg.distilled_guidance - 1.0, device=z.device)
+        return guidance_embedding(scale, width).to(z.dtype)
+
+
+def guidance_embedding(scale: Float[Tensor, "B"], width: int) -> Float[Tensor, "B width"]:
+    """Sines, then cosines, of 1000 w at ``width // 2`` frequencies from 1 down to 1e-4; w is diffusers' scale - 1."""
+    frequency = torch.logspace(0.0, -4.0, width // 2, device=scale.device)
+    angle = 1000.0 * scale.float()[:, None] * frequency
+    return torch.nn.functional.pad(torch.cat([angle.sin(), angle.cos()], dim=1), (0, width % 2))
 
 
 class SdxlPrior(LatentPrior):
     """SDXL also takes pooled text, and the sizes from which and to which its training image was cropped.
 
-    Here the image is as large as the render that it is made of, and uncropped (arXiv 2307.01952, section 2.2).
+    Here the image is as large as the render that it is made of, and uncropped (arXiv 2307.01952, section 2.2). The
+    refiner has a score of aesthetics in place of the second size. It was trained on the lowest fifth of the noise
+    levels, so with it ``system.guidance.max_step_percent`` wants to be .2.
     """
 
     def network_output(
         self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding, cameras: Cameras | None
     ) -> Tensor:
         height, width = (self.codec.pixels(side) for side in z.shape[-2:])
-        sizes = z.new_tensor([[height, width, 0, 0, height, width]]).expand(len(z), -1)
-        conditions = {"text_embeds": text.pooled, "time_ids": sizes}
-        return network(z, t, encoder_hidden_states=text.tokens, added_cond_kwargs=conditions).sample
+        told = [height, width, 0, 0, *((self.cfg.aesthetic_score,) if self._is_refiner(text) else (height, width))]
+        conditions = {"text_embeds": text.pooled, "time_ids": z.new_tensor([told]).expand(len(z), -1)}
+        own = self.own_guidance(z)
+        return network(z, t, encoder_hidden_states=text.tokens, timestep_cond=own, added_cond_kwargs=conditions).sample
+
+    def _is_refiner(self, text: PromptEmbedding) -> bool:
+        """By how many numbers the network embeds beside the pooled text."""
+        config = self.network.config
+        pooled = 0 if text.pooled is None else text.pooled.shape[-1]
+        return (
+            config.projection_class_embeddings_input_dim - pooled
+        ) // config.addition_time_embed_dim == REFINER_SIZES

@@ -15,6 +15,7 @@ import torch
 from distill3d.priors.component_class import component_class
 from distill3d.priors.hub import SETTING, PriorError, check_weights, component_patterns, find_folder, read_json
 from distill3d.priors.kinds import KINDS, PriorKind, kind_of
+from distill3d.priors.suitability import unusable
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class ModelFolder:
     kind: PriorKind
     index: dict[str, Any]
     variant: str | None = None
+    revision: str | None = None
 
     def has(self, component: str) -> bool:
         """Whether the model has this component; an entry ``[null, null]`` says that it was left out."""
@@ -40,7 +42,7 @@ class ModelFolder:
     def load_module(self, component: str, dtype: torch.dtype, device: torch.device) -> Any:
         """A frozen network of the folder, from safetensors; raises PriorError if it is missing or cut."""
         self.config(component)
-        check_weights(self.path, component, self.variant, self.name)
+        check_weights(self.path, component, self.variant, self.name, self.revision)
         cls = self._class(component)
         try:
             with _without_progress_bars():
@@ -123,10 +125,13 @@ def open_folder(name: str, revision: str | None = None, variant: str | None = No
         known = ", ".join(each.pipelines[0] for each in KINDS)
         found = index.get("_class_name")
         raise PriorError(f"{SETTING}={name!r} is a {found}, which is not supported; supported: {known}")
+    reason = unusable(index)
+    if reason is not None:
+        raise PriorError(f"{SETTING}={name!r} cannot be used: {reason}")
     components = {"image": kind.image_components, "text": kind.text_components, "index": ()}[part]
     if components:
         path = find_folder(name, revision, variant, components)
-    return ModelFolder(name, path, kind, index, variant)
+    return ModelFolder(name, path, kind, index, variant, revision)
 
 
 def _some(keys: list[str], shown: int = 3) -> str:

@@ -29,7 +29,8 @@ class PriorConfig:
     image_size: int | None = None  # short side at which the model sees the render, in pixels; None: its native sizes
     lora_weights: str | None = None  # a LoRA file in safetensors, or a folder with one, fused into the network
     lora_scale: float = 1.0
-    distilled_guidance: float = 3.5  # FLUX.1-dev's own input, learned by distillation; not the guidance scale
+    distilled_guidance: float = 3.5  # an input of FLUX.1-dev and of LCMs, by distillation; not the guidance scale
+    aesthetic_score: float = 6.0  # an input of SDXL's refiner
     text_tokens: int | None = None  # length of a T5 prompt; None: 77 for DeepFloyd IF, 256 for SD3, 512 for FLUX
     channels_last: bool = True
     compile: bool = False  # torch.compile of the network and of the VAE's encoder; where it fails they run without
