@@ -1,5 +1,6 @@
 """What all tests share: the same examples of properties each time, and a fixture that counts text encoders."""
 
+import logging
 import weakref
 
 import pytest
@@ -24,3 +25,16 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
 
     monkeypatch.setattr(loader, "load_prompt_encoder", load)
     return encoders
+
+
+@pytest.fixture
+def restore_logging():
+    """Undo what a run did to the log of the package."""
+    root = logging.getLogger("distill3d")
+    before = (root.propagate, root.level)
+    yield
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+    root.propagate = before[0]
+    root.setLevel(before[1])

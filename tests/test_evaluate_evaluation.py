@@ -33,6 +33,8 @@ CONFIG = {
 }
 FAST = ("views=4", "size=16", "samples=0", "resamples=100")
 
+pytestmark = pytest.mark.usefixtures("restore_logging")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -56,18 +58,6 @@ def folder(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     return Path("outputs/tiny")
-
-
-@pytest.fixture(autouse=True)
-def restore_logging():
-    root = logging.getLogger("distill3d")
-    before = (root.propagate, root.level)
-    yield
-    for handler in root.handlers[:]:
-        root.removeHandler(handler)
-        handler.close()
-    root.propagate = before[0]
-    root.setLevel(before[1])
 
 
 def test_a_finished_trial_says_so(folder):

@@ -1,7 +1,6 @@
 """Whole runs through the command line, on a closed-form prior and a scene that trains in no time."""
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -21,6 +20,8 @@ CONFIG = {
     ),
     "trainer": {"max_steps": 2, "enable_progress_bar": False, "accelerator": "cpu"},
 }
+
+pytestmark = pytest.mark.usefixtures("restore_logging")
 
 
 def launch(*arguments):
@@ -45,18 +46,6 @@ def trial(trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (root,) = Path("outputs/tiny").iterdir()
     return root
-
-
-@pytest.fixture(autouse=True)
-def restore_logging():
-    root = logging.getLogger("distill3d")
-    before = (root.propagate, root.level)
-    yield
-    for handler in root.handlers[:]:
-        root.removeHandler(handler)
-        handler.close()
-    root.propagate = before[0]
-    root.setLevel(before[1])
 
 
 def test_training_leaves_a_whole_trial(trial):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from distill3d.config.check import build
-from distill3d.scenes.nerf.field import FLAT, ImplicitVolume, outward_normal
-from distill3d.scenes.nerf.shading import shade
+from distill3d.scenes.nerf.field import BLOBS, FLAT, ImplicitVolume, blob, outward_normal
+from distill3d.scenes.nerf.material import shade
 
 
 def _field(**settings) -> ImplicitVolume:
@@ -168,3 +168,28 @@ def test_threestudios_settings_build_as_they_are():
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         ImplicitVolume(build(ImplicitVolume.Config, settings, "system.geometry"))
+
+
+@pytest.mark.parametrize("kind", BLOBS)
+def test_the_gradient_of_a_blob_is_that_of_its_value(kind):
+    points = torch.randn(20, 3, dtype=torch.float64, requires_grad=True)
+    value, gradient = blob(kind, points, 5.0, 0.2)
+    torch.testing.assert_close(gradient, torch.autograd.grad(value.sum(), points)[0])
+
+
+def test_blobs_have_the_values_of_the_papers():
+    points = torch.tensor([[0.0, 0.0, 0.0], [0.2, 0.0, 0.0], [0.0, 0.3, 0.4]])
+    torch.testing.assert_close(
+        blob("blob_dreamfusion", points, 5.0, 0.2)[0], 5.0 * torch.exp(-torch.tensor([0.0, 0.5, 3.125]))
+    )
+    torch.testing.assert_close(blob("blob_magic3d", points, 10.0, 0.5)[0], torch.tensor([10.0, 6.0, 0.0]))
+
+
+@pytest.mark.parametrize("kind", BLOBS)
+def test_a_blob_is_flat_at_its_centre(kind):
+    assert (blob(kind, torch.zeros(1, 3), 5.0, 0.2)[1] == 0).all()
+
+
+def test_an_unknown_blob_is_refused():
+    with pytest.raises(ValueError, match="density_bias='ball' is unknown"):
+        blob("ball", torch.zeros(1, 3), 1.0, 1.0)

@@ -14,12 +14,12 @@ from distill3d.config.check import build
 from distill3d.config.registry import find, register
 from distill3d.config.schedule import Scheduled, scheduled
 from distill3d.scenes.nerf.activations import activation
-from distill3d.scenes.nerf.blobs import BLOBS, blob
 from distill3d.scenes.nerf.contraction import contract
 from distill3d.scenes.nerf.encoding import Encoding
 from distill3d.scenes.nerf.mlp import HIDDEN_ACTIVATIONS, init_weights, mlp, mlp_with_gradient
 from distill3d.types import FieldSample
 
+BLOBS = ("blob_dreamfusion", "blob_magic3d")  # density biases: an optimisation starts with something to shape
 OTYPES = {"HashGrid": "hash-grid", "ProgressiveBandHashGrid": "hash-grid", "DenseGrid": "dense-grid"}
 FLAT = 1e-4  # a gradient of less than this, per world unit, has no direction: the normal shrinks to zero with it
 
@@ -158,6 +158,26 @@ class ImplicitVolume(nn.Module):
     @staticmethod
     def _with_bias(raw: Tensor, bias: Tensor) -> Tensor:
         return torch.cat([raw[:1] + bias, raw[1:]])
+
+
+def blob(
+    kind: str, points: Float[Tensor, "points 3"], scale: float, std: float
+) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
+    """The value added to the density's pre-activation, and its gradient.
+
+    ``blob_dreamfusion`` (arXiv 2209.14988, appendix A.2): ``scale exp(-|x|^2 / (2 std^2))``.
+    ``blob_magic3d`` (arXiv 2211.10440): ``scale (1 - |x| / std)``.
+    Raises ValueError for another kind.
+    """
+    squared = points.square().sum(-1)
+    if kind == "blob_dreamfusion":
+        value = scale * torch.exp(-0.5 * squared / std**2)
+        return value, -points * (value / std**2)[:, None]
+    if kind == "blob_magic3d":
+        distance = squared.sqrt()
+        gradient = points * (-scale / std / distance.clamp_min(1e-9))[:, None]  # the tip of the cone is flat
+        return scale * (1.0 - distance / std), gradient
+    raise ValueError(f"density_bias={kind!r} is unknown; choose a number or one of {', '.join(BLOBS)}")
 
 
 def outward_normal(gradient: Float[Tensor, "3 points"]) -> Float[Tensor, "points 3"]:

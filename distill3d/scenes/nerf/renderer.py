@@ -14,9 +14,9 @@ from distill3d.camera import camera_rays
 from distill3d.config.registry import register
 from distill3d.runtime.rng import rng
 from distill3d.scenes.nerf.activations import activation
+from distill3d.scenes.nerf.material import needs_normal
 from distill3d.scenes.nerf.occupancy import OccupancyGrid
 from distill3d.scenes.nerf.sampler import Marching, sample_rays
-from distill3d.scenes.nerf.shading import needs_normal
 from distill3d.scenes.nerf.volume import accumulate, render_weights
 from distill3d.types import Cameras, Light, RaySamples, RenderOutput, ShadingMode
 
