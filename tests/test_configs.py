@@ -25,6 +25,8 @@ EMBEDDED = [
     name for name in TEXT_TO_3D if EXPERIMENTS[name].system["prior"].get("pretrained_model_name_or_path") == "embedded"
 ]
 
+TABLES = {"nerf": "scene.renderer.geometry.encoding.table", "mesh": "scene.texture.encoding.table"}
+
 IN_LITTLE = [
     "system.prior_type=closed-form-for-tests",
     "system.prompt_processor_type=closed-form-prompts-for-tests",
@@ -75,7 +77,7 @@ def test_it_trains_and_leaves_pictures_a_turntable_a_mesh_and_a_record(name, lau
     assert all((trial / file).stat().st_size > 0 for file in metrics["files"])
     before, after = (_table(name), torch.load(trial / "ckpts/last.ckpt", weights_only=True)["state_dict"])
     assert all(torch.isfinite(tensor).all() for tensor in after.values() if tensor.is_floating_point())
-    assert not torch.equal(before, after["scene.renderer.geometry.encoding.table"])
+    assert not torch.equal(before, after[TABLES[EXPERIMENTS[name].system.get("scene_type", "nerf")]])
 
 
 def _table(name: str) -> torch.Tensor:
@@ -86,7 +88,7 @@ def _table(name: str) -> torch.Tensor:
     experiment = load(f"{name}.yaml", in_little(name)).experiment
     cls = find("system", "dreamfusion-system")
     system = cls(build(cls.Config, experiment.system, "system"), seed=experiment.seed)  # type: ignore[attr-defined]
-    return system.renderer.geometry.encoding.table.detach()
+    return dict(system.named_parameters())[TABLES[experiment.system.get("scene_type", "nerf")]].detach()
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

@@ -14,6 +14,7 @@ from distill3d.data.assets import y_up_to_world
 from distill3d.data.gltf_header import check_gltf
 from distill3d.data.mesh_colors import coloured
 from distill3d.runtime.foreign import ForeignFileError, named, reading
+from distill3d.scenes.mesh.fixed import FixedMesh
 from distill3d.scenes.mesh.raster import Mesh
 
 UpAxis = Literal["auto", "y", "z"]
@@ -30,17 +31,50 @@ def load_mesh_file(path: Path, up: UpAxis = "auto", turn_deg: float = 0.0, detai
     until no edge is longer than the mesh's size over ``detail``. Raises ForeignFileError for a file that is missing,
     has no triangles, or needs a compression that is not read.
     """
+    parts = _read_parts(path, setting)
+    with reading(path, "a mesh", setting=setting):
+        is_gltf = path.suffix.lower() in _GLTF
+        mesh = Mesh.merged([coloured(part, _size(parts) / detail, is_gltf) for part in parts])
+    is_y_up = _is_y_up(path) if up == "auto" else up == "y"
+    return _seen_in_world(mesh, is_y_up, turn_deg, path, setting)
+
+
+def load_fixed_mesh(path: Path, up: UpAxis = "auto", turn_deg: float = 0.0, setting: str = "") -> FixedMesh:
+    """The triangles of a file with their own numbers, z up, and placed as `load_mesh_file` places them.
+
+    Texture coordinates are kept where every part has them. Raises ForeignFileError as `load_mesh_file` does.
+    """
+    parts = _read_parts(path, setting)
+    mesh = Mesh.merged([Mesh(np.asarray(p.vertices), np.asarray(p.faces, np.int32), p.vertices) for p in parts])
+    is_y_up = _is_y_up(path) if up == "auto" else up == "y"
+    own = (y_up_to_world(mesh.vertices) if is_y_up else mesh.vertices).astype(np.float32)
+    return FixedMesh(own, mesh.faces, _seen_in_world(mesh, is_y_up, turn_deg, path, setting).vertices, _uv(parts))
+
+
+def _uv(parts: list[Any]) -> Float[ndarray, "V 2"] | None:
+    """Texture coordinates of all parts, origin at the upper left; None where one has none."""
+    found = [part.visual.uv if part.visual.kind == "texture" else None for part in parts]
+    if any(uv is None or len(uv) != len(part.vertices) for uv, part in zip(found, parts, strict=True)):
+        return None
+    uv = np.concatenate([np.asarray(uv, np.float64)[:, :2] for uv in found])
+    return np.stack([uv[:, 0], 1.0 - uv[:, 1]], axis=1).astype(np.float32)
+
+
+def _read_parts(path: Path, setting: str) -> list[Any]:
+    """The triangle meshes of a file, of which there is at least one."""
     if not path.is_file():
         raise ForeignFileError(f"{named(path, setting)} does not exist; give a mesh ({', '.join(SUFFIXES)})")
-    is_gltf = path.suffix.lower() in _GLTF
-    if is_gltf:
+    if path.suffix.lower() in _GLTF:
         check_gltf(path, setting)
     with reading(path, "a mesh", setting=setting):
         parts = _parts(path)
-        if not parts:
-            raise ForeignFileError(f"{named(path, setting)} holds no triangles; give a mesh ({', '.join(SUFFIXES)})")
-        mesh = Mesh.merged([coloured(part, _size(parts) / detail, is_gltf) for part in parts])
-    is_y_up = _is_y_up(path) if up == "auto" else up == "y"
+    if not parts:
+        raise ForeignFileError(f"{named(path, setting)} holds no triangles; give a mesh ({', '.join(SUFFIXES)})")
+    return parts
+
+
+def _seen_in_world(mesh: Mesh, is_y_up: bool, turn_deg: float, path: Path, setting: str) -> Mesh:
+    """The mesh in the scene's world. Raises ForeignFileError where it has no size."""
     world = _in_world(mesh, is_y_up, turn_deg)
     if not np.ptp(world.vertices[world.faces].reshape(-1, 3), axis=0).any():
         raise ForeignFileError(f"{named(path, setting)}: all vertices coincide; give another mesh")

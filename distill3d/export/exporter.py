@@ -11,6 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
 from distill3d import __version__
 from distill3d.config.registry import register
 from distill3d.export.fitted_color import fitted_colors
@@ -23,6 +28,7 @@ from distill3d.export.formats.threemf import threemf_files
 from distill3d.export.formats.usdz import usdz_files
 from distill3d.export.formats.viewer import viewer_html
 from distill3d.export.formats.welding import Origin, flattened, placed, sized
+from distill3d.export.painted import FieldColors, own_charts, welded_surface
 from distill3d.export.preview import preview
 from distill3d.export.query import SceneField
 from distill3d.export.sharpening import sharpened
@@ -34,11 +40,12 @@ from distill3d.export.surface.extraction import (
     seen_views,
 )
 from distill3d.export.surface.grid import Box
-from distill3d.export.surface.mesh import vertex_normals
-from distill3d.export.texture import bake, unwrap
+from distill3d.export.surface.mesh import Surface, vertex_normals
+from distill3d.export.texture import PointColors, Unwrapped, bake, unwrap
 from distill3d.export.views import AlbedoViews, fitting_cameras, surrounding_cameras
 from distill3d.runtime.files import write_atomically
 from distill3d.scenes.base import Solid
+from distill3d.scenes.mesh.fixed import FixedMesh
 from distill3d.scenes.nerf.renderer import NeRFVolumeRenderer
 
 log = logging.getLogger(__name__)
@@ -90,6 +97,12 @@ class MadeAsset:
     asset: Asset
     box: Box
     figures: dict[str, float | int | str]
+    own_vertices: Float[ndarray, "V 3"] | None = None  # of a mesh of a file, where the scene shows it elsewhere
+
+    @property
+    def in_own_units(self) -> Asset:
+        """What is written."""
+        return self.asset if self.own_vertices is None else replace(self.asset, vertices=self.own_vertices)
 
 
 @register("exporter", "mesh-exporter")
@@ -158,7 +171,7 @@ class MeshExporter:
         cfg, clock = self.cfg, LapTimer()
         made = self.make(solid, metadata, clock)
         asset, figures = made.asset, made.figures
-        contents = WRITERS[cfg.fmt](self.written(asset), cfg.save_name)
+        contents = WRITERS[cfg.fmt](self.written(made.in_own_units), cfg.save_name)
         if cfg.viewer:
             contents["viewer.html"] = viewer_html(glb_bytes(asset), asset.metadata, f"{cfg.save_name}.glb").encode()
         if cfg.preview:
@@ -181,6 +194,8 @@ class MeshExporter:
     def make(self, solid: Solid, metadata: Mapping[str, str], clock: LapTimer | None = None) -> MadeAsset:
         """The mesh with its colours, in memory. Raises EmptySurfaceError where the scene has no surface."""
         cfg, clock = self.cfg, clock or LapTimer()
+        if solid.mesh is not None:
+            return self.painted(SceneField.of(solid), solid.mesh, {"version": __version__, **metadata})
         settings = self.surface_settings(solid)
         box = object_box(SceneField.of(solid), settings.threshold)
         fit = seen_views(solid, fitting_cameras(box, cfg.fit_count, cfg.fit_size)) if cfg.fit_count else None
@@ -192,6 +207,19 @@ class MeshExporter:
         asset, figures = self.colored(found, {"version": __version__, **metadata}, fit)
         clock.lap("seconds_color")
         return MadeAsset(asset, box, found.figures | figures)
+
+    def painted(self, field: SceneField, mesh: FixedMesh, metadata: Mapping[str, str]) -> MadeAsset:
+        """A mesh as it is, in the colours of a field; its texture coordinates are kept where they are usable."""
+        cfg, surface = self.cfg, Surface(mesh.placed, mesh.faces.astype(np.int64))
+        colors, closed = FieldColors(field), welded_surface(surface)
+        cut = None
+        if cfg.mode == "texture":
+            cut = own_charts(mesh.uv, surface.faces, cfg.texture_size) or self.unwrapped(surface)
+        asset, figures = self.finished(surface, colors, cut, metadata)
+        figures |= {"faces": len(surface.faces), "watertight": int(closed.is_watertight), "volume": closed.volume}
+        low, high = (torch.from_numpy(corner) for corner in (mesh.placed.min(axis=0), mesh.placed.max(axis=0)))
+        own = mesh.vertices if cut is None else mesh.vertices[cut.origin]
+        return MadeAsset(asset, Box(low, high), figures, own)
 
     def sharp(self, solid: Solid, fit: AlbedoViews | None, size: float) -> Solid:
         """The scene, or a copy of it with a thin density, where that is asked for and possible."""
@@ -223,15 +251,29 @@ class MeshExporter:
         self, found: FoundSurface, metadata: dict[str, str], fit: AlbedoViews | None = None
     ) -> tuple[Asset, dict[str, float | int | str]]:
         """The asset with vertex colours, or cut into charts with a baked texture; fitted to views where there are."""
-        cfg, surface = self.cfg, found.surface
-        normals = vertex_normals(surface)
-        seen = fitted_colors(found.field, surface, found.reach, fit)
+        seen = fitted_colors(found.field, found.surface, found.reach, fit)
+        cut = None if self.cfg.mode == "vertex" else self.unwrapped(found.surface)
+        return self.finished(found.surface, seen, cut, metadata, found.detail if self.cfg.normal_map else None)
+
+    def unwrapped(self, surface: Surface) -> Unwrapped:
+        cfg = self.cfg
+        return unwrap(surface, cfg.texture_size, cfg.xatlas_chart_options, cfg.xatlas_pack_options)
+
+    def finished(
+        self,
+        surface: Surface,
+        seen: PointColors,
+        cut: Unwrapped | None,
+        metadata: Mapping[str, str],
+        detail: Surface | None = None,
+    ) -> tuple[Asset, dict[str, float | int | str]]:
+        """Colours in a texture where the surface is cut, else at its vertices."""
+        cfg, normals = self.cfg, vertex_normals(surface)
         colors = seen.at(surface.vertices, normals)
         common: dict[str, Any] = {"roughness": cfg.roughness, "image_format": cfg.texture_format, "metadata": metadata}
-        if cfg.mode == "vertex":
+        if cut is None:
             return Asset(surface.vertices, surface.faces, normals, colors, **common), {"vertices": len(normals)}
-        cut = unwrap(surface, cfg.texture_size, cfg.xatlas_chart_options, cfg.xatlas_pack_options)
-        images = bake(seen, surface, cut, cfg.texture_size, found.detail if cfg.normal_map else None)
+        images = bake(seen, surface, cut, cfg.texture_size, detail)
         common |= {"uv": cut.uv, "base_color": images[0], "normal_map": images[1], "tangents": images[2]}
         at = cut.origin
         asset = Asset(surface.vertices[at], cut.faces, normals[at], colors[at], **common)

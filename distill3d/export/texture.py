@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
-from distill3d.export.fitted_color import SurfaceColors
 from distill3d.export.surface.mesh import Surface, vertex_normals
 
 PADDING = 4  # texels between charts, so that bilinear filtering and the first mipmaps stay within a chart's gutter
 CANDIDATES_PER_CHUNK = 1 << 20
+
+
+class PointColors(Protocol):
+    """Display-referred colours at points of a surface, whose unit normals point outwards."""
+
+    def at(self, points: Float[ndarray, "P 3"], normals: Float[ndarray, "P 3"]) -> Float[ndarray, "P 3"]: ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def covered_texels(uv: Float[ndarray, "V 2"], faces: Int[ndarray, "F 3"], size: 
 
 
 def bake(
-    colors: SurfaceColors, surface: Surface, unwrapped: Unwrapped, size: int, detail: Surface | None = None
+    colors: PointColors, surface: Surface, unwrapped: Unwrapped, size: int, detail: Surface | None = None
 ) -> tuple[UInt8[ndarray, "H W 3"], UInt8[ndarray, "H W 3"] | None, Float[ndarray, "V 4"] | None]:
     """Albedo at texel centres and, from a surface with more ``detail``, normal map and tangents.
 

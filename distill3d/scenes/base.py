@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill3d.runtime.rng import Stream, rng
+from distill3d.scenes.mesh.fixed import FixedMesh
 from distill3d.types import Cameras, FieldSample, Light, RenderOutput, ShadingMode
 
 
@@ -77,6 +78,7 @@ class Solid:
     threshold: float | str | None = None
     resolution: int | None = None
     renderer: nn.Module | None = None  # what draws the field, where that can be trained on
+    mesh: FixedMesh | None = None  # where the surface is known: it is written as it is, in the field's colours
 
 
 class Scene(nn.Module):
