@@ -71,6 +71,7 @@ class MarchingRenderer:
     threshold: Any = None
     resolution: int | None = None
     renderer = None
+    mesh = None
 
     def __init__(self, geometry: AnalyticGeometry, steps: int = 96) -> None:
         self.geometry, self.steps = geometry, steps
