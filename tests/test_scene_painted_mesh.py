@@ -177,6 +177,14 @@ def test_other_formats_and_vertex_colours_have_the_files_own_size(tmp_path, fmt)
     assert size == pytest.approx(50.0 if fmt == "stl" else 28.0, rel=0.01)
 
 
+def test_a_file_that_the_scene_wrote_itself_outlives_the_export(tmp_path):
+    system = tiny_system(**settings("box", exporter={"preview": False, "mode": "vertex"}))
+    for name in ("model.ply", "model.obj"):
+        (tmp_path / name).write_text("of the scene")
+    system.make("exporter").export(system.scene.surface(), tmp_path, {}, keep={"model.ply"})
+    assert {path.name for path in tmp_path.iterdir()} == {"model.ply", "model.glb"}
+
+
 def test_what_cannot_be_painted_is_told():
     cls = find("scene", "mesh")
     with pytest.raises(ForeignFileError, match=r"system.scene.mesh='nowhere.obj' does not exist; give a mesh"):

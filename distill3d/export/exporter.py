@@ -163,9 +163,12 @@ class MeshExporter:
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
 
-    def export(self, solid: Solid, out_dir: Path, metadata: Mapping[str, str]) -> ExportResult:
+    def export(
+        self, solid: Solid, out_dir: Path, metadata: Mapping[str, str], keep: Collection[str] = ()
+    ) -> ExportResult:
         """Write the mesh, ``viewer.html`` and ``preview.png`` into ``out_dir``; each appears whole or not at all.
 
+        ``keep``: names of files there that the scene wrote itself; they are no leftovers of an earlier export.
         Raises EmptySurfaceError (a ValueError) where the scene has no surface, OSError where it cannot write.
         """
         cfg, clock = self.cfg, LapTimer()
@@ -179,7 +182,7 @@ class MeshExporter:
             contents["preview.png"], seen = preview(asset, others)
             figures |= seen
         files = [write_atomically(Path(out_dir) / name, contents[name]) for name in reversed(contents)][::-1]
-        remove_stale(Path(out_dir), cfg.save_name, {path.name for path in files})
+        remove_stale(Path(out_dir), cfg.save_name, {*keep, *(path.name for path in files)})
         clock.lap("seconds_write")
         log.info("wrote %s to %s", ", ".join(path.name for path in files), out_dir)
         return ExportResult(files, figures | clock.laps)

@@ -157,7 +157,9 @@ class TextTo3D(DistillationSystem):
         files = self.scene.export(target)
         self.record.add_files(*files)
         try:
-            result = self.make("exporter").export(self.scene.surface(), target, metadata)
+            # an exporter of custom/ that knows no scene with files of its own need not take the argument
+            own = {"keep": {path.name for path in files}} if files else {}
+            result = self.make("exporter").export(self.scene.surface(), target, metadata, **own)
             files += result.files
             self.record.add_export(result.files, result.figures)
         except NoSurfaceError:
