@@ -283,9 +283,11 @@ def _along_rays(
 
 def _as_images(sums: Float[Tensor, "rays channels"], cameras: Cameras, shading: ShadingMode) -> RenderOutput:
     """The sums of `_along_rays` of all rays, view after view."""
-    images = sums.view(len(cameras), cameras.height, cameras.width, -1).permute(0, 3, 1, 2)
-    normal = images[:, 5:] if images.shape[1] > 5 else None
-    return RenderOutput(rgb=images[:, :3], opacity=images[:, 4:5], depth=images[:, 3:4], normal=normal, shading=shading)
+    image = lambda x: x.view(len(cameras), cameras.height, cameras.width, -1).permute(0, 3, 1, 2)  # noqa: E731
+    normal = image(sums[:, 5:]) if sums.shape[1] > 5 else None
+    # contiguous: the order of memory is the order in which a loss adds up, and so its last bits
+    rgb, depth = (image(part.contiguous()) for part in (sums[:, :3], sums[:, 3:4]))
+    return RenderOutput(rgb=rgb, opacity=image(sums[:, 4:5]), depth=depth, normal=normal, shading=shading)
 
 
 def _joined(parts: list[_Lit]) -> _Lit:
