@@ -29,6 +29,7 @@ ROOMS = (
     "data.posed",
     "scenes",
     "scenes.nerf",
+    "scenes.splats",
     "scenes.svg",
     "priors",
     "guidance",

@@ -91,6 +91,10 @@ class Scene(nn.Module):
     has_cameras: ClassVar[bool] = False  # whether `preview` shows it from any camera
     # settings of the optimiser by the name of a part or a parameter, which the user's go before
     optimizer_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    # settings of a NeRF's parts, written beside the scene's (system.material, ...), that this scene takes, too
+    shared_settings: ClassVar[tuple[str, ...]] = ()
+    # what to change where the scene is "empty", is "full", or fills its "bounds"; those not named are a NeRF's
+    remedies: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, cfg: Any = None) -> None:
         super().__init__()
@@ -99,6 +103,20 @@ class Scene(nn.Module):
     def views(self, batch: Any, step: Step) -> Views:
         """What is distilled in this step; carries a graph to the parameters."""
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Read what the scene begins with, so that a mistake in it is found before anything is written."""
+
+    def begin(self, seed: int) -> None:
+        """Take what a training begins with from its files; a checkpoint, where there is one, is loaded afterwards."""
+
+    def fitted(self, cameras: Cameras, step: Step, need_normal: bool = False) -> RenderOutput:
+        """Albedo with a graph, to be fitted to pictures."""
+        raise NotImplementedError(f"a {type(self).__name__} cannot be fitted to pictures; set system.scene_type=nerf")
+
+    def backdrop(self, cameras: Cameras, step: Step | None = None) -> Float[Tensor, "B 3 H W"]:
+        """What is behind each view of `fitted`."""
+        raise NotImplementedError(f"a {type(self).__name__} has no background of its own")
 
     def before_step(self, step: Step) -> None:
         """Before the views of a training step are made: schedules, occupancy."""

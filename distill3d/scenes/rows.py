@@ -32,6 +32,12 @@ def change_rows(
         parameter.data = torch.cat([parameter.data[keep], new.detach()])
 
 
+def forget(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> None:
+    """Clear an optimiser's averages of a parameter's past gradients; the count of steps stays."""
+    for value in _memory(optimizer, parameter).values():
+        value.zero_()
+
+
 def take_sizes(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Give own parameters and buffers of a module the sizes that they have in ``state``; their values are zero then."""
     for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):

@@ -82,9 +82,9 @@ class DistillationSystem(TrainedSystem):
     def scene_settings(self) -> dict[str, Any]:
         """Those of the system's usual scene, which stand among its own: system.geometry, system.count, ..."""
         own = {f.name: f for f in fields(self.cfg)}
-        if self.cfg.scene_type != own["scene_type"].default:
-            return {}
         cls: Any = find("scene", self.cfg.scene_type, "system.scene_type")
+        if self.cfg.scene_type != own["scene_type"].default:
+            return {name: getattr(self.cfg, name) for name in cls.shared_settings if name in own}
         return {f.name: getattr(self.cfg, f.name) for f in fields(cls.Config) if f.name in own}
 
     @property
@@ -119,6 +119,7 @@ class DistillationSystem(TrainedSystem):
         model = self.make("prior")
         self.prompt_processor.prepare(self.text_requests(), model, device)
         self._frozen["prior"] = model.load(device)
+        self.scene.begin(self.seed)
         self.guidance.prepare(self.prior, self.prompt_processor.texts(None, 1))
         self.begin()
 
@@ -139,6 +140,7 @@ class DistillationSystem(TrainedSystem):
                 "system.guidance_type",
             )
         self.text_requests()
+        self.scene.check()
         self.guidance.check()
         model = self.make("prior")
         model.check()

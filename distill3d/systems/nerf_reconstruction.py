@@ -9,15 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.camera import camera_rays
 from distill3d.config.registry import Kind, register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.posed.images import PosedImageBatch, PosedImages, counted_mean
-from distill3d.data.random_cameras import draw_rank
 from distill3d.evaluation.metrics import psnr_db, ssim
 from distill3d.runtime.pictures import contact_sheet
-from distill3d.runtime.rng import rng
-from distill3d.scenes.base import Views
+from distill3d.scenes.base import Step, Views
 from distill3d.scenes.nerf.losses import OrientReduction, regulariser
 from distill3d.systems.base import LossWeights
 from distill3d.systems.metrics import RunMetrics
@@ -52,7 +49,7 @@ class ReconstructionMetrics(RunMetrics):
 
 @register("system", "nerf-reconstruction-system")
 class NeRFReconstruction(TextTo3D):
-    """A NeRF from posed images, by a photometric loss; there is no prompt, no prior and no guidance."""
+    """A NeRF, or another scene, from posed images by a photometric loss; without prompt, prior and guidance."""
 
     @dataclass
     class Config(TextTo3D.Config):
@@ -79,19 +76,19 @@ class NeRFReconstruction(TextTo3D):
     def check(self) -> None:
         """There is no prompt, no prior and no guidance that could lack anything."""
         self.check_optimizer()
+        self.scene.check()
 
     def setup(self, stage: str) -> None:
         self.record.describe(self.trainer)
+        if stage == "fit":
+            self.scene.begin(self.seed)
 
     # -- one step ------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: PosedImageBatch, batch_idx: int) -> Tensor:  # type: ignore[override]
         weights = self.cfg.loss.weights(self.global_step, self.current_epoch)
         with self.record.watch("render"), self.full_precision():
-            rank = draw_rank(self.trainer)
-            output = self.renderer(
-                batch.cameras, None, "albedo", self.global_step, self.seed, rank, need_normal="orient" in weights
-            )
+            output = self.scene.fitted(batch.cameras, self.step_now(), need_normal="orient" in weights)
             terms = self.losses(output, batch, list(weights))
         self.observe(Views(output.rgb, opacity=output.opacity))
         self.log_numbers({f"loss_{name}": term.detach() for name, term in terms.items()})
@@ -115,9 +112,7 @@ class NeRFReconstruction(TextTo3D):
         """
         if batch.background is None:
             return output.rgb
-        directions = camera_rays(batch.cameras).directions  # B H W 3
-        generator = rng("background", self.seed, self.global_step)  # asks for colours without those of evaluation
-        own = self.renderer.background(directions.reshape(-1, 3), generator).view(directions.shape).permute(0, 3, 1, 2)
+        own = self.scene.backdrop(batch.cameras, Step(self.global_step, self.seed))  # without those of evaluation
         return output.rgb + (1.0 - output.opacity) * (batch.background[:, :, None, None] - own)
 
     # -- pictures ------------------------------------------------------------------------------------------------
@@ -133,7 +128,7 @@ class NeRFReconstruction(TextTo3D):
         """The scene from the cameras of a batch, before its background; without gradient."""
         color = None if batch.background is None else batch.background[0]
         with self.full_precision():
-            return self.renderer.render(batch.cameras, None, "albedo", color, need_normal=False).rgb.clamp(0.0, 1.0)
+            return self.scene.preview(batch.cameras, None, "albedo", color, need_normal=False).rgb.clamp(0.0, 1.0)
 
     def on_test_epoch_end(self) -> None:
         """Measure the test views; then the turntable and the contact sheet."""

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill3d.camera import camera_rays
 from distill3d.config.registry import Kind, make, register
+from distill3d.runtime.rng import rng
 from distill3d.scenes.base import Scene, Solid, Step, Views
 from distill3d.scenes.nerf.losses import REGULARISERS, OrientReduction, regulariser
 from distill3d.types import Cameras, Light, RenderOutput, ShadingMode
@@ -64,6 +66,14 @@ class NeRFScene(Scene):
             terms={name: partial(self._term, name, outputs) for name in REGULARISERS},
             opacity=torch.cat([output.opacity for output in outputs]),
         )
+
+    def fitted(self, cameras: Cameras, step: Step, need_normal: bool = False) -> RenderOutput:
+        return self.renderer(cameras, None, "albedo", step.number, step.seed, step.rank, need_normal=need_normal)
+
+    def backdrop(self, cameras: Cameras, step: Step | None = None) -> Tensor:
+        directions = camera_rays(cameras).directions  # B H W 3
+        generator = None if step is None else rng("background", step.seed, step.number)
+        return self.renderer.background(directions.reshape(-1, 3), generator).view(directions.shape).permute(0, 3, 1, 2)
 
     def _term(self, name: str, outputs: list[RenderOutput]) -> Tensor:
         """A regulariser, averaged over renders of the same number of views."""

@@ -1,0 +1,201 @@
+"""Splats in a whole run: they learn, grow, resume to the same bits, are fitted to pictures, and leave their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from plyfile import PlyData
+from posed_scenes import make_data_set
+from system_doubles import fit, make_trainer, tiny_data, tiny_system
+
+from distill3d.config.check import ConfigError, build
+from distill3d.config.experiment import load
+from distill3d.config.registry import find
+from distill3d.data.posed.module import PosedImageDataModule
+from distill3d.evaluation.metrics import psnr_db
+from distill3d.runtime.foreign import ForeignFileError
+from distill3d.scenes.splats.files import ply_bytes, read_gaussians, splat_bytes
+from distill3d.scenes.splats.gaussians import ball
+
+EXPORT = {"threshold": 2.0, "resolution": 24, "faces": 300, "view_count": 1, "view_size": 24, "mode": "vertex"}
+GROWING = {"every": 3, "start": 3, "until": 9, "max_count": 90, "split_size": 0.05}
+SETTINGS = {
+    "scene_type": "splats",
+    "scene": {"count": 60, "size": 0.1, "opacity": 0.5, "density": GROWING},
+    "optimizer": {"params": {"scene.means": {"lr": 0.01}, "geometry": {"lr": 0.03}}},  # the second is a NeRF's
+    "exporter": {**EXPORT, "viewer": False, "fit_count": 0},
+}
+MCMC = {**SETTINGS, "scene": {**SETTINGS["scene"], "density": {**GROWING, "strategy": "mcmc"}}}
+
+# the names by which viewers of Gaussians ask
+ATTRIBUTES = [*"xyz", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)), "opacity"]
+ATTRIBUTES += [*(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
+
+
+def begun(init: Path | str, **settings):
+    cls = find("scene", "splats")
+    scene = cls(build(cls.Config, {"init": str(init), "count": 200, **settings}, "system.scene"))  # type: ignore[attr-defined]
+    scene.check()
+    scene.begin(0)
+    return scene
+
+
+# -- text to 3D ------------------------------------------------------------------------------------------------------
+
+
+def test_they_learn_the_priors_colour_while_they_grow(tmp_path):
+    system, trainer = fit(tmp_path, 25, **SETTINGS)
+    scene = system.scene
+    assert 60 < len(scene.means) <= 90 and len(scene.pull) == len(scene.means)
+    cameras = tiny_data().evaluation_batch(3).cameras
+    before, after = (s.preview(cameras).rgb.mean((0, 2, 3)) for s in (tiny_system(**SETTINGS).scene, scene))
+    assert float((after[0] - after[1]) - (before[0] - before[1])) > 0.03  # the prior's images are red
+    rates = {group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}
+    assert rates["scene.means"] == 0.01 and rates["scene.opacities"] == 0.05 and "geometry" not in rates
+    assert set(system.views_per_shading) >= {"albedo"} and len(system.views_per_shading) > 1
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, MCMC], ids=["adaptive", "mcmc"])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, settings):
+    whole, _ = fit(tmp_path / "whole", 8, **settings)
+    fit(tmp_path / "parts", 5, **settings)  # after the first growth, before the second
+    resumed, _ = fit(tmp_path / "parts", 8, tmp_path / "parts/ckpts/last.ckpt", **settings)
+    assert len(resumed.scene.means) > 60
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    memories = [
+        torch.load(tmp_path / name / "ckpts/last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+        for name in ("whole", "parts")
+    ]
+    for own, other in zip(*(memory.values() for memory in memories), strict=True):
+        assert all(torch.equal(own[key], other[key]) for key in own)
+
+
+def test_one_word_makes_splats_of_the_nerfs_experiment():
+    experiment = load("dreamfusion.yaml", ["system.scene_type=splats"]).experiment
+    cls = find("system", "dreamfusion-system")
+    system = cls(build(cls.Config, experiment.system, "system"))  # type: ignore[attr-defined]
+    system.check_optimizer()
+    assert system.scene.material.cfg.diffuse_prob == experiment.system["material"]["diffuse_prob"]
+    assert system.scene.background.color.tolist() == [0.5, 0.5, 0.5]
+
+
+# -- reconstruction --------------------------------------------------------------------------------------------------
+
+
+def test_they_come_to_show_views_that_they_were_never_given(tmp_path):
+    root = make_data_set(tmp_path / "box")
+    data = PosedImageDataModule(build(PosedImageDataModule.Config, {"root": str(root), "n_test_views": 2}, "data"))
+    cls = find("system", "nerf-reconstruction-system")
+    scene = {"count": 400, "radius": 0.65, "density": {"every": 20, "start": 20, "until": 60, "max_count": 600}}
+    settings = {"scene_type": "splats", "scene": scene, "background": {"color": [0.0, 0.0, 0.0]}}
+    system = cls(build(cls.Config, settings, "system"))  # type: ignore[attr-defined]
+    before, truth = system.rendered(data.test_views)
+    system.attach(SimpleNamespace(root=tmp_path / "trial"))
+    make_trainer(tmp_path / "trial", 80).fit(system, data)
+    after, _ = system.rendered(data.test_views)
+    assert psnr_db(after, truth).mean() > psnr_db(before, truth).mean() + 6.0
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_its_files_are_read_by_others(tmp_path):
+    system, _ = fit(tmp_path, 2, **SETTINGS)
+    files = {path.name: path for path in system.export()}
+    assert {"gaussians.ply", "gaussians.splat", "model.glb", "preview.png"} <= set(files)
+    scene, rows = system.scene, PlyData.read(str(files["gaussians.ply"]))["vertex"].data
+    assert ",".join(rows.dtype.names) == ",".join(ATTRIBUTES)
+    assert np.array_equal(rows["y"], scene.means[:, 1].detach().numpy())
+    assert np.array_equal(rows["scale_2"], scene.scales[:, 2].detach().numpy())
+    assert np.array_equal(rows["opacity"], scene.opacities.detach().numpy())
+    red = 0.5 + 0.28209479 * rows["f_dc_0"]
+    assert np.allclose(red, scene.colors[:, 0].detach().sigmoid().numpy(), atol=1e-6)
+    splats = np.frombuffer(files["gaussians.splat"].read_bytes(), np.uint8).reshape(-1, 32)
+    places = splats[:, :12].copy().view("<f4")
+    assert {tuple(p) for p in places.tolist()} == {tuple(p) for p in scene.means.tolist()}
+
+
+@pytest.mark.parametrize("kind", ["gaussians.ply", "gaussians.splat"])
+def test_a_scene_begins_with_the_gaussians_of_a_file(tmp_path, kind):
+    cloud = ball(50, 0.4, 0.05, 0.5, 0.3, torch.Generator().manual_seed(0))
+    path = tmp_path / kind
+    path.write_bytes(ply_bytes(cloud) if kind.endswith("ply") else splat_bytes(cloud))
+    own = begun(path)
+    assert len(own.means) == 50 == len(own.pull)
+    order = own.means[:, 0].argsort(), cloud.means[:, 0].argsort()
+    for name, limit in (("means", 0.0), ("scales", 1e-4), ("opacities", 0.03), ("colors", 0.03)):
+        mine, theirs = getattr(own, name).detach()[order[0]], getattr(cloud, name)[order[1]]
+        assert float((mine - theirs).abs().max()) <= (limit if kind.endswith("splat") else min(limit, 1e-4))
+
+
+@pytest.mark.parametrize("suffix", ["ply", "obj"])
+def test_a_scene_begins_on_a_mesh(tmp_path, suffix):
+    trimesh.creation.icosphere(radius=0.3).export(tmp_path / f"ball.{suffix}")
+    own = begun(tmp_path / f"ball.{suffix}")
+    assert len(own.means) == 200
+    assert torch.allclose(own.means.norm(dim=1), torch.tensor(0.5), atol=0.02)  # meshes are scaled to 0.5
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary"])
+def test_a_scene_begins_with_points(tmp_path, encoding):
+    points = np.random.default_rng(0).uniform(-0.3, 0.3, (300, 3)).astype("f4")
+    colors = np.tile(np.array([[255, 0, 0, 255]], "u1"), (300, 1))
+    trimesh.PointCloud(points, colors).export(tmp_path / "points.ply", encoding=encoding)
+    own = begun(tmp_path / "points.ply")
+    assert len(own.means) == 200 and float(own.colors.detach().sigmoid()[:, 0].min()) > 0.95
+    assert float(torch.cdist(own.means.detach(), torch.from_numpy(points)).amin(dim=1).max()) < 1e-6
+
+
+def test_a_scene_that_is_tested_or_exported_needs_no_file():
+    cls = find("scene", "splats")
+    assert cls(build(cls.Config, {"init": "gone.ply"}, "system.scene")).gaussians is not None  # type: ignore[attr-defined]
+
+
+def broken(tmp_path: Path, change) -> Path:
+    cloud = ball(20, 0.4, 0.05, 0.5, 0.3, torch.Generator().manual_seed(0))
+    path = tmp_path / "broken.ply"
+    path.write_bytes(change(cloud))
+    return path
+
+
+def _not_a_number(cloud):
+    cloud.scales[3, 1] = float("nan")
+    return ply_bytes(cloud)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_not_a_number, "1 of 20 Gaussians whose scales are NaN"),
+        (lambda c: ply_bytes(c).replace(b"rot_2", b"spin2"), "lacks rot_2"),
+        (lambda c: ply_bytes(c)[:-40], "cannot be read"),
+        (lambda c: b"not a ply", "cannot be read|no PLY|holds no"),
+        (lambda c: ply_bytes(c).replace(b"vertex 20", b"vertex 0"), "empty"),
+        (lambda c: ply_bytes(c).replace(b"vertex 20", b"vertex 9000000"), "9000000 points, more than"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_told_in_one_sentence(tmp_path, change, told):
+    with pytest.raises(ForeignFileError, match=told) as caught:
+        begun(broken(tmp_path, change))
+    assert "broken.ply" in str(caught.value) and "system.scene.init" in str(caught.value)
+
+
+def test_a_file_that_is_missing_cut_short_or_too_large_is_told(tmp_path):
+    cloud = ball(20, 0.4, 0.05, 0.5, 0.3, torch.Generator().manual_seed(0))
+    with pytest.raises(ForeignFileError, match="does not exist"):
+        begun(tmp_path / "gone.ply")
+    (tmp_path / "cut.splat").write_bytes(splat_bytes(cloud)[:-5])
+    with pytest.raises(ForeignFileError, match="no multiple of 32"):
+        begun(tmp_path / "cut.splat")
+    (tmp_path / "whole.ply").write_bytes(ply_bytes(cloud))
+    with pytest.raises(ForeignFileError, match=r"beyond system\.scene\.radius=0\.2"):
+        begun(tmp_path / "whole.ply", radius=0.2)
+    with pytest.raises(ConfigError, match="is no trial"):
+        begun(tmp_path)
+    assert len(read_gaussians(tmp_path / "whole.ply")) == 20
