@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -16,6 +17,15 @@ EMPTY_BELOW = 0.005  # mean opacity
 FULL_ABOVE = 0.97
 RIM = (0.92, 0.98)  # of the scene's radius: how near to its middle the rays along its rim pass
 RIM_FULL_ABOVE = 0.5  # mean opacity along the rim; that of an object which stays within its bounds is nearly 0
+
+NERF_REMEDIES: Mapping[str, str] = {
+    "empty": "lower system.loss.lambda_sparsity, raise system.geometry.density_blob_scale, or lower "
+    "system.optimizer.args.lr",
+    "full": "raise system.loss.lambda_sparsity, raise data.camera_distance_range, or lower "
+    "system.geometry.density_blob_scale or system.geometry.radius",
+    "bounds": "raise system.loss.lambda_sparsity, lower system.geometry.density_blob_scale or "
+    "system.optimizer.args.lr, or try another seed",
+}
 
 
 def gradient_norm(parameters: list[Tensor]) -> Float[Tensor, ""]:
@@ -56,7 +66,8 @@ class GradientHealth:
 class SceneHealth:
     """The opacity of the scene's views, and one explanation each if they are empty or full, or if the bounds are."""
 
-    def __init__(self, window: int = 25, first_step: int = 50) -> None:
+    def __init__(self, window: int = 25, first_step: int = 50, remedies: Mapping[str, str] | None = None) -> None:
+        self.remedies = {**NERF_REMEDIES, **(remedies or {})}
         self.recent: deque[float] = deque(maxlen=window)
         self.first_step = first_step
         self.explained = False
@@ -74,7 +85,7 @@ class SceneHealth:
         mean = self.opacity_mean
         if self.explained or mean is None or step < self.first_step or len(self.recent) < (self.recent.maxlen or 0):
             return None
-        text = explain_opacity(mean, step)
+        text = explain_opacity(mean, step, self.remedies)
         self.explained = text is not None
         return text
 
@@ -86,8 +97,7 @@ class SceneHealth:
         self.rim_explained = True
         return (
             f"the scene fills its bounds at step {step} and is no object (mean opacity {opacity:.0%} along the rim of "
-            "the bounding sphere): raise system.loss.lambda_sparsity, lower system.geometry.density_blob_scale or "
-            "system.optimizer.args.lr, or try another seed"
+            f"the bounding sphere): {self.remedies['bounds']}"
         )
 
 
@@ -105,16 +115,11 @@ def rim_opacity(opacity: Float[Tensor, "B 1 H W"], cameras: Cameras, radius: flo
     return mean if math.isfinite(mean) else None
 
 
-def explain_opacity(mean: float, step: int) -> str | None:
+def explain_opacity(mean: float, step: int, remedies: Mapping[str, str] | None = None) -> str | None:
     """What to change where views are empty (below .5 %) or full (above 97 %); None in between."""
+    remedies = remedies or NERF_REMEDIES
     if mean < EMPTY_BELOW:
-        return (
-            f"the scene is nearly empty at step {step} (mean opacity {mean:.2%}): lower system.loss.lambda_sparsity, "
-            "raise system.geometry.density_blob_scale, or lower system.optimizer.args.lr"
-        )
+        return f"the scene is nearly empty at step {step} (mean opacity {mean:.2%}): {remedies['empty']}"
     if mean > FULL_ABOVE:
-        return (
-            f"the scene fills the view at step {step} (mean opacity {mean:.2%}): raise system.loss.lambda_sparsity, "
-            "raise data.camera_distance_range, or lower system.geometry.density_blob_scale or system.geometry.radius"
-        )
+        return f"the scene fills the view at step {step} (mean opacity {mean:.2%}): {remedies['full']}"
     return None

@@ -65,7 +65,7 @@ class TextTo3D(DistillationSystem):
 
     def configure(self) -> None:
         super().configure()
-        self.health = SceneHealth()
+        self.health = SceneHealth(remedies=self.scene.remedies)
         self._frames: list[Tensor] = []
 
     def scene_settings(self) -> dict[str, Any]:
