@@ -260,6 +260,7 @@ def test_a_setting_left_null_takes_the_types_published_value(name):
 # what these experiments start from has no default: a scene, its images, both texts
 GIVEN = {
     "nerf-reconstruction": ["data.root=views"],
+    "splats-reconstruction": ["data.root=views"],
     "dreamfusion-exact": ["system.prior.views=views"],
     "dreamfusion-lmc-exact": ["system.prior.views=views"],
     "nerf-edit": [
