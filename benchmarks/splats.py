@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 
 import torch
@@ -40,14 +41,16 @@ def main() -> None:
     threads = set_threads()
     cloud = ball(args.count, 0.5, args.deviation, 0.5, 0.3, torch.Generator().manual_seed(0))
     timings = [seconds(cloud, args.views, args.size) for _ in range(args.repeats + 1)][1:]
-    print(f"{args.count} Gaussians, {args.views} x {args.size}x{args.size}, {threads} threads, {kernel_backend('cpu')}")
+    sys.stdout.write(
+        f"{args.count} Gaussians, {args.views} x {args.size}x{args.size}, {threads} threads, {kernel_backend('cpu')}\n"
+    )
     for name, values in (
         ("forward", [t[0] for t in timings]),
         ("backward", [t[1] for t in timings]),
         ("both", [sum(t) for t in timings]),
     ):
         low, middle, high = min(values), statistics.median(values), max(values)
-        print(f"{name:9s} {1e3 * middle:7.1f} ms   ({1e3 * low:.1f} to {1e3 * high:.1f})")
+        sys.stdout.write(f"{name:9s} {1e3 * middle:7.1f} ms   ({1e3 * low:.1f} to {1e3 * high:.1f})\n")
 
 
 if __name__ == "__main__":
