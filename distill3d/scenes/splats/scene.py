@@ -19,7 +19,7 @@ from distill3d.runtime.files import write_atomically
 from distill3d.runtime.rng import rng
 from distill3d.scenes.base import Scene, Solid, Step, Views
 from distill3d.scenes.nerf.losses import opaque_loss, sparsity_loss
-from distill3d.scenes.nerf.shading import needs_normal
+from distill3d.scenes.nerf.material import needs_normal
 from distill3d.scenes.rows import change_rows, forget, take_sizes
 from distill3d.scenes.splats.density import DensitySettings, adapted
 from distill3d.scenes.splats.draw import draw
