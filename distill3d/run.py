@@ -6,9 +6,11 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -76,6 +78,7 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
         system.on_load_checkpoint(checkpoint)  # says what is wrong with it
     viewer = _viewer(experiment, system) if request.verb == "train" else []
     trainer_settings = _trainer_settings(experiment)
+    _check_lightning_parts(experiment)
     trial = begin_trial(loaded, request.argv, snapshots=not needs_checkpoint)
     log_to_file(trial.root / "log.txt")
     log.info("%s %s", "resuming in" if trial.resumed else "trial", trial.root)
@@ -160,6 +163,14 @@ def _trainer_settings(experiment: Experiment) -> dict[str, Any]:
         "enable_model_summary": False,
         "use_distributed_sampler": False,  # batches are functions of the step and the rank
     }
+    for name in ("accumulate_grad_batches", "limit_train_batches"):
+        if settings.get(name, 1) == 0:
+            raise ConfigError(f"trainer.{name}=0 would train nothing; give 1 or more", f"trainer.{name}")
+    if str(settings.get("precision")) in ("64", "64-true", "double"):
+        raise ConfigError(
+            f"trainer.precision={settings['precision']} is not supported: priors work in at most 32 bits; give 32-true",
+            "trainer.precision",
+        )
     precision = choose_precision(settings.pop("precision", None), accelerator)
     settings = {**usual, **settings, "accelerator": accelerator, "precision": precision}
     try:
@@ -167,6 +178,20 @@ def _trainer_settings(experiment: Experiment) -> dict[str, Any]:
     except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"trainer: {str(error).splitlines()[0]}", "trainer") from error
     return settings
+
+
+def _check_lightning_parts(experiment: Experiment) -> None:
+    """Make checkpoints and loggers once for a trial that is not there, which touches no disk; raises ConfigError."""
+    nowhere = SimpleNamespace(root=Path("outputs"))
+    try:
+        for callback in trainer_callbacks(nowhere, experiment):
+            if isinstance(callback, ModelCheckpoint):
+                callback.format_checkpoint_name({"step": torch.tensor(0), "epoch": torch.tensor(0)})
+    except ConfigError:
+        raise
+    except (MisconfigurationException, ValueError, TypeError, LookupError) as error:
+        raise ConfigError(f"checkpoint: {str(error).splitlines()[0]}", "checkpoint") from error
+    trainer_loggers(nowhere, experiment)
 
 
 def _viewer(experiment: Experiment, system: Any) -> list[pl.Callback]:

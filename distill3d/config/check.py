@@ -215,7 +215,7 @@ def _coerce_plain(value: Any, hint: Any, setting: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else build(hint, value, setting)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is float and number and not math.isnan(value):
+    if hint is float and number and math.isfinite(value):
         return float(value)
     if hint is int and number and float(value).is_integer():
         return int(value)

@@ -65,6 +65,11 @@ def register(kind: Kind, name: str) -> Callable[[T], T]:
 
 def find(kind: Kind, name: str, setting: str | None = None) -> type:
     """The class registered as ``name``; raises UnknownTypeError with the setting and the nearest name."""
+    if not isinstance(name, str):
+        setting = setting or f"{kind}_type"
+        raise UnknownTypeError(
+            f"{setting}={name!r} must be one name, such as {next(iter(_types[kind]), 'sds')}", setting
+        )
     if name not in _types[kind]:
         import_rooms()
     if name not in _types[kind]:

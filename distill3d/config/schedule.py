@@ -64,7 +64,7 @@ def cosine(step: int, total: int, start: float = 1.0, end: float = 0.0) -> float
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _knots(spec: Sequence[float | int]) -> tuple[list[float | int], list[float | int]]:

@@ -89,7 +89,7 @@ def translate(content: dict[str, Any]) -> dict[str, Any]:
 def _is_foreign(system: dict[str, Any]) -> bool:
     guidance = system.get("guidance")
     return (
-        system.get("guidance_type") in _GUIDANCES
+        str(system.get("guidance_type")) in _GUIDANCES
         or system.get("prompt_processor_type") in _PROMPT_PROCESSORS
         or (isinstance(guidance, dict) and _MODEL in guidance)
     )

@@ -71,6 +71,10 @@ class RandomCameraConfig(NullableViewDistribution):
         for name in ("eval_height", "eval_width", "eval_batch_size", "n_val_views", "n_test_views"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        if self.eval_fovy_deg is not None and not 0.0 < self.eval_fovy_deg < 180.0:
+            raise ValueError(f"eval_fovy_deg={self.eval_fovy_deg} must be between 0 and 180 degrees")
+        if self.eval_camera_distance is not None and self.eval_camera_distance <= 0.0:
+            raise ValueError(f"eval_camera_distance={self.eval_camera_distance} must be positive")
         if sorted(self.resolution_milestones) != self.resolution_milestones:
             raise ValueError(f"resolution_milestones={self.resolution_milestones} must ascend")
 

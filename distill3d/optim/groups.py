@@ -100,7 +100,7 @@ def make_optimizer(
         check_rate(options, f"{where}.params.{name}", may_hold=True)
     try:
         return cls(groups, **_plain(settings.args))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError) as error:
         raise ConfigError(f"{where}: {settings.name} rejects its settings: {error}", where) from error
 
 

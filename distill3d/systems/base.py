@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from distill3d import __version__
 from distill3d.config.registry import Kind, make
-from distill3d.config.schedule import Scheduled, scheduled
+from distill3d.config.schedule import Scheduled, scheduled, smallest
 from distill3d.optim import OptimizerSettings, SchedulerSettings, make_optimizer, make_scheduler
 from distill3d.optim.groups import check_modules
+from distill3d.optim.rehearsal import rehearse
 from distill3d.runtime.checkpoint import check_same_experiment
 from distill3d.runtime.pictures import write_png
 from distill3d.runtime.rng import rng
@@ -58,6 +59,9 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if self.max_nonfinite_steps < 1:
             raise ValueError(f"max_nonfinite_steps={self.max_nonfinite_steps} must be at least 1")
+        limit = self.gradient_norm_limit
+        if limit is not None and smallest(limit) <= 0:
+            raise ValueError(f"gradient_norm_limit={limit} must be positive; null sets no limit")
 
 
 class TrainedSystem(pl.LightningModule):
@@ -151,6 +155,7 @@ class TrainedSystem(pl.LightningModule):
 
     def check_optimizer(self) -> None:
         """Raise ConfigError where the optimiser's settings name a module that there is not."""
+        rehearse(self.cfg.optimizer, self.cfg.scheduler)
         check_modules(nn.ModuleDict(self.trained_parts()), self.cfg.optimizer.params, complete=False)
 
     def configure_optimizers(self) -> Any:

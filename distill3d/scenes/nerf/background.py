@@ -132,6 +132,8 @@ class SolidColorBackground(_Background):
 
         def __post_init__(self) -> None:
             _check_probability(self.random_aug_prob)
+            if not all(0.0 <= part <= 1.0 for part in self.color):
+                raise ValueError(f"color={list(self.color)} must be three numbers between 0 and 1")
 
     color: Tensor
 

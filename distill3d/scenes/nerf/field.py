@@ -21,6 +21,7 @@ from distill3d.types import FieldSample
 
 BLOBS = ("blob_dreamfusion", "blob_magic3d")  # density biases: an optimisation starts with something to shape
 OTYPES = {"HashGrid": "hash-grid", "ProgressiveBandHashGrid": "hash-grid", "DenseGrid": "dense-grid"}
+SMALLEST_RADIUS = 1e-3
 FLAT = 1e-4  # a gradient of less than this, per world unit, has no direction: the normal shrinks to zero with it
 
 
@@ -67,6 +68,8 @@ class ImplicitVolume(nn.Module):
             for name in ("radius", "finite_difference_normal_eps", "density_blob_std"):
                 if getattr(self, name) <= 0:
                     raise ValueError(f"{name}={getattr(self, name)} must be positive")
+            if self.radius < SMALLEST_RADIUS:
+                raise ValueError(f"radius={self.radius} must be at least {SMALLEST_RADIUS}: fp32 has no room for less")
             if isinstance(self.density_bias, str) and self.density_bias not in BLOBS:
                 raise ValueError(
                     f"density_bias={self.density_bias!r} is unknown; choose a number or one of {', '.join(BLOBS)}"
