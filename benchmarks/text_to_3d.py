@@ -22,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from truth import albedo_psnr_db, around, exported_mesh, f_score, scene_views
@@ -102,6 +103,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PROJECT / "outputs" / "text-to-3d")
     parser.add_argument("--results", type=Path, default=PROJECT / "benchmarks" / "results")
     parser.add_argument("--report", action="store_true", help="train nothing; report what there is so far")
+    parser.add_argument("--picture", type=Path, help="also write four sides of the --chosen prompts here")
+    parser.add_argument("--chosen", nargs="*", default=[], help="prompts, for --picture")
     parser.add_argument("settings", nargs="*", help="key=value, for all runs")
     given = parser.parse_args()
     set_up_logging()
@@ -115,6 +118,20 @@ def main() -> None:
     results = [judged(run, folder / "runs" / run["id"], judge, given.assets, seen) for run in made]
     failed = [f"{run['prompt']}: {without_paths(run['error'])}" for run in content["runs"] if run.get("error")]
     write(given, results, failed)
+    if given.picture:
+        by_prompt = {result.prompt: Path(result.pictures[0]) for result in results}
+        four_sides([by_prompt[prompt] for prompt in given.chosen]).save(given.picture, quality=90)
+
+
+def four_sides(strips: Sequence[Path]) -> Image.Image:
+    """Every second view of each strip, one object below the other in two columns, twice as large."""
+    rows = [
+        np.concatenate(list((read_strip(path).permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)[::2]), 1)
+        for path in strips
+    ]
+    columns = [np.concatenate(rows[i::2], 0) for i in range(min(2, len(rows)))]
+    picture = Image.fromarray(np.concatenate(columns, 1))
+    return picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.BICUBIC)
 
 
 def train(given: argparse.Namespace, prompts: list[str]) -> Path:
