@@ -41,7 +41,7 @@ def begun(init: Path | str, **settings):
     cls = find("scene", "splats")
     scene = cls(build(cls.Config, {"init": str(init), "count": 200, **settings}, "system.scene"))  # type: ignore[attr-defined]
     scene.check()
-    scene.begin(0)
+    scene.prepare(0)
     return scene
 
 

@@ -20,10 +20,13 @@ class LatentPrior(FrozenPrior):
 
     space = "latents"
     latent_multiple = 8  # three halvings in the U-Net
+    pictures_read = 1  # by the network, side by side
 
     def load_rest(self) -> None:
         config = self.folder.config(self.folder.kind.network)
-        reason = None if self.folder.kind.flow else refuses_channels(config, self._latent_channels())
+        reason = (
+            None if self.folder.kind.flow else refuses_channels(config, self.pictures_read * self._latent_channels())
+        )
         if reason is not None:
             raise PriorError(f"{SETTING}={self.folder.name!r} cannot be used: {reason}")
         self.codec = ImageCodec(self.folder, self.cfg, self.device, self.dtype)

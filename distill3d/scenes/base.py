@@ -107,7 +107,7 @@ class Scene(nn.Module):
     def check(self) -> None:
         """Read what the scene begins with, so that a mistake in it is found before anything is written."""
 
-    def begin(self, seed: int) -> None:
+    def prepare(self, seed: int) -> None:
         """Take what a training begins with from its files; a checkpoint, where there is one, is loaded afterwards."""
 
     def fitted(self, cameras: Cameras, step: Step, need_normal: bool = False) -> RenderOutput:

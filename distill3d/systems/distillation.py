@@ -119,7 +119,7 @@ class DistillationSystem(TrainedSystem):
         model = self.make("prior")
         self.prompt_processor.prepare(self.text_requests(), model, device)
         self._frozen["prior"] = model.load(device)
-        self.scene.begin(self.seed)
+        self.scene.prepare(self.seed)
         self.guidance.prepare(self.prior, self.prompt_processor.texts(None, 1))
         self.begin()
 

@@ -81,7 +81,7 @@ class NeRFReconstruction(TextTo3D):
     def setup(self, stage: str) -> None:
         self.record.describe(self.trainer)
         if stage == "fit":
-            self.scene.begin(self.seed)
+            self.scene.prepare(self.seed)
 
     # -- one step ------------------------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ class _Composite(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, centers, conics, opacities, values, orders, height, width):  # pyright: ignore[reportIncompatibleMethodOverride]
-        from distill3d.scenes.splats import kernels
+        from distill3d.scenes.splats.kernels import compositing as kernels
 
         batch, limits = len(centers), (LEAST_ALPHA, LARGEST_ALPHA)
         image = values.new_zeros(batch, values.shape[2], height, width)
@@ -95,7 +95,7 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_image, grad_passed):  # pyright: ignore[reportIncompatibleMethodOverride]
-        from distill3d.scenes.splats import kernels
+        from distill3d.scenes.splats.kernels import compositing as kernels
 
         centers, conics, opacities, values, passed, last = ctx.saved_tensors
         inputs = (centers, conics, opacities, values)

@@ -34,7 +34,7 @@ class SplatField:
     @staticmethod
     def of(gaussians: Gaussians, radius: float) -> SplatField:
         """Such that a ray through the middle along the shortest axis has the Gaussian's opacity."""
-        from distill3d.scenes.splats import field_kernels as kernels
+        from distill3d.scenes.splats.kernels import field as kernels
 
         own = {name: value.detach().cpu().float() for name, value in gaussians.tensors().items()}
         deviations = own["scales"].exp().clamp_min(THINNEST * radius)
@@ -63,7 +63,7 @@ class SplatField:
 
     def _sums(self, points: Float[Tensor, "P 3"]) -> Float[Tensor, "P 7"]:
         """Density, density times colour, gradient of the density."""
-        from distill3d.scenes.splats import field_kernels as kernels
+        from distill3d.scenes.splats.kernels import field as kernels
 
         given = points.detach().cpu().float().contiguous()
         out = torch.zeros(len(given), 7)

@@ -144,7 +144,7 @@ class SplatScene(Scene):
         if self.cfg.init != "ball":
             read_source(self.cfg, 0)
 
-    def begin(self, seed: int) -> None:
+    def prepare(self, seed: int) -> None:
         if self.cfg.init == "ball":
             return
         for name, value in read_source(self.cfg, seed).tensors().items():

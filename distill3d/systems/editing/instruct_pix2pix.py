@@ -24,6 +24,8 @@ KIND = PriorKind("stable-diffusion", "InstructPix2Pix", (PIPELINE,), "unet", (("
 class InstructPix2Pix(LatentPrior):
     """arXiv 2211.09800, of a diffusers folder or a Hub id: a U-Net over noised latents beside those of the picture."""
 
+    pictures_read = 2
+
     def predict_edit(
         self,
         z: Float[Tensor, "B C h w"],

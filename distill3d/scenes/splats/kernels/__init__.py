@@ -1,0 +1,1 @@
+"""Compiled CPU kernels; each has a reference in torch beside its caller."""
