@@ -102,7 +102,9 @@ def main() -> None:
     parser.add_argument("--assets", type=Path, help="the folder of meshes that the prior was taught, for F-scores")
     parser.add_argument("--out", type=Path, default=PROJECT / "outputs" / "text-to-3d")
     parser.add_argument("--results", type=Path, default=PROJECT / "benchmarks" / "results")
-    parser.add_argument("--report", action="store_true", help="train nothing; report what there is so far")
+    parser.add_argument(
+        "--report", nargs="?", const="", metavar="SWEEP", help="train nothing; report what this sweep has so far"
+    )
     parser.add_argument("--picture", type=Path, help="also write four sides of the --chosen prompts here")
     parser.add_argument("--chosen", nargs="*", default=[], help="prompts, for --picture")
     parser.add_argument("settings", nargs="*", help="key=value, for all runs")
@@ -136,12 +138,14 @@ def four_sides(strips: Sequence[Path]) -> Image.Image:
 
 def train(given: argparse.Namespace, prompts: list[str]) -> Path:
     """One run for each prompt, none where only a report is asked for; returns the sweep's folder."""
+    if given.report:
+        return Path(given.report)
     given.out.mkdir(parents=True, exist_ok=True)
     config = given.out / "text-to-3d.yaml"
     base = str(PROJECT / "configs" / given.config)
     write_atomically(config, dump_yaml({"base": base, "name": "text-to-3d", "sweep": {"grid": {PROMPT: prompts}}}))
     plan = make_plan(config, [f"exp_root_dir={given.out}", *given.settings])
-    if given.report:
+    if given.report is not None:
         return plan.folder.root
     outcome = Sweep(plan, LocalEngine(given.jobs)).run()
     for run, error in outcome.failed.items():
