@@ -118,7 +118,11 @@ def main() -> None:
     exported = lambda run: any((folder / "runs" / run["id"]).glob("save/*export/model.glb"))  # noqa: E731
     made = [run for run in content["runs"] if not run.get("error") and exported(run)]
     results = [judged(run, folder / "runs" / run["id"], judge, given.assets, seen) for run in made]
-    failed = [f"{run['prompt']}: {without_paths(run['error'])}" for run in content["runs"] if run.get("error")]
+    failed: dict[str, list[str]] = {}
+    for run in content["runs"]:
+        if run.get("error"):
+            why = "not run" if run["error"].endswith("not finished") else without_paths(run["error"])
+            failed.setdefault(why, []).append(run["prompt"])
     write(given, results, failed)
     if given.picture:
         by_prompt = {result.prompt: Path(result.pictures[0]) for result in results}
@@ -126,14 +130,13 @@ def main() -> None:
 
 
 def four_sides(strips: Sequence[Path]) -> Image.Image:
-    """Every second view of each strip, one object below the other in two columns, twice as large."""
+    """Every second view of each strip, one object below the other in two columns."""
     rows = [
         np.concatenate(list((read_strip(path).permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)[::2]), 1)
         for path in strips
     ]
     columns = [np.concatenate(rows[i::2], 0) for i in range(min(2, len(rows)))]
-    picture = Image.fromarray(np.concatenate(columns, 1))
-    return picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.BICUBIC)
+    return Image.fromarray(np.concatenate(columns, 1))
 
 
 def train(given: argparse.Namespace, prompts: list[str]) -> Path:
@@ -191,7 +194,7 @@ def judged(run: dict, trial: Path, judge: Judge, assets: Path | None, seen: dict
     )
 
 
-def write(given: argparse.Namespace, results: list[Result], failed: list[str]) -> None:
+def write(given: argparse.Namespace, results: list[Result], failed: dict[str, list[str]]) -> None:
     """text_to_3d.{jpg,md,json}: all contact sheets, the table, the figures."""
     given.results.mkdir(parents=True, exist_ok=True)
     sheet(results).save(given.results / "text_to_3d.jpg", quality=70)
@@ -203,7 +206,7 @@ def write(given: argparse.Namespace, results: list[Result], failed: list[str]) -
         "| prompt | F-score | albedo, dB | by eye | median rank | worst rank | seen as | seconds | warnings |",
         "|---|---|---|---|---|---|---|---|---|",
         *map(line, results),
-        *(f"\nFailed: {what}" for what in failed),
+        *(f"\n{len(prompts)} {why}: {', '.join(prompts)}." for why, prompts in failed.items()),
         "",
         "![all contact sheets](text_to_3d.jpg)",
         "",
@@ -222,10 +225,14 @@ def summary(results: list[Result]) -> list[str]:
     for name, group in (("nouns", known), ("without a mesh to compare with", alone)):
         shape = sum((r.f_score or 0.0) >= LEAST_F_SCORE for r in group)
         both = sum((r.f_score or 0.0) >= LEAST_F_SCORE and (r.psnr_db or 0.0) >= LEAST_PSNR_DB for r in group)
-        eye, first = sum(r.by_eye == "yes" for r in group), sum(r.median_rank == 1 for r in group)
+        eye, half = (sum(r.by_eye == word for r in group) for word in ("yes", "half"))
+        first = sum(r.median_rank == 1 for r in group)
         figures = f"F-score at least {LEAST_F_SCORE} for {shape}, and albedo at least {LEAST_PSNR_DB:g} dB for {both}; "
         figures = figures if group is known else ""
-        lines.append(f"- {len(group)} {name}: {figures}by eye yes {eye}; the judge's first in the median view {first}.")
+        if group:
+            lines.append(
+                f"- {len(group)} {name}: {figures}by eye yes {eye}, half {half}; first for the judge: {first}."
+            )
     return lines
 
 
@@ -241,7 +248,8 @@ def sheet(results: list[Result], columns: int = 2) -> Image.Image:
     tiles = []
     for result in results:
         strips = [Image.open(path).convert("RGB") for path in result.pictures]
-        width, height = strips[0].width, strips[0].height
+        width, height = min(strip.size for strip in strips)
+        strips = [strip.resize((width, height), Image.Resampling.BICUBIC) for strip in strips]
         tile = Image.new("RGB", (width, LABEL_HEIGHT + height * len(strips)), "white")
         ImageDraw.Draw(tile).text((3, 2), result.label, fill="black")
         for i, strip in enumerate(strips):
