@@ -115,13 +115,15 @@ def main() -> None:
     seen = read_by_eye(given.results)
     content = json.loads((evaluate_folder(folder) / "evaluation.json").read_text(encoding="utf-8"))
     judge = load_judge()
+    candidates = [with_article(noun) for noun in judge.config.nouns] + combinations()
     exported = lambda run: any((folder / "runs" / run["id"]).glob("save/*export/model.glb"))  # noqa: E731
     made = [run for run in content["runs"] if not run.get("error") and exported(run)]
-    results = [judged(run, folder / "runs" / run["id"], judge, given.assets, seen) for run in made]
+    results = [judged(run, folder / "runs" / run["id"], judge, candidates, given.assets, seen) for run in made]
     failed: dict[str, list[str]] = {}
     for run in content["runs"]:
-        if run.get("error"):
-            why = "not run" if run["error"].endswith("not finished") else without_paths(run["error"])
+        if run not in made:
+            error = run.get("error") or "without a mesh"
+            why = "not run" if error.endswith("not finished") else without_paths(error)
             failed.setdefault(why, []).append(run["prompt"])
     write(given, results, failed)
     if given.picture:
@@ -170,11 +172,12 @@ def albedo_against(trial: Path, truth: Mesh) -> float:
     return albedo_psnr_db(scene_views(loaded, cameras), mesh_views(truth, cameras, "albedo"))
 
 
-def judged(run: dict, trial: Path, judge: Judge, assets: Path | None, seen: dict[str, str]) -> Result:
+def judged(
+    run: dict, trial: Path, judge: Judge, candidates: list[str], assets: Path | None, seen: dict[str, str]
+) -> Result:
     """The judge's ranks of the prompt over the views of a trial."""
     strip = trial / "evaluation" / "color.png"
     views = read_strip(strip)
-    candidates = [with_article(noun) for noun in judge.config.nouns] + combinations()
     ranks = 1 + judge.rank_of(views, [run["prompt"]] * len(views), candidates)
     firsts = [names[0] for names in judge.top_nouns(views, 1)]
     truth = taught_mesh(run["prompt"], assets)
