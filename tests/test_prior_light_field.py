@@ -132,3 +132,11 @@ def test_no_trust_leaves_the_answer_and_a_dropped_camera_has_a_trust_of_its_own(
 def test_the_schedule_is_the_schedulers():
     t = torch.arange(1000)
     torch.testing.assert_close(cosine_alphas_cumprod(t), make_scheduler().alphas_cumprod.float(), atol=1e-5, rtol=1e-3)
+
+
+def test_rays_stay_in_half_precision_under_autocast() -> None:
+    light = LightField(16, hidden=32, layers=2, experts=2)
+    rays, known, text = torch.randn(2, 5, 54), torch.ones(2), torch.randn(2, 16)
+    assert light.along(rays, known, text).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert light.along(rays, known, text).dtype == torch.bfloat16

@@ -96,6 +96,8 @@ class LightField(nn.Module):
         """Features of any rays, ``B N C``; all rays of a row share its text."""
         dropped = (1.0 - known)[:, None, None].to(text.dtype)
         h = self.enter(rays.to(text.dtype)) + dropped * self.no_camera  # in the weights' precision
+        if torch.is_autocast_enabled(h.device.type):  # which addition to a parameter has just left
+            h = h.to(torch.get_autocast_dtype(h.device.type))
         text = self.text(text)
         scales = self.modulations(text).unflatten(-1, (len(self.layers), 2, -1)).unbind(1)
         for layer, scale in zip(self.layers, scales, strict=True):
