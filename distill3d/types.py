@@ -118,6 +118,7 @@ class RenderOutput:
     weights: Float[Tensor, "samples"] | None = None
     sample_normals: Float[Tensor, "samples 3"] | None = None
     sample_directions: Float[Tensor, "samples 3"] | None = None  # the ray's, away from the camera
+    nearby_normals: Float[Tensor, "samples 3"] | None = None  # at a random point near each sample
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ EXCEPTIONS = {
     ("scenes.painted_mesh", "data.mesh_file"),  # a scene that starts from a file
     ("scenes.splats.sources", "data.mesh_file"),  # a scene that begins with somebody's mesh
     ("export.preview", "evaluation.metrics"),  # PSNR and SSIM: functions of two pictures
+    ("systems.image_to_3d", "evaluation.metrics"),
     ("systems.svg_edit", "evaluation.metrics"),
     ("systems.nerf_edit", "evaluation.metrics"),
     ("systems.nerf_reconstruction", "evaluation.metrics"),

@@ -92,9 +92,85 @@ DEEPFLOYD = {
 }
 
 
-def settings_of(name: str) -> dict[str, Any]:
+# threestudio 5e42131, stable-zero123.yaml with the defaults of its types; its smoothing of depth and normals is off
+ZERO123: dict[str, Any] = {
+    "seed": 0,
+    "data.reference_size": [128, 256, 512],
+    "data.reference_elevation_deg": 5.0,
+    "data.reference_azimuth_deg": 0.0,
+    "data.reference_distance": 3.8,
+    "data.reference_fovy_deg": 20.0,
+    "data.batch_size": [12, 8, 4],
+    "data.width": [64, 128, 256],
+    "data.height": [64, 128, 256],
+    "data.resolution_milestones": [200, 300],
+    "data.batch_uniform_azimuth": False,
+    "data.eval_width": 512,
+    "data.eval_height": 512,
+    "data.eval_elevation_deg": 5.0,
+    "data.eval_camera_distance": 3.8,
+    "data.eval_fovy_deg": 20.0,
+    "data.n_val_views": 30,
+    "data.n_test_views": 120,
+    "views.elevation_range": (-10.0, 80.0),
+    "views.azimuth_range": (-180.0, 180.0),
+    "views.camera_distance_range": (3.8, 3.8),
+    "views.fovy_range": (20.0, 20.0),
+    "views.camera_perturb": 0.0,
+    "views.center_perturb": 0.0,
+    "views.up_perturb": 0.0,
+    "views.light_sample_strategy": "dreamfusion",
+    "views.light_position_perturb": 1.0,
+    "views.light_distance_range": (7.5, 10.0),
+    "prior.reference.elevation_deg": 5.0,
+    "prior.reference.azimuth_deg": 0.0,
+    "prior.reference.distance": 3.8,
+    "prior.reference.pose": "polar",
+    "guidance.guidance_scale": 2.0,  # s = 3 in none + s (told - none), which is w + 1
+    "guidance.min_step_percent": [50, 0.7, 0.3, 200],
+    "guidance.max_step_percent": [50, 0.98, 0.8, 200],
+    "geometry.radius": 2.0,
+    "geometry.normal_type": "analytic",
+    "geometry.density_bias": "blob_magic3d",
+    "geometry.density_activation": "softplus",
+    "geometry.density_blob_scale": 10.0,
+    "geometry.density_blob_std": 0.5,
+    "geometry.mlp_network_config.n_neurons": 64,
+    "geometry.mlp_network_config.n_hidden_layers": 2,
+    "encoding.n_levels": 16,
+    "encoding.n_features_per_level": 2,
+    "encoding.log2_hashmap_size": 19,
+    "encoding.base_resolution": 16,
+    "encoding.per_level_scale": 1.447269237440378,
+    "encoding.start_level": None,
+    "material.ambient_only_steps": 100000,
+    "material.textureless_prob": 0.05,
+    "material.albedo_activation": "sigmoid",
+    "background.color": (1.0, 1.0, 1.0),
+    "background.random_aug": False,
+    "renderer.radius": 2.0,
+    "renderer.num_samples_per_ray": 512,
+    "renderer.max_samples_per_ray": None,
+    "loss.lambda_sds": 0.1,
+    "loss.lambda_rgb": [100, 500.0, 1000.0, 400],
+    "loss.lambda_mask": 50.0,
+    "loss.lambda_normal_smooth": [100, 7.0, 5.0, 150, 10.0, 200],
+    "loss.lambda_3d_normal_smooth": [100, 7.0, 5.0, 150, 10.0, 200],
+    "loss.lambda_orient": 1.0,
+    "loss.lambda_sparsity": 0.5,
+    "loss.lambda_opaque": 0.5,
+    "loss.orient_reduction": "ray_mean",
+    "optimizer.name": "Adam",
+    "optimizer.args": {"lr": 0.01, "betas": [0.9, 0.99], "eps": 1e-8},
+    "system.scheduler": None,
+    "trainer.max_steps": 600,
+    "trainer.val_check_interval": 100,
+}
+
+
+def settings_of(name: str, *overrides: str) -> dict[str, Any]:
     """All that a run of the config would use, by part: what it writes and what it leaves to defaults."""
-    experiment = load(name, check=False).experiment
+    experiment = load(name, list(overrides), check=False).experiment
     cls: Any = find("system", experiment.system_type)
     system = build(cls.Config, experiment.system, "system")
     data = build(find("data", experiment.data_type).Config, experiment.data, "data")  # type: ignore[attr-defined]
@@ -113,6 +189,9 @@ def settings_of(name: str) -> dict[str, Any]:
     encoding = dict(parts["geometry"].pos_encoding_config)
     encoding.pop("otype")
     parts["encoding"] = encoding
+    parts["geometry.mlp_network_config"] = parts["geometry"].mlp_network_config
+    if parts["prior"].reference is not None:
+        parts["prior.reference"] = parts["prior"].reference
     found = {"seed": experiment.seed}
     for part, values in parts.items():
         mapping = values if isinstance(values, dict) else vars(values)
@@ -120,12 +199,19 @@ def settings_of(name: str) -> dict[str, Any]:
     return found
 
 
+def differing(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
+    """What is not as expected: its value, and the one that it should have."""
+    listed = lambda value: list(value) if isinstance(value, tuple) else value  # noqa: E731
+    return {key: (found[key], value) for key, value in expected.items() if listed(found[key]) != listed(value)}
+
+
 @pytest.mark.parametrize(("config", "differs"), [("dreamfusion-sd.yaml", {}), ("dreamfusion-if.yaml", DEEPFLOYD)])
 def test_it_has_the_published_value_of_each_field(config: str, differs: dict[str, Any]) -> None:
-    found, expected = settings_of(config), PUBLISHED | differs
-    listed = lambda value: list(value) if isinstance(value, tuple) else value  # noqa: E731
-    wrong = {key: (found[key], value) for key, value in expected.items() if listed(found[key]) != listed(value)}
-    assert wrong == {}
+    assert differing(settings_of(config), PUBLISHED | differs) == {}
+
+
+def test_zero123_has_the_published_value_of_each_field() -> None:
+    assert differing(settings_of("zero123.yaml", "data.image=photo.png"), ZERO123) == {}
 
 
 @pytest.mark.parametrize("config", ["dreamfusion-sdxl.yaml", "dreamfusion-sd3.yaml", "dreamfusion-flux.yaml"])

@@ -53,7 +53,7 @@ def rows(cfg, instruction="make it a fox"):
 def test_its_guidance_is_the_papers(cfg, model):
     """``e(0, 0) + s_I (e(c_I, 0) - e(0, 0)) + s_T (e(c_I, c_T) - e(c_I, 0))``, each evaluated by hand."""
     z = model.encode(pictures(0))
-    seen, t, (text, empty) = model.condition(model.encode(pictures(1))), torch.tensor([300, 700]), rows(cfg)
+    seen, t, (text, empty) = model.codec.unscaled(model.encode(pictures(1))), torch.tensor([300, 700]), rows(cfg)
 
     def by_hand(picture, tokens):
         return model.network(torch.cat([z, picture], 1), t, encoder_hidden_states=tokens).sample
@@ -70,7 +70,7 @@ def test_the_picture_that_it_sees_is_that_of_diffusers(model):
     images = pictures(2)
     with torch.no_grad():
         expected = model.codec.vae.encode(2 * images - 1).latent_dist.mode()
-        torch.testing.assert_close(model.condition(model.encode(images)), expected)
+        torch.testing.assert_close(model.codec.unscaled(model.encode(images)), expected)
 
 
 def test_an_edit_depends_on_the_picture_the_instruction_and_the_noise(cfg, model):

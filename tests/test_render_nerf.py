@@ -102,6 +102,17 @@ def test_normals_are_there_when_the_mode_or_the_caller_needs_them():
     assert renderer(cameras, light, "albedo", 5, 0, need_normal=True).sample_normals is not None
 
 
+def test_nearby_normals_are_of_points_a_hundredth_away():
+    renderer, (cameras, light) = _renderer(), _views()
+    plain = renderer(cameras, light, "albedo", 5, 0, need_normal=True)
+    seen = renderer(cameras, light, "albedo", 5, 0, need_normal=True, nearby_normals=True)
+    assert plain.nearby_normals is None and torch.equal(plain.rgb, seen.rgb)
+    asked: list[torch.Tensor] = []
+    sample, renderer.geometry.sample = renderer.geometry.sample, lambda *a: asked.append(a[0]) or sample(*a)  # type: ignore[method-assign]
+    renderer(cameras, light, "albedo", 5, 0, need_normal=True, nearby_normals=True)
+    assert float((asked[1] - asked[0]).std()) == pytest.approx(0.01, rel=0.1)
+
+
 def test_a_view_is_a_function_of_step_seed_and_rank():
     renderer, (cameras, light) = _renderer(), _views()
     image = lambda *key: renderer(cameras, light, "lambertian", *key).rgb  # noqa: E731

@@ -9,7 +9,15 @@ import torch
 
 from distill3d.config.check import ConfigError, build
 from distill3d.guidance.base import distillation_loss_value
-from distill3d.scenes.nerf.losses import opaque_loss, orientation_loss, regulariser, sparsity_loss, z_variance_loss
+from distill3d.scenes.nerf.losses import (
+    nearby_normal_loss,
+    normal_smooth_loss,
+    opaque_loss,
+    orientation_loss,
+    regulariser,
+    sparsity_loss,
+    z_variance_loss,
+)
 from distill3d.systems.text_to_3d import LossSettings
 from distill3d.types import RaySamples, RenderOutput
 
@@ -99,6 +107,26 @@ def test_z_variance_of_an_empty_scene_is_0_with_finite_gradients():
     loss = z_variance_loss(render(weights, ray_index=[0, 0]))
     assert float(loss) == 0.0
     assert torch.isfinite(torch.autograd.grad(loss, weights)[0]).all()
+
+
+def test_normals_are_compared_with_their_neighbours_in_the_picture_and_in_space():
+    up, ahead = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0])
+    output = render([1.0] * 4, torch.stack([up, ahead, up, up]))
+    turned = torch.stack([up, 0.5 * ahead, up, up]).view(2, 1, 2, 3).permute(0, 3, 1, 2)  # of any length
+    output = RenderOutput(**{**vars(output), "normal": turned, "nearby_normals": torch.stack([up, up, up, up])})
+    # one step in one of two views: x and z differ by half of the picture's range, over 2 x 3 x 1 x 1 differences
+    downwards = RenderOutput(**{**vars(output), "normal": turned.mT, "opacity": output.opacity.mT})
+    one_row = torch.tensor([0.5**2, 0.0, 0.5**2]).sum() / 6
+    for picture in (output, downwards):
+        doubled = torch.cat([picture.normal] * 2, 2 if picture is output else 3)
+        both = torch.cat([picture.opacity] * 2, 2 if picture is output else 3)
+        torch.testing.assert_close(
+            normal_smooth_loss(RenderOutput(**{**vars(picture), "normal": doubled, "opacity": both})), one_row
+        )
+    assert float(nearby_normal_loss(output)) == pytest.approx(2.0 / 12)
+    for loss in (normal_smooth_loss, nearby_normal_loss):
+        with pytest.raises(ValueError, match=r"normal_smooth is not 0"):
+            loss(render([0.5]))
 
 
 def test_terms_do_not_depend_on_the_number_of_views():

@@ -337,6 +337,37 @@ def flux(folder: Path, seed: int = 0, guidance_embeds: bool = True) -> Path:
     return save_pipeline(folder, "FluxPipeline", components)
 
 
+def zero123(folder: Path, layer: str = "cc_projection", seed: int = 0) -> Path:
+    """A U-Net over latents beside a picture's, CLIP's image encoder, and the layer that joins embedding and pose."""
+    from diffusers import DDIMScheduler
+    from safetensors.torch import save_file
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(seed)
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, projection_dim=WIDTH, num_hidden_layers=1, num_attention_heads=2,
+        image_size=28, patch_size=14,
+    )  # fmt: skip
+    components = {
+        "unet": _unet(16, 8, out_channels=4),
+        "vae": _vae(scaling_factor=0.18215),
+        "scheduler": DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        "image_encoder": CLIPVisionModelWithProjection(vision).eval(),
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    owner, name = {
+        "cc_projection": ("Zero1to3StableDiffusionPipeline", "projection"),
+        "clip_camera_projection": ("Zero123Pipeline", "proj"),
+    }[layer]
+    save_pipeline(folder, owner, components, **{layer: ["pipeline_zero1to3", "CCProjection"]})
+    (folder / layer).mkdir()
+    linear = torch.nn.Linear(WIDTH + 4, WIDTH)
+    tensors = {f"{name}.{key}": value.detach() for key, value in linear.named_parameters()}
+    save_file(tensors, folder / layer / "diffusion_pytorch_model.safetensors")
+    return folder
+
+
 TINY: dict[str, Callable[[Path], Path]] = {
     "embedded": embedded,
     "embedded-own": embedded_own,

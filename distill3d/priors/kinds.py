@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-KindName = Literal["embedded", "stable-diffusion", "sdxl", "deepfloyd-if", "sd3", "flux"]
+KindName = Literal["embedded", "stable-diffusion", "sdxl", "deepfloyd-if", "sd3", "flux", "zero123"]
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,17 @@ class PriorKind:
     towers: tuple[tuple[str, str], ...]
     vae: bool = False
     flow: bool = False  # a rectified flow, z = (1 - s) x + s eps, instead of a diffusion
+    beside: tuple[str, ...] = ()  # other components that stay with the network
+    image_encoder: str | None = None  # in the place of text towers: the condition is a picture
 
     @property
     def image_components(self) -> tuple[str, ...]:
-        return (self.network, "scheduler", *(("vae",) if self.vae else ()))
+        return (self.network, "scheduler", *(("vae",) if self.vae else ()), *self.beside)
 
     @property
     def text_components(self) -> tuple[str, ...]:
-        return tuple(component for tower in self.towers for component in tower)
+        towers = tuple(component for tower in self.towers for component in tower)
+        return towers if self.image_encoder is None else (*towers, self.image_encoder)
 
 
 _ONE = (("tokenizer", "text_encoder"),)
@@ -56,6 +59,13 @@ KINDS: tuple[PriorKind, ...] = (
         "sd3", "Stable Diffusion 3 and 3.5", ("StableDiffusion3Pipeline",), "transformer", _THREE, vae=True, flow=True
     ),
     PriorKind("flux", "FLUX.1", ("FluxPipeline",), "transformer", _TWO, vae=True, flow=True),
+    *(
+        PriorKind("zero123", "Zero123", pipelines, "unet", (), vae=True, beside=(layer,), image_encoder="image_encoder")
+        for pipelines, layer in (
+            (("Zero1to3StableDiffusionPipeline",), "cc_projection"),
+            (("Zero123Pipeline",), "clip_camera_projection"),
+        )
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from distill3d.priors.base import DiffusionPrior, PromptEncoder
 from distill3d.priors.flow import FlowPrior, FluxPrior
 from distill3d.priors.frozen import FrozenPrior, prior_identity
 from distill3d.priors.hub import PriorError, local_folder
+from distill3d.priors.identity import file_identity
 from distill3d.priors.kinds import KindName, PriorKind
 from distill3d.priors.latent import LatentPrior, SdxlPrior
 from distill3d.priors.model import PriorModel
@@ -19,6 +20,7 @@ from distill3d.priors.pixel import PixelPrior
 from distill3d.priors.prompt import TextTowers, encoder_dtype, text_identity_of
 from distill3d.priors.settings import PriorConfig
 from distill3d.priors.words import taught_words, unknown_words
+from distill3d.priors.zero123 import PictureEmbedding, Zero123Prior, on_white, reference_of
 
 __all__ = [
     "PretrainedDiffusionModel",
@@ -41,12 +43,13 @@ _PRIORS: dict[KindName, type[FrozenPrior]] = {
     "sdxl": SdxlPrior,
     "sd3": FlowPrior,
     "flux": FluxPrior,
+    "zero123": Zero123Prior,
 }
 
 
 @register("prior", "pretrained-diffusion-model")
 class PretrainedDiffusionModel(PriorModel):
-    """Any diffusers folder or Hub id: the embedded prior, Stable Diffusion, SDXL, DeepFloyd IF, SD3, FLUX."""
+    """Any diffusers folder or Hub id: the embedded prior, Stable Diffusion, SDXL, DeepFloyd IF, SD3, FLUX, Zero123."""
 
     Config = PriorConfig
     cfg: PriorConfig
@@ -61,7 +64,9 @@ class PretrainedDiffusionModel(PriorModel):
     def text_encoder(self, device: torch.device | str) -> PromptEncoder:
         return load_prompt_encoder(self.cfg, device)
 
-    def text_cache_key(self, device: torch.device | str) -> str:
+    def text_cache_key(self, device: torch.device | str) -> str | None:
+        if self.kind().image_encoder is not None:
+            return None  # it is of a picture, and costs one call
         precision = str(encoder_dtype(self.cfg, device)).removeprefix("torch.")
         return f"{text_identity(self.cfg)}-{precision}"
 
@@ -74,11 +79,19 @@ class PretrainedDiffusionModel(PriorModel):
     def kind(self) -> PriorKind:
         return prior_kind(self.cfg)
 
+    def check(self) -> None:
+        """The model's kind, and the picture where the kind sees one. Raises ValueError."""
+        if self.kind().image_encoder is not None:
+            on_white(reference_of(self.cfg), 8)
+
     def frozen_weights(self) -> dict[str, str]:
-        """Of the image networks and the text encoders; empty for a model of the Hub, so that nothing is fetched."""
+        """Of networks, text encoders and the picture that they see; of a Hub model that alone, unfetched."""
+        reference = self.cfg.reference
+        picture = Path((reference.image if reference else None) or "").expanduser()
+        seen = {"picture": file_identity(picture)} if picture.is_file() else {}
         if prior_folder(self.cfg) is None:
-            return {}
-        return {"prior": model_identity(self.cfg), "text": text_identity(self.cfg)}
+            return seen
+        return {"prior": model_identity(self.cfg), "text": text_identity(self.cfg), **seen}
 
 
 def load_prior(cfg: PriorConfig, device: torch.device | str = "cpu") -> DiffusionPrior:
@@ -93,7 +106,9 @@ def load_prior(cfg: PriorConfig, device: torch.device | str = "cpu") -> Diffusio
 
 def load_prompt_encoder(cfg: PriorConfig, device: torch.device | str = "cpu") -> PromptEncoder:
     """The text encoders of the same model; drop the object to free them. Raises as `load_prior`."""
-    return TextTowers(_open(cfg, "text"), cfg, device)
+    folder = _open(cfg, "text")
+    encoder = TextTowers if folder.kind.image_encoder is None else PictureEmbedding
+    return encoder(folder, cfg, device)
 
 
 def text_identity(cfg: PriorConfig) -> str:
@@ -104,7 +119,8 @@ def text_identity(cfg: PriorConfig) -> str:
 def text_parameters(cfg: PriorConfig) -> int:
     """How many parameters the text encoders have, without loading them."""
     folder = _open(cfg, "text")
-    return sum(folder.count_parameters(encoder) for _, encoder in folder.kind.towers)
+    encoders = [encoder for encoder in folder.kind.text_components if "encoder" in encoder]
+    return sum(folder.count_parameters(encoder) for encoder in encoders)
 
 
 def model_identity(cfg: PriorConfig) -> str:

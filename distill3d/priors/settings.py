@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from distill3d.runtime.cutout import Removal
+
 PRECISIONS = {
     "float32": torch.float32,
     "32": torch.float32,
@@ -15,6 +17,23 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "bf16": torch.bfloat16,
 }
+
+
+@dataclass
+class ReferencePicture:
+    """The picture that Zero123 shows other sides of, and where its camera stood (angles in degrees, world units).
+
+    background_removal and fill: see `distill3d.runtime.cutout`. pose: what the fourth number of a pose is for the
+    model, ``distance`` (Zero123, Zero123-XL) or ``polar`` (Stable Zero123).
+    """
+
+    image: str | None = None
+    background_removal: Removal = "auto"
+    fill: float | None = None
+    elevation_deg: float = 5.0
+    azimuth_deg: float = 0.0
+    distance: float = 3.8
+    pose: Literal["distance", "polar"] = "distance"
 
 
 @dataclass
@@ -30,6 +49,7 @@ class PriorConfig:
     lora_weights: str | None = None  # a LoRA file in safetensors, or a folder with one, fused into the network
     lora_scale: float = 1.0
     distilled_guidance: float = 3.5  # an input of FLUX.1-dev and of LCMs, by distillation; not the guidance scale
+    reference: ReferencePicture | None = None  # the picture that Zero123 sees
     aesthetic_score: float = 6.0  # an input of SDXL's refiner
     text_tokens: int | None = None  # length of a T5 prompt; None: 77 for DeepFloyd IF, 256 for SD3, 512 for FLUX
     channels_last: bool = True

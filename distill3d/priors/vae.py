@@ -41,6 +41,10 @@ class ImageCodec:
             mean = self._fast_mean(self.vae, (2.0 * rgb.float() - 1.0).to(self.dtype))
             return (mean.float() - self.shift) * self.scaling
 
+    def unscaled(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+        """The posterior's mean itself: how networks that also read a picture are shown it."""
+        return x / self.scaling + self.shift
+
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 3 H W"]:
         """Latents to fp32 images in [0, 1], clamped."""

@@ -37,6 +37,8 @@ class LossSettings(LossWeights):
     lambda_sparsity: Scheduled = 0.0
     lambda_opaque: Scheduled = 0.0
     lambda_z_variance: Scheduled = 0.0
+    lambda_normal_smooth: Scheduled = 0.0
+    lambda_3d_normal_smooth: Scheduled = 0.0
     orient_reduction: OrientReduction = "sum"
 
 

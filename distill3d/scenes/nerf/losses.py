@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.types import RenderOutput
 
 OrientReduction = Literal["sum", "ray_mean"]
-REGULARISERS = ("orient", "sparsity", "opaque", "z_variance")
+REGULARISERS = ("orient", "sparsity", "opaque", "z_variance", "normal_smooth", "3d_normal_smooth")
+NEED_NORMALS = frozenset({"orient", "normal_smooth", "3d_normal_smooth"})
 
 
 def regulariser(name: str, output: RenderOutput, orient_reduction: OrientReduction) -> Float[Tensor, ""]:
@@ -23,6 +25,8 @@ def regulariser(name: str, output: RenderOutput, orient_reduction: OrientReducti
         "sparsity": lambda: sparsity_loss(output.opacity),
         "opaque": lambda: opaque_loss(output.opacity),
         "z_variance": lambda: z_variance_loss(output),
+        "normal_smooth": lambda: normal_smooth_loss(output),
+        "3d_normal_smooth": lambda: nearby_normal_loss(output),
     }
     return terms[name]()
 
@@ -80,3 +84,25 @@ def z_variance_loss(output: RenderOutput, min_opacity: float = 0.5) -> Float[Ten
     variance = per_ray(weights * (middle - mean[samples.ray_index]) ** 2) / safe_mass
     hit = (mass > min_opacity).to(variance)
     return (variance * hit).sum() / hit.sum().clamp_min(1.0)
+
+
+def normal_smooth_loss(output: RenderOutput) -> Float[Tensor, ""]:
+    """Squared differences of neighbouring pixels of the normal picture ``opacity (n + 1) / 2``: rows, plus columns.
+
+    As threestudio's Zero123 has it. Raises ValueError where the render has no normals.
+    """
+    if output.normal is None:
+        raise ValueError("loss.lambda_normal_smooth is not 0, but the renderer gave no normals; set it to 0")
+    picture = 0.5 * (F.normalize(output.normal, dim=1) + 1.0) * output.opacity
+    down, right = picture[..., 1:, :] - picture[..., :-1, :], picture[..., 1:] - picture[..., :-1]
+    return down.square().mean() + right.square().mean()
+
+
+def nearby_normal_loss(output: RenderOutput) -> Float[Tensor, ""]:
+    """Absolute differences of each sample's normal and that of a point near it, the mean over samples.
+
+    As threestudio's Zero123 has it. Raises ValueError where the render has none of the two.
+    """
+    if output.sample_normals is None or output.nearby_normals is None:
+        raise ValueError("loss.lambda_3d_normal_smooth is not 0, but the renderer gave no normals; set it to 0")
+    return (output.sample_normals - output.nearby_normals).abs().sum() / max(output.sample_normals.numel(), 1)

@@ -20,6 +20,7 @@ from distill3d.scenes.nerf.sampler import Marching, sample_rays
 from distill3d.scenes.nerf.volume import accumulate, render_weights
 from distill3d.types import Cameras, Light, RaySamples, RenderOutput, ShadingMode
 
+NEARBY = 0.01  # world units
 logger = logging.getLogger(__name__)
 
 
@@ -118,11 +119,12 @@ class NeRFVolumeRenderer(nn.Module):
         seed: int,
         rank: int = 0,
         need_normal: bool = False,
+        nearby_normals: bool = False,
     ) -> RenderOutput:
         """Render training views with all that regularisers read.
 
         Rays are jittered from the stream ``ray``, backgrounds augmented from ``background``. Normals are computed where
-        the shading reads them, or on demand.
+        the shading reads them, or on demand; nearby ones `NEARBY` away (one standard deviation) from each sample.
         """
         origins, directions, view = _flat_rays(cameras)
         generator = rng("ray", seed, step, rank)
@@ -133,7 +135,11 @@ class NeRFVolumeRenderer(nn.Module):
         rows = None if light is None else light.position[view[samples.ray_index]]
         lit = self._lit(points, rows, shading, need_normal or needs_normal(shading), ratio)
         backdrop = self._backdrop(directions, len(cameras), rng("background", seed, step, rank))
-        return _composite(lit, samples, directions, backdrop, cameras, shading)
+        seen = _composite(lit, samples, directions, backdrop, cameras, shading)
+        if not nearby_normals:
+            return seen
+        near = points + NEARBY * torch.randn(points.shape, generator=generator).to(points)
+        return replace(seen, nearby_normals=self.geometry.sample(near, True).normal)
 
     @torch.no_grad()
     def render(

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from distill3d.camera import camera_rays
 from distill3d.config.registry import Kind, make, register
-from distill3d.runtime.rng import rng
 from distill3d.scenes.base import Scene, Solid, Step, Views
-from distill3d.scenes.nerf.losses import REGULARISERS, OrientReduction, regulariser
+from distill3d.scenes.nerf.losses import NEED_NORMALS, REGULARISERS, OrientReduction, regulariser
 from distill3d.types import Cameras, Light, RenderOutput, ShadingMode
 
 PARTS: tuple[Kind, ...] = ("geometry", "material", "background", "renderer")
@@ -72,7 +71,7 @@ class NeRFScene(Scene):
 
     def backdrop(self, cameras: Cameras, step: Step | None = None) -> Tensor:
         directions = camera_rays(cameras).directions  # B H W 3
-        generator = None if step is None else rng("background", step.seed, step.number)
+        generator = None if step is None else step.rng("background")
         return self.renderer.background(directions.reshape(-1, 3), generator).view(directions.shape).permute(0, 3, 1, 2)
 
     def _term(self, name: str, outputs: list[RenderOutput]) -> Tensor:
@@ -90,7 +89,9 @@ class NeRFScene(Scene):
             light = batch.light[rows]
             mode = self.renderer.material.pick_mode(step.number, step.rng("shading", offset))
         seen = (step.number, step.seed, step.rank + offset)
-        return self.renderer(batch.cameras[rows], light, mode, *seen, need_normal="orient" in step.losses)
+        need_normal = not NEED_NORMALS.isdisjoint(step.losses)
+        nearby = {"nearby_normals": True} if "3d_normal_smooth" in step.losses else {}
+        return self.renderer(batch.cameras[rows], light, mode, *seen, need_normal=need_normal, **nearby)
 
     def before_step(self, step: Step) -> None:
         """Levels of the encoding, the blob's schedule, and every few steps the occupancy grid."""

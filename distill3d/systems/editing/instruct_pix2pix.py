@@ -49,10 +49,6 @@ class InstructPix2Pix(LatentPrior):
         guided = none + (image_guidance_scale + 1.0) * (image - none) + (guidance_scale + 1.0) * (full - image)
         return self.convert(z, guided, t)
 
-    def condition(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
-        """The latents of a picture as the network was shown them: without the scaling of those that are noised."""
-        return x / self.codec.scaling + self.codec.shift
-
     @torch.no_grad()
     def edit(
         self,
@@ -72,7 +68,7 @@ class InstructPix2Pix(LatentPrior):
         check_strength(strength)
         if strength == 0.0:
             return render.clone()
-        x, picture = self.encode(render), self.condition(self.encode(original))
+        x, picture = self.encode(render), self.codec.unscaled(self.encode(original))
         t_start = last_time(self, strength)
         eps = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
         z = add_noise(self, x, eps, torch.full((len(x),), t_start, device=x.device))
