@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 from distill3d.config.registry import register
 from distill3d.runtime.device import kernel_backend
 from distill3d.runtime.kernel_threads import run_parallel, shares
-from distill3d.scenes.nerf.grid import GridLevel, grid_levels, interpolate_reference
+from distill3d.scenes.nerf.grid import GridLevel, grid_levels
+from distill3d.scenes.nerf.grid_gather import interpolate_gathered
 
 MAX_TABLE_ENTRIES = 2**28  # beyond this a table of 2 features takes over 2 GB, and Adam twice that again
 
@@ -48,7 +49,7 @@ def interpolate(
     """
     if kernel_backend(table.device) == "numba":
         return _Interpolation.apply(table, points.detach(), levels, need_jacobian)  # pyright: ignore[reportReturnType]
-    return interpolate_reference(table, points.detach(), levels)
+    return interpolate_gathered(table, points, levels, need_jacobian)
 
 
 class _Interpolation(torch.autograd.Function):
