@@ -120,23 +120,43 @@ def random_cameras(
     width: int,
     generator: torch.Generator,
     stratified_azimuth: bool = False,
+    n_view: int = 1,
+    relative_radius: bool = False,
 ) -> Cameras:
-    """Draw ``count`` cameras; with ``stratified_azimuth`` each comes from its own equal share of the azimuth range."""
+    """Draw ``count`` cameras; with ``stratified_azimuth`` each comes from its own equal share of the azimuth range.
+
+    With ``n_view`` each draw is a set of so many cameras in a row, alike but for the azimuth, which divides the range
+    equally (MVDream, arXiv 2308.16512). With ``relative_radius`` distances are multiplied by ``1 / tan(fovy / 2)``, so
+    that an object looks equally large through every lens. Raises ValueError unless ``n_view`` divides ``count``.
+    """
+    count = set_count(count, n_view)
     unit = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
     low, high = (math.radians(e) for e in ranges.elevation_range)
     by_angle = low + (high - low) * unit(count)
     by_area = torch.asin(math.sin(low) + (math.sin(high) - math.sin(low)) * unit(count))
     elevation_deg = torch.rad2deg(torch.where(unit(count) < 0.5, by_angle, by_area))
     share = (torch.arange(count) + unit(count)) / count if stratified_azimuth else unit(count)
+    share = ((torch.arange(n_view) + share[:, None]) / n_view).flatten()
     azimuth_deg = ranges.azimuth_range[0] + (ranges.azimuth_range[1] - ranges.azimuth_range[0]) * share
     distance = _uniform(ranges.camera_distance_range, unit(count))
     fovy_deg = _uniform(ranges.fovy_range, unit(count))
     position_offset = (2.0 * unit(count, 3) - 1.0) * ranges.camera_perturb
     target = torch.randn(count, 3, generator=generator) * ranges.center_perturb
     up_offset = torch.randn(count, 3, generator=generator) * ranges.up_perturb
-    return make_cameras(
-        elevation_deg, azimuth_deg, distance, fovy_deg, height, width, position_offset, target, up_offset
-    )
+    if relative_radius:
+        distance = distance / torch.tan(0.5 * torch.deg2rad(fovy_deg))
+    each = lambda drawn: drawn.repeat_interleave(n_view, 0)  # noqa: E731
+    sphere = each(elevation_deg), azimuth_deg, each(distance), each(fovy_deg)
+    return make_cameras(*sphere, height, width, each(position_offset), each(target), each(up_offset))
+
+
+def set_count(rows: int, n_view: int) -> int:
+    """How many sets of ``n_view`` views of one object so many rows are. Raises ValueError for a rest."""
+    if rows % n_view:
+        raise ValueError(
+            f"{rows} views are no sets of {n_view}: set data.n_view={n_view} and data.batch_size to a multiple of it"
+        )
+    return rows // n_view
 
 
 def orbit_cameras(count: int, elevation_deg: float, distance: float, fovy_deg: float, size: int) -> Cameras:

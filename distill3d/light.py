@@ -17,21 +17,24 @@ def random_lights(
     strategy: LightStrategy = "dreamfusion",
     light_position_perturb: float = 1.0,
     light_distance_range: tuple[float, float] = (0.8, 1.5),
+    n_view: int = 1,
 ) -> Light:
-    """One light for each camera.
+    """One light for each camera; what is drawn for it is the same in each set of ``n_view`` cameras in a row.
 
     ``dreamfusion`` (arXiv 2209.14988): direction ~ N(camera position, perturb^2), distance uniform.
     ``magic3d`` (arXiv 2211.10440): uniform within a cone of 60 degrees around the camera's direction, same distances.
     Raises ValueError for an unknown strategy.
     """
     position = cameras.position
-    normal = torch.randn(position.shape, generator=generator).to(position)
-    unit = torch.rand(len(position), generator=generator).to(position)
+    sets = len(position) // n_view
+    each = lambda drawn: drawn.to(position).repeat_interleave(n_view, 0)  # noqa: E731
+    normal = each(torch.randn(sets, 3, generator=generator))
+    unit = each(torch.rand(sets, generator=generator))
     distance = light_distance_range[0] + (light_distance_range[1] - light_distance_range[0]) * unit
     if strategy == "dreamfusion":
         direction = position + normal * light_position_perturb
     elif strategy == "magic3d":
-        direction = _within_cone(position, normal, torch.rand(len(position), generator=generator).to(position))
+        direction = _within_cone(position, normal, each(torch.rand(sets, generator=generator)))
     else:
         raise ValueError(f"light_sample_strategy={strategy!r} is unknown; choose dreamfusion or magic3d")
     return Light(torch.nn.functional.normalize(direction, dim=-1) * distance[:, None])

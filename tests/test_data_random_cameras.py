@@ -61,12 +61,35 @@ def test_sizes_and_batch_size_change_at_the_milestones():
         assert (len(cameras), cameras.height, cameras.width) == expected
 
 
+def test_sets_of_views_differ_in_azimuth_alone_and_divide_its_range():
+    settings = {"batch_size": 8, "n_view": 4, "light_sample_strategy": "magic3d"}
+    views = batch(**settings)
+    cameras, azimuth = views.cameras, views.cameras.azimuth_deg.view(2, 4)
+    for name in ("elevation_deg", "distance", "fovy_rad"):
+        drawn = getattr(cameras, name).view(2, 4)
+        assert (drawn == drawn[:, :1]).all() and drawn[0, 0] != drawn[1, 0]
+    torch.testing.assert_close((azimuth[:, 1:] - azimuth[:, :-1]) % 360.0, torch.full((2, 3), 90.0), atol=1e-3, rtol=0)
+    distance = views.light.position.norm(dim=1).view(2, 4)
+    torch.testing.assert_close(distance, distance[:, :1].expand(2, 4))
+    target = cameras.c2w[:, :3, 2] * (cameras.position * cameras.c2w[:, :3, 2]).sum(1, keepdim=True)
+    offset = (cameras.position - target).norm(dim=1)
+    assert (offset > 1e-3).all()  # the perturbations are there, and are those of the set
+
+
+def test_a_relative_radius_shows_the_object_as_large_through_every_lens():
+    settings = {"batch_size": 16, "camera_distance_range": [0.9, 0.9], "fovy_range": [15, 60], "relative_radius": True}
+    cameras = batch(**settings).cameras
+    torch.testing.assert_close(cameras.distance * torch.tan(cameras.fovy_rad / 2), torch.full((16,), 0.9))
+    assert cameras.distance.std() > 0.5
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"width": [32, 64]}, "data.width=.*one more than there are milestones"),
         ({"width": [32, 64, 128], "height": [1, 1, 1], "resolution_milestones": [9, 3]}, "must ascend"),
         ({"batch_size": 0}, "data.batch_size=0 must be positive"),
+        ({"batch_size": [8, 6], "resolution_milestones": [9], "n_view": 4}, r"data.batch_size=\[8, 6\].*n_view=4"),
         ({"height": -3}, "data.height=-3 must be positive"),
         ({"eval_width": 0}, "data.eval_width=0 must be positive"),
         ({"n_test_views": 0}, "data.n_test_views=0 must be positive"),

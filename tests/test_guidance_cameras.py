@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from closed_form import GaussianPrior
@@ -31,6 +33,19 @@ def test_every_pass_of_every_rule_has_the_views_cameras(name, perp_neg):
     rule(prior, inputs)
     passes = [one for call in prior.calls for one in call]
     assert len(passes) > 0 and all(one.cameras is inputs.cameras for one in passes)
+
+
+@pytest.mark.parametrize("name", [name for name in registered("guidance") if not name.endswith("-clip")])
+def test_views_that_the_prior_sees_together_share_every_time(name):
+    """Two sets of two: rows of a set are asked at one t, the sets at times of their own."""
+    prior, rule = prior_for(name), make(name, **settings_of(name))
+    prior.spec = replace(prior.spec, n_view=2)
+    rule(prior, inputs_for(rule, prior, batch=4))
+    times = [one.t for call in prior.calls for one in call]
+    assert times and all(t[0] == t[1] and t[2] == t[3] for t in times)
+    assert any(t[0] != t[2] for t in times) or rule.cfg.timestep_sampling != "uniform"
+    with pytest.raises(ValueError, match=r"3 views are no sets of 2: set data\.n_view=2"):
+        rule(prior, inputs_for(rule, prior, batch=3))
 
 
 @pytest.mark.parametrize(("name", "evaluated"), GUIDED.items())

@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "dreamfusion-sdxl": "sdxl",
     "dreamfusion-sd3": "sd3",
     "dreamfusion-flux": "flux",
+    "dreamfusion-mvdream": "mvdream",
 }
 THREESTUDIO = {"threestudio-dreamfusion-sd": "stable-diffusion", "threestudio-dreamfusion-if": "deepfloyd-if"}
 

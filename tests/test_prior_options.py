@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ldm_checkpoints import SD1, checkpoint
 from safetensors.torch import load_file, save_file
 from test_prior_hub import cached_snapshot
 from tiny_pipelines import TinyFolders
@@ -22,6 +23,7 @@ OPTIONS: dict[str, tuple[str, object]] = {
     "pretrained_model_name_or_path": ("stable-diffusion", None),
     "revision": ("stable-diffusion", "v2"),
     "variant": ("stable-diffusion", "fp16"),
+    "single_file_config": ("stable-diffusion", None),
     "precision": ("stable-diffusion", "bfloat16"),
     "camera_conditioning": ("embedded-own", "none"),
     "image_size": ("stable-diffusion", 64),
@@ -63,6 +65,9 @@ def settings_for(option: str, folders: TinyFolders, tmp_path: Path, monkeypatch:
     extra = {} if value is None else {option: value}
     if option in ("lora_weights", "lora_scale"):
         extra["lora_weights"] = str(_lora(tmp_path / "lora.safetensors", folders(kind)))
+    if option == "single_file_config":
+        save_file(checkpoint(folders(kind), SD1), tmp_path / "model.safetensors")
+        return PriorConfig(str(tmp_path / "model.safetensors"), single_file_config=str(folders(kind)))
     if option == "compile":
         extra["compile_backend"] = "eager"
     if option == "compile_backend":

@@ -206,6 +206,13 @@ def test_views_of_one_batch_are_augmented_independently():
     assert len(corners.unique(dim=0)) == 3
 
 
+def test_views_of_one_batch_share_their_augmentation_where_asked():
+    background = NeuralBackground(NeuralBackground.Config(random_aug=True, random_aug_prob=1.0, share_aug_bg=True))
+    renderer = _renderer(Ball(), background)
+    corners = [renderer(*_views(3), "albedo", step, 0).rgb[:, :, 0, 0] for step in (1, 2)]
+    assert all(len(each.unique(dim=0)) == 1 for each in corners) and not torch.equal(*corners)
+
+
 def test_pictures_are_never_augmented():
     plain, augmented = (
         NeuralBackground(NeuralBackground.Config(random_aug=aug, random_aug_prob=1.0)) for aug in (False, True)

@@ -194,6 +194,36 @@ def stable_diffusion_2(folder: Path) -> Path:
     return stable_diffusion(folder, "v_prediction")
 
 
+def mvdream(folder: Path, seed: int = 0) -> Path:
+    """Stable Diffusion's parts, with the camera's matrix as a class label and a camera embedding that matters."""
+    from diffusers import DDIMScheduler
+
+    torch.manual_seed(seed)
+    unet = _unet(
+        16,
+        4,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=16,
+        block_out_channels=(32, 64),
+        norm_num_groups=32,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False
+    )
+    components = {
+        "unet": unet,
+        "vae": _vae(scaling_factor=0.18215),
+        "scheduler": scheduler,
+        "text_encoder": clip_text_model(),
+        "tokenizer": clip_tokenizer(),
+        "feature_extractor": None,
+        "image_encoder": None,
+    }
+    return save_pipeline(folder, "MVDreamPipeline", components)
+
+
 def sdxl(folder: Path, seed: int = 0) -> Path:
     """Two text towers of different widths, pooled text of the second, six numbers for the sizes."""
     from diffusers import EulerDiscreteScheduler
@@ -380,7 +410,8 @@ TINY: dict[str, Callable[[Path], Path]] = {
 }
 
 
-VARIANTS: dict[str, Callable[[Path], Path]] = {"sdxl-refiner": sdxl_refiner}  # of these kinds
+# of these kinds, and one that wants four rows and their cameras
+VARIANTS: dict[str, Callable[[Path], Path]] = {"sdxl-refiner": sdxl_refiner, "mvdream": mvdream}
 
 
 def tiny_settings(kind: str) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class RandomCameraConfig(NullableViewDistribution):
     Null camera and light settings come from cameras.json in the folder ``cameras_like`` (the first of several), or
     from the cameras of its posed views, else from DreamFusion.
     ``progressive_until`` widens elevation and azimuth from the front view to their ranges over that many steps.
+    ``n_view``: sets of so many views, alike but for the azimuth, which divides its range equally, as multi-view priors
+    see them; ``batch_size`` counts views. ``relative_radius``: distances are multiplied by 1 / tan(fovy / 2).
     """
 
     batch_size: IntOrList = 1
@@ -48,6 +50,8 @@ class RandomCameraConfig(NullableViewDistribution):
     resolution_milestones: list[int] = field(default_factory=list)
     cameras_like: str | list[str] | None = None
     batch_uniform_azimuth: bool = True
+    n_view: int = 1
+    relative_radius: bool = False
     progressive_until: Scheduled = 0
     eval_height: int = 512
     eval_width: int = 512
@@ -68,9 +72,14 @@ class RandomCameraConfig(NullableViewDistribution):
                     f"{name}={values} has {len(values)} entries; resolution_milestones={self.resolution_milestones} "
                     f"asks for {len(self.resolution_milestones) + 1}, one more than there are milestones"
                 )
-        for name in ("eval_height", "eval_width", "eval_batch_size", "n_val_views", "n_test_views"):
+        for name in ("eval_height", "eval_width", "eval_batch_size", "n_val_views", "n_test_views", "n_view"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        sizes = self.batch_size if isinstance(self.batch_size, list) else [self.batch_size]
+        if any(size % self.n_view for size in sizes):
+            raise ValueError(
+                f"batch_size={self.batch_size} counts views: it must be a multiple of n_view={self.n_view}"
+            )
         if self.eval_fovy_deg is not None and not 0.0 < self.eval_fovy_deg < 180.0:
             raise ValueError(f"eval_fovy_deg={self.eval_fovy_deg} must be between 0 and 180 degrees")
         if self.eval_camera_distance is not None and self.eval_camera_distance <= 0.0:
@@ -108,13 +117,16 @@ def training_batch(
     until = scheduled(cfg.progressive_until, step)
     if step < until:
         ranges = widened(ranges, step / until, cfg.eval_elevation_deg)
-    cameras = random_cameras(ranges, count, height, width, rng("camera", seed, step, rank), cfg.batch_uniform_azimuth)
+    drawn = rng("camera", seed, step, rank)
+    sets = (cfg.batch_uniform_azimuth, cfg.n_view, cfg.relative_radius)
+    cameras = random_cameras(ranges, count, height, width, drawn, *sets)
     light = random_lights(
         cameras,
         rng("light", seed, step, rank),
         views.light_sample_strategy,
         views.light_position_perturb,
         views.light_distance_range,
+        cfg.n_view,
     )
     return RandomCameraBatch(cameras, light)
 

@@ -18,6 +18,7 @@ from distill3d.guidance.base import (
     ScoreDistillation,
     classifier_free,
     mean_norm,
+    per_set,
 )
 from distill3d.guidance.timesteps import timestep_bounds
 from distill3d.priors.base import DiffusionPrior, add_noise
@@ -62,7 +63,7 @@ class ASD(ScoreDistillation):
 
     def later(self, prior: DiffusionPrior, inputs: GuidanceInput, t: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
         """The later time of each row."""
-        total, device = prior.num_train_timesteps, inputs.generator.device
+        total, generator = prior.num_train_timesteps, inputs.generator
         t_min = timestep_bounds(self.at("min_step_percent", inputs), 1.0, total)[0]
-        unit = torch.rand(len(t), generator=inputs.generator, device=device).to(t.device)
+        unit = per_set(prior, t, lambda sets: torch.rand(sets, generator=generator, device=generator.device))
         return later_timesteps(t, t_min, total - 1, self.cfg.shift_range, unit)

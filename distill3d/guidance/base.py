@@ -6,15 +6,16 @@ A new rule is one file: a subclass of `ScoreDistillation` that names its texts (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from distill3d.camera import set_count
 from distill3d.config.schedule import Scheduled, check_schedule, scheduled
 from distill3d.guidance.perp_neg import Decay, ViewDecays, perp_neg, view_requests, view_texts
 from distill3d.guidance.timesteps import TimestepSampling, check_step_percents, draw_timesteps, timestep_bounds
@@ -218,8 +219,8 @@ class ScoreDistillation(Guidance):
         total = prior.num_train_timesteps
         low, high = (self.at(name, inputs) for name in ("min_step_percent", "max_step_percent"))
         bounds = timestep_bounds(low, high, total)
-        sampling, batch = self.cfg.timestep_sampling, len(inputs.x)
-        return draw_timesteps(sampling, batch, bounds, progress(inputs), total, inputs.generator).to(inputs.x.device)
+        rest = bounds, progress(inputs), total, inputs.generator
+        return per_set(prior, inputs.x, lambda sets: draw_timesteps(self.cfg.timestep_sampling, sets, *rest))
 
     def draw_noise(self, inputs: GuidanceInput, fixed: bool | None = None) -> Float[Tensor, "B C h w"]:
         """Noise from this step's generator, or, where it is fixed, the one that depends on the seed alone."""
@@ -278,6 +279,12 @@ class ScoreDistillation(Guidance):
 def as_pass(query: Query, text: PromptEmbedding, cameras: Cameras | None) -> Pass:
     """The pass of a query; every text comes with the camera, since classifier-free guidance is of the text alone."""
     return Pass(query.z, query.t, text, query.adapter, cameras)
+
+
+def per_set(prior: DiffusionPrior, rows: Tensor, draw: Callable[[int], Shaped[Tensor, "sets"]]) -> Shaped[Tensor, "B"]:
+    """What ``draw(sets)`` draws, for each row: the views that a multi-view prior sees together share it."""
+    n_view = prior.spec.n_view
+    return draw(set_count(len(rows), n_view)).repeat_interleave(n_view).to(rows.device)
 
 
 def progress(inputs: GuidanceInput) -> float:

@@ -19,6 +19,7 @@ from distill3d.guidance.base import (
     classifier_free,
     guided_pair,
     mean_norm,
+    per_set,
 )
 from distill3d.guidance.inversion import inversion_stops, invert
 from distill3d.priors.base import DiffusionPrior, add_noise
@@ -85,8 +86,9 @@ class SDI(ScoreDistillation):
         total, w = prior.num_train_timesteps, self.at("inversion_guidance_scale", inputs)
         stride, last = max(total // self.cfg.inversion_n_steps, 1), draw.t
         if self.cfg.inversion_overshoot:
-            unit = torch.rand(len(last), generator=inputs.generator, device=inputs.generator.device)
-            last = (last + (unit.to(last.device) * stride).long()).clamp_max(total - 1)
+            drawn = {"generator": inputs.generator, "device": inputs.generator.device}
+            unit = per_set(prior, last, lambda sets: torch.rand(sets, **drawn))
+            last = (last + (unit * stride).long()).clamp_max(total - 1)
 
         def predict(z: Tensor, t: Int[Tensor, "B"]) -> Prediction:
             return self._guided(prior, inputs, z, t, w)

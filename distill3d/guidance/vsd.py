@@ -18,6 +18,7 @@ from distill3d.guidance.base import (
     ScoreDistillation,
     classifier_free,
     mean_norm,
+    per_set,
 )
 from distill3d.priors.base import DiffusionPrior, add_noise
 from distill3d.types import Cameras, GuidanceInput, GuidanceOutput, Pass, Prompt, PromptEmbedding, TextRequest
@@ -104,8 +105,8 @@ class VSD(ScoreDistillation, nn.Module):
     def lora_loss(self, prior: DiffusionPrior, inputs: GuidanceInput) -> Float[Tensor, ""]:
         """The denoising loss of the LoRA on this step's renders; its graph reaches the guidance's parameters alone."""
         x, generator = inputs.x.detach().float(), inputs.generator
-        last = prior.num_train_timesteps
-        t = torch.randint(0, last, (len(x),), generator=generator, device=generator.device).to(x.device)
+        drawn = {"generator": generator, "device": generator.device}
+        t = per_set(prior, x, lambda sets: torch.randint(0, prior.num_train_timesteps, (sets,), **drawn))
         eps = torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
         with torch.enable_grad():
             one = Pass(add_noise(prior, x, eps, t), t, self.lora_text(inputs), self.adapter, inputs.cameras)

@@ -21,7 +21,8 @@ class PriorSpec:
 
     image_sizes: native sizes of the rendered image in pixels, ascending. factor: pixels along a side of one latent.
     flow: ``z = (1 - s) x + s eps`` instead of a variance-preserving diffusion. vocabulary: the words that it was
-    taught, in lower case, None where nobody knows. default_cameras: of the views that it was trained on.
+    taught, in lower case, None where nobody knows. default_cameras: of the views that it was trained on. n_view: rows
+    in a row that it sees together, as views of one object at one time t.
     """
 
     image_sizes: tuple[int, ...]
@@ -32,6 +33,7 @@ class PriorSpec:
     conditions: frozenset[Condition] = frozenset({"text"})
     vocabulary: frozenset[str] | None = None
     default_cameras: CameraRanges | None = None
+    n_view: int = 1
 
     def x_shape(self, image_size: int) -> tuple[int, int, int]:
         """Channels, height and width of x for a square image, which is seen at the nearest native size."""

@@ -13,7 +13,7 @@ from distill3d.priors.adapter import LoraAdapter
 from distill3d.priors.base import Condition, PriorSpec
 from distill3d.priors.compiled import compiled
 from distill3d.priors.hub import SETTING, PriorError
-from distill3d.priors.identity import file_identity, folder_identity
+from distill3d.priors.identity import file_identity
 from distill3d.priors.lora import fuse_lora, lora_file
 from distill3d.priors.model_folder import ModelFolder
 from distill3d.priors.passes import predict
@@ -61,6 +61,14 @@ class FrozenPrior:
     def latent_layout(self) -> tuple[int, int]:
         """Channels of x, and pixels along a side of one latent."""
         return 3, 1
+
+    def load_network_module(self, device: torch.device) -> Any:
+        """The network from its files, frozen."""
+        return self.folder.load_module(self.folder.kind.network, self.dtype, device)
+
+    def n_view(self) -> int:
+        """Rows that the network sees together, as views of one object."""
+        return 1
 
     def takes_cameras(self) -> bool:
         """Whether the network was taught where the camera stands."""
@@ -146,6 +154,7 @@ class FrozenPrior:
             flow=self.folder.kind.flow,
             conditions=frozenset(told),
             vocabulary=taught_words(self.folder.path),
+            n_view=self.n_view(),
         )
 
     def _image_sizes(self) -> tuple[int, ...]:
@@ -165,7 +174,7 @@ class FrozenPrior:
     def _load_network(self) -> Any:
         kind = self.folder.kind
         device = torch.device("cpu") if self.offloaded else self.device
-        network = self.folder.load_module(kind.network, self.dtype, device)
+        network = self.load_network_module(device)
         if self.cfg.lora_weights:
             fuse_lora(network, lora_file(self.cfg.lora_weights), self.cfg.lora_scale, kind.network)
         if self.cfg.channels_last:
@@ -185,4 +194,4 @@ def prior_identity(folder: ModelFolder, cfg: PriorConfig) -> str:
     lora = ""
     if cfg.lora_weights:
         lora = f"{file_identity(lora_file(cfg.lora_weights))}*{cfg.lora_scale}"
-    return folder_identity(folder.path, folder.kind.image_components, folder.variant, lora)
+    return folder.identity(folder.kind.image_components, lora)

@@ -22,6 +22,7 @@ MIRRORS: dict[str, str] = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
 }
 
+CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth")
 _WEIGHTS_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 
@@ -30,15 +31,31 @@ class PriorError(ValueError):
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder that a name means without asking the Hub, or None if the name is a Hub id."""
+    """The folder that a name means without asking the Hub, or None if the name is a Hub id.
+
+    Of a checkpoint file it is the one that the file lies in.
+    """
     if name == EMBEDDED:
         return EMBEDDED_WEIGHTS
     path = Path(name).expanduser()
     if path.is_dir():
         return path
+    file = checkpoint_file(name)
+    if file is not None:
+        return file.parent
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise PriorError(f"{SETTING}={name!r} is no folder here, and no Hub id (owner/model); give one of the two")
     return None
+
+
+def checkpoint_file(name: str) -> Path | None:
+    """The checkpoint that a name means, None if its ending is of no checkpoint. Raises PriorError if it is gone."""
+    path = Path(name).expanduser()
+    if path.suffix not in CHECKPOINTS or path.is_dir():
+        return None
+    if not path.is_file():
+        raise PriorError(f"{SETTING}={name!r} does not exist; give a checkpoint file, a diffusers folder or a Hub id")
+    return path
 
 
 def find_folder(name: str, revision: str | None, variant: str | None, components: Iterable[str]) -> Path:
@@ -49,10 +66,24 @@ def find_folder(name: str, revision: str | None, variant: str | None, components
     """
     folder = local_folder(name)
     if folder is None:
-        return _from_hub(name, revision, variant, components)
+        wanted = [pattern for each in components for pattern in component_patterns(each, variant)]
+        return _from_hub(name, revision, wanted)
     if revision is not None:
         raise PriorError(f"system.prior.revision={revision!r} is for models of the Hub; {SETTING}={name!r} is a folder")
     return folder
+
+
+def find_configs(name: str, components: Iterable[str], setting: str) -> Path:
+    """A folder with the configs and tokenizers of some components, without weights, fetched if the name is a Hub id.
+
+    Raises PriorError, naming ``setting``, as `find_folder` does.
+    """
+    try:
+        folder = local_folder(name)
+        wanted = [pattern for each in components for pattern in config_patterns(each)]
+        return folder if folder is not None else _from_hub(name, None, wanted)
+    except PriorError as error:
+        raise PriorError(str(error).replace(SETTING, setting)) from error
 
 
 def read_json(folder: Path, file: str, name: str) -> dict[str, Any]:
@@ -136,14 +167,13 @@ def _other_variant(asked: str | None, variants: list[str]) -> str:
     return f"system.prior.variant={asked} was asked for, and it has {', '.join(variants)}: set it to that"
 
 
-def _from_hub(name: str, revision: str | None, variant: str | None, components: Iterable[str]) -> Path:
+def _from_hub(name: str, revision: str | None, wanted: list[str]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
-    patterns = [*_ROOT_FILES, *(pattern for each in components for pattern in component_patterns(each, variant))]
     # the first base is the HTTP client's own root error, which the hub's versions take from different libraries
     network_errors: Any = (errors.HfHubHTTPError.__bases__[0], errors.LocalEntryNotFoundError, OSError)
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[*_ROOT_FILES, *wanted]))
     except errors.HFValidationError as error:
         raise PriorError(f"{SETTING}={name!r} is no folder and no valid Hub id: {error}") from error
     except errors.RevisionNotFoundError as error:
@@ -162,7 +192,12 @@ def component_patterns(component: str, variant: str | None) -> list[str]:
     """The files of a component: configs, vocabularies, and the weights of one variant, whole or in shards."""
     dotted = f".{variant}" if variant else ""
     weights = [f"{stem}{dotted}{end}" for stem in _WEIGHTS_STEMS for end in (".safetensors", "-*-of-*.safetensors")]
-    return [f"{component}/{file}" for file in ("*.json", "*.txt", "*.model", *weights)]
+    return config_patterns(component) + [f"{component}/{file}" for file in weights]
+
+
+def config_patterns(component: str) -> list[str]:
+    """The files of a component without its weights."""
+    return [f"{component}/{file}" for file in ("*.json", "*.txt", "*.model")]
 
 
 def _remedy(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-KindName = Literal["embedded", "stable-diffusion", "sdxl", "deepfloyd-if", "sd3", "flux", "zero123"]
+KindName = Literal["embedded", "stable-diffusion", "mvdream", "sdxl", "deepfloyd-if", "sd3", "flux", "zero123"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ KINDS: tuple[PriorKind, ...] = (
         _ONE,
         vae=True,
     ),
+    PriorKind("mvdream", "MVDream", ("MVDreamPipeline",), "unet", _ONE, vae=True),
     PriorKind(
         "sdxl",
         "Stable Diffusion XL",

@@ -10,15 +10,17 @@ from distill3d.config.registry import register
 from distill3d.priors.base import DiffusionPrior, PromptEncoder
 from distill3d.priors.flow import FlowPrior, FluxPrior
 from distill3d.priors.frozen import FrozenPrior, prior_identity
-from distill3d.priors.hub import PriorError, local_folder
+from distill3d.priors.hub import SETTING, PriorError, checkpoint_file, local_folder
 from distill3d.priors.identity import file_identity
 from distill3d.priors.kinds import KindName, PriorKind
 from distill3d.priors.latent import LatentPrior, SdxlPrior
 from distill3d.priors.model import PriorModel
 from distill3d.priors.model_folder import ModelFolder, open_folder
+from distill3d.priors.mvdream import MVDreamPrior
 from distill3d.priors.pixel import PixelPrior
 from distill3d.priors.prompt import TextTowers, encoder_dtype, text_identity_of
 from distill3d.priors.settings import PriorConfig
+from distill3d.priors.single_file import open_single_file
 from distill3d.priors.words import taught_words, unknown_words
 from distill3d.priors.zero123 import PictureEmbedding, Zero123Prior, on_white, reference_of
 
@@ -40,6 +42,7 @@ _PRIORS: dict[KindName, type[FrozenPrior]] = {
     "embedded": PixelPrior,
     "deepfloyd-if": PixelPrior,
     "stable-diffusion": LatentPrior,
+    "mvdream": MVDreamPrior,
     "sdxl": SdxlPrior,
     "sd3": FlowPrior,
     "flux": FluxPrior,
@@ -49,7 +52,8 @@ _PRIORS: dict[KindName, type[FrozenPrior]] = {
 
 @register("prior", "pretrained-diffusion-model")
 class PretrainedDiffusionModel(PriorModel):
-    """Any diffusers folder or Hub id: the embedded prior, Stable Diffusion, SDXL, DeepFloyd IF, SD3, FLUX, Zero123."""
+    """Any diffusers folder, checkpoint file or Hub id: the embedded prior, Stable Diffusion, SDXL, MVDream, DeepFloyd
+    IF, SD3, FLUX, Zero123."""
 
     Config = PriorConfig
     cfg: PriorConfig
@@ -144,4 +148,11 @@ def words_not_taught(cfg: PriorConfig, prompt: str) -> list[str]:
 
 
 def _open(cfg: PriorConfig, part: str) -> ModelFolder:
-    return open_folder(cfg.pretrained_model_name_or_path, cfg.revision, cfg.variant, part)
+    name = cfg.pretrained_model_name_or_path
+    file = checkpoint_file(name)
+    if file is None:
+        return open_folder(name, cfg.revision, cfg.variant, part)
+    for setting in ("revision", "variant"):
+        if getattr(cfg, setting) is not None:
+            raise PriorError(f"system.prior.{setting} is for models of the Hub; {SETTING}={name!r} is a file")
+    return open_single_file(file, name, cfg.single_file_config, part)

@@ -14,6 +14,7 @@ import torch
 
 from distill3d.priors.component_class import component_class
 from distill3d.priors.hub import SETTING, PriorError, check_weights, component_patterns, find_folder, read_json
+from distill3d.priors.identity import folder_identity
 from distill3d.priors.kinds import KINDS, PriorKind, kind_of
 from distill3d.priors.suitability import unusable
 
@@ -48,7 +49,7 @@ class ModelFolder:
             with _without_progress_bars():
                 module, loading = cls.from_pretrained(self.path / component, **self._options(cls, dtype))
         except Exception as error:  # whatever a damaged file makes a library raise
-            raise self._broken(component, error) from error
+            raise self.broken(component, error) from error
         self._check_complete(component, sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"]))
         return module.eval().requires_grad_(False).to(device)
 
@@ -63,7 +64,7 @@ class ModelFolder:
                 with safe_open(str(path), framework="pt") as file:
                     count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
             except Exception as error:
-                raise self._broken(component, error) from error
+                raise self.broken(component, error) from error
         return count
 
     def load_plain(self, component: str) -> Any:
@@ -73,7 +74,11 @@ class ModelFolder:
         try:
             return self._class(component).from_pretrained(self.path / component)
         except Exception as error:
-            raise self._broken(component, error) from error
+            raise self.broken(component, error) from error
+
+    def identity(self, components: tuple[str, ...], extra: str = "") -> str:
+        """A hash of the files of some components, and of what else changes their answers."""
+        return folder_identity(self.path, components, self.variant, extra)
 
     def _class(self, component: str) -> Any:
         try:
@@ -105,7 +110,8 @@ class ModelFolder:
             "are partial: fetch both again from one place"
         )
 
-    def _broken(self, component: str, error: Exception) -> PriorError:
+    def broken(self, component: str, error: Exception) -> PriorError:
+        """What to raise where a library could not load a component."""
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         return PriorError(
             f"{SETTING}={self.name!r}: {self.path / component} cannot be loaded ({reason}); "

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill3d.priors.identity import folder_identity
 from distill3d.priors.kinds import KindName
 from distill3d.priors.model_folder import ModelFolder
 from distill3d.priors.settings import PriorConfig, choose_dtype
@@ -74,7 +73,7 @@ def encoder_dtype(cfg: PriorConfig, device: torch.device | str) -> torch.dtype:
 def text_identity_of(folder: ModelFolder, cfg: PriorConfig) -> str:
     """A hash of the text encoders, the tokenizers and the settings that change an embedding."""
     settings = f"{folder.kind.name};{cfg.text_tokens};{folder.index.get('force_zeros_for_empty_prompt')}"
-    return folder_identity(folder.path, folder.kind.text_components, folder.variant, settings)
+    return folder.identity(folder.kind.text_components, settings)
 
 
 def _embedded(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
@@ -134,6 +133,7 @@ _Encode = Callable[[list[Tower], list[str], EncodingContext], PromptEmbedding]
 _ENCODERS: dict[KindName, _Encode] = {
     "embedded": _embedded,
     "stable-diffusion": _stable_diffusion,
+    "mvdream": _stable_diffusion,
     "sdxl": _sdxl,
     "deepfloyd-if": _deepfloyd_if,
     "sd3": _sd3,

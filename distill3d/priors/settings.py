@@ -38,11 +38,13 @@ class ReferencePicture:
 
 @dataclass
 class PriorConfig:
-    """Which diffusion model, and how it runs. Only the name is needed; the kind is read from its model_index.json."""
+    """Which diffusion model, and how it runs. Only the name is needed; the kind is read from its model_index.json, or
+    from the names of the tensors in a checkpoint file."""
 
-    pretrained_model_name_or_path: str = "embedded"  # "embedded", a diffusers folder, or a Hub id
+    pretrained_model_name_or_path: str = "embedded"  # "embedded", a diffusers folder, a checkpoint file, or a Hub id
     revision: str | None = None  # branch, tag or commit of a Hub model
     variant: str | None = None  # "fp16": the half-precision files of a Hub model, where it has them
+    single_file_config: str | None = None  # a folder or Hub id with a checkpoint file's configs; None: its family's
     precision: str = "auto"  # auto, float32, float16, bfloat16
     camera_conditioning: Literal["auto", "none"] = "auto"  # none: a prior that takes cameras is told view words alone
     image_size: int | None = None  # short side at which the model sees the render, in pixels; None: its native sizes

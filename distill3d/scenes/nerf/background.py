@@ -60,14 +60,15 @@ def spherical_harmonics(directions: Float[Tensor, "rays 3"], degree: int) -> Flo
 class _Background(nn.Module):
     """Replaces its colours by one random colour in a share of the training views."""
 
-    def __init__(self, random_aug: bool, random_aug_prob: float) -> None:
+    def __init__(self, random_aug: bool, random_aug_prob: float, share_aug_bg: bool) -> None:
         super().__init__()
+        self.share_aug_bg = share_aug_bg
         self.random_aug_prob = random_aug_prob if random_aug else 0.0
 
     def forward(
         self, directions: Float[Tensor, "rays 3"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "rays 3"]:
-        """Colours of one view's rays; without a generator (evaluation) there is no augmentation."""
+        """Colours of rays that share a draw, of a view or a batch; without a generator there is no augmentation."""
         if generator is None:
             return self.eval_colors(directions)
         draw = torch.rand(4, generator=generator, device=generator.device)
@@ -93,6 +94,7 @@ class NeuralEnvironmentMapBackground(_Background):
         mlp_network_config: BackgroundMLPConfig = field(default_factory=BackgroundMLPConfig)
         random_aug: bool = False
         random_aug_prob: float = 0.5
+        share_aug_bg: bool = False  # one draw for all views of a batch, as multi-view priors want it
         eval_color: Color | None = None  # replaces the map in evaluation
 
         def __post_init__(self) -> None:
@@ -100,7 +102,7 @@ class NeuralEnvironmentMapBackground(_Background):
             _check_probability(self.random_aug_prob)
 
     def __init__(self, cfg: Config) -> None:
-        super().__init__(cfg.random_aug, cfg.random_aug_prob)
+        super().__init__(cfg.random_aug, cfg.random_aug_prob, cfg.share_aug_bg)
         self.cfg = cfg
         network, self.degree = cfg.mlp_network_config, cfg.dir_encoding_config.degree
         self.hidden_activation = HIDDEN_ACTIVATIONS[network.activation.lower()]
@@ -129,6 +131,7 @@ class SolidColorBackground(_Background):
         learned: bool = False
         random_aug: bool = False
         random_aug_prob: float = 0.5
+        share_aug_bg: bool = False  # one draw for all views of a batch, as multi-view priors want it
 
         def __post_init__(self) -> None:
             _check_probability(self.random_aug_prob)
@@ -138,7 +141,7 @@ class SolidColorBackground(_Background):
     color: Tensor
 
     def __init__(self, cfg: Config) -> None:
-        super().__init__(cfg.random_aug, cfg.random_aug_prob)
+        super().__init__(cfg.random_aug, cfg.random_aug_prob, cfg.share_aug_bg)
         self.cfg = cfg
         color = torch.tensor(cfg.color, dtype=torch.float32)
         if cfg.learned:

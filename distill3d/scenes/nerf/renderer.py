@@ -238,7 +238,8 @@ class NeRFVolumeRenderer(nn.Module):
         return _Lit(sample.density, color, sample.normal)
 
     def _backdrop(self, directions: Tensor, views: int, generator: torch.Generator | None) -> Float[Tensor, "rays 3"]:
-        return torch.cat([self.background(part, generator) for part in directions.chunk(views)])
+        parts = directions.chunk(1 if self.background.share_aug_bg else views)
+        return torch.cat([self.background(part, generator) for part in parts])
 
 
 def _flat_rays(cameras: Cameras) -> tuple[Tensor, Tensor, Int[Tensor, "rays"]]:

@@ -211,7 +211,8 @@ class SplatScene(Scene):
     def backdrop(self, cameras: Cameras, step: Step | None = None) -> Float[Tensor, "B 3 H W"]:
         """What is behind each view; in training each may draw a colour of its own."""
         directions = camera_rays(cameras).directions
-        generators = [None if step is None else step.rng("background", i << 20) for i in range(len(cameras))]
+        numbers = [0] * len(cameras) if self.background.share_aug_bg else range(len(cameras))
+        generators = [None if step is None else step.rng("background", i << 20) for i in numbers]
         rays = [self.background(d.reshape(-1, 3), g) for d, g in zip(directions, generators, strict=True)]
         return torch.stack(rays).view(directions.shape).permute(0, 3, 1, 2)
 
