@@ -53,6 +53,7 @@ def in_little(name: str) -> list[str]:
     # published views are uncapped, some 300 000 samples: fewer rays of them will do
     uncapped = EXPERIMENTS[name].system["renderer"].get("max_samples_per_ray", 32) is None
     small = ["data.width=24", "data.height=24"] if uncapped else []
+    small += ["data.batch_size=4"] if EXPERIMENTS[name].data.get("n_view", 1) > 1 else []
     return [*IN_LITTLE, *small, f"system.prior.schedule={schedule}"]
 
 
