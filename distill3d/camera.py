@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from distill3d.types import Cameras, Rays
@@ -180,25 +180,29 @@ def camera_rays(cameras: Cameras) -> Rays:
     return Rays(cameras.position[:, None, None].expand_as(directions), directions)
 
 
-def view_words(
-    elevation_deg: Tensor,
-    azimuth_deg: Tensor,
+def view_index(
+    elevation_deg: Float[Tensor, "B"],
+    azimuth_deg: Float[Tensor, "B"],
     overhead_threshold_deg: float = 60.0,
     front_threshold_deg: float = 45.0,
     back_threshold_deg: float = 45.0,
+) -> Int[Tensor, "B"]:
+    """DreamFusion's words as places in `VIEW_WORDS`: overhead above the threshold, else front, back or side by azimuth.
+
+    They stay on the cameras' device: no step waits to read them.
+    """
+    azimuth = wrap_deg(azimuth_deg).abs()
+    front, side, back, overhead = range(4)
+    index = torch.where(azimuth > 180.0 - back_threshold_deg, back, side)
+    index = torch.where(azimuth < front_threshold_deg, front, index)
+    return torch.where(elevation_deg > overhead_threshold_deg, overhead, index)
+
+
+def view_words(
+    elevation_deg: Float[Tensor, "B"], azimuth_deg: Float[Tensor, "B"], *thresholds: float
 ) -> list[ViewWord]:
-    """DreamFusion's words: overhead above the threshold, else front, back or side by azimuth."""
-    words: list[ViewWord] = []
-    for elevation, azimuth in zip(elevation_deg.tolist(), wrap_deg(azimuth_deg).tolist(), strict=True):
-        if elevation > overhead_threshold_deg:
-            words.append("overhead")
-        elif abs(azimuth) < front_threshold_deg:
-            words.append("front")
-        elif abs(azimuth) > 180.0 - back_threshold_deg:
-            words.append("back")
-        else:
-            words.append("side")
-    return words
+    """`view_index` in words."""
+    return [VIEW_WORDS[i] for i in view_index(elevation_deg, azimuth_deg, *thresholds).tolist()]
 
 
 def wrap_deg(angle_deg: Tensor) -> Tensor:

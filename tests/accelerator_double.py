@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 GPU = torch.device("cuda", 0)
+HOST_READS: list[str] = []  # operations for which the host would have waited for the GPU
 
 
 class GpuTensor(Tensor):
@@ -45,6 +46,7 @@ class GpuTensor(Tensor):
     is_cuda = property(lambda self: True)
 
     def tolist(self) -> Any:  # torch itself refuses it to every subclass
+        HOST_READS.append("tolist")
         return self.held.tolist()
 
     @classmethod
@@ -91,6 +93,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = func._schema.name.removeprefix("aten::")
     if name not in _CROSSING:
         _check_devices(func, name, args, tensors)
+    if any(isinstance(t, GpuTensor) for t in tensors) and _waits(name, tensors, kwargs):
+        HOST_READS.append(name)
     generator = kwargs.get("generator")
     target = kwargs.get("device")
     owner = args[0] if args and isinstance(args[0], Tensor) else None
@@ -107,6 +111,16 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func._schema.is_mutable:
         return _mutated(func, args, kwargs, out)
     return tree_map_only(Tensor, GpuTensor, out) if on_gpu else out
+
+
+def _waits(name: str, tensors: list[Tensor], kwargs: dict[str, Any]) -> bool:
+    """Whether CUDA would have the host wait: a value or a size of the GPU's is read."""
+    if name in _INDEXING:
+        return any(isinstance(t, GpuTensor) and t.dtype is torch.bool for t in tensors[1:])
+    if name == "_to_copy":
+        target = kwargs.get("device")
+        return isinstance(tensors[0], GpuTensor) and target is not None and torch.device(target).type == "cpu"
+    return name in _READING
 
 
 def _check_devices(func: Any, name: str, args: Any, tensors: list[Tensor]) -> None:
@@ -157,6 +171,7 @@ def _attention(
 
 _CROSSING = {"_to_copy", "copy_", "_copy_from", "new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided"}
 _INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
+_READING = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_unique2", "unique_dim"}
 _STRICT = {"cat", "stack", "mm", "bmm", "addmm", "convolution", "native_group_norm", "native_layer_norm", "embedding"}
 
 

@@ -16,13 +16,14 @@ def predict(
 ) -> list[Prediction]:
     """`DiffusionPrior.predict` by a network or a formula: ``evaluate`` sees the rows of passes that fit into one call.
 
-    Equal passes are evaluated once, those of an adapter in a call of their own. With ``grad`` the predictions carry a
-    graph. Without ``with_cameras`` cameras are ignored. Raises ValueError for passes of unequal rows.
+    Equal passes are evaluated once, those of an adapter in a call of their own. On a GPU passes are equal where their
+    tensors are the same objects: to compare values the host would wait. With ``grad`` the predictions carry a graph.
+    Without ``with_cameras`` cameras are ignored. Raises ValueError for passes of unequal rows.
     """
     check_rows(passes)
     if not with_cameras:
         passes = [replace(item, cameras=None) for item in passes]
-    unique, index = unique_passes(passes, by_value=not grad)
+    unique, index = unique_passes(passes, by_value=not grad and device.type == "cpu")
     answers: dict[int, Prediction] = {}
     with torch.set_grad_enabled(grad), torch.autocast(device.type, enabled=False):
         for group in batches(unique):

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
-from distill3d.camera import VIEW_PHRASES, VIEW_WORDS, ViewWord, view_words
+from distill3d.camera import VIEW_PHRASES, VIEW_WORDS, ViewWord, view_index
 from distill3d.config.registry import register
 from distill3d.priors.embedding_cache import embedding_cache
 from distill3d.priors.model import PriorModel
@@ -88,20 +90,25 @@ class PromptProcessor:
             raise RuntimeError("PromptProcessor.texts was called before prepare")
         if cameras is not None and len(cameras) != batch:
             raise ValueError(f"batch sizes differ: {len(cameras)} cameras, {batch} images")
-        views = [None] * batch if cameras is None else self._words(cameras)
         shadings = [shading] * batch if shading is None or isinstance(shading, str) else list(shading)
         textureless = [mode == "textureless" for mode in shadings]
-        return {role: self._table[self._rows(request, views, textureless)] for role, request in self._requests.items()}
+        views = (None,) if cameras is None else VIEW_WORDS
+        words = None if cameras is None else self._words(cameras)
+        rows = {role: self._rows(request, views, textureless) for role, request in self._requests.items()}
+        # roles of the same texts share one embedding: a prior sees that by the object, without reading its values
+        made = {choice: self._table[_chosen(choice, words)] for choice in dict.fromkeys(rows.values())}
+        return {role: made[choice] for role, choice in rows.items()}
 
-    def _rows(self, request: TextRequest, views: Sequence[ViewWord | None], textureless: list[bool]) -> list[int]:
-        """Rows of the table, one for each view."""
-        pairs = zip(views, textureless, strict=True)
-        return [self._row[self._text(request, view, plain)] for view, plain in pairs]
+    def _rows(
+        self, request: TextRequest, views: Sequence[ViewWord | None], textureless: list[bool]
+    ) -> tuple[tuple[int, ...], ...]:
+        """For each image the row of the table that it has at each of these views."""
+        return tuple(tuple(self._row[self._text(request, view, plain)] for view in views) for plain in textureless)
 
-    def _words(self, cameras: Cameras) -> list[ViewWord]:
+    def _words(self, cameras: Cameras) -> Int[Tensor, "B"]:
         cfg = self.cfg
         angles = cameras.elevation_deg, cameras.azimuth_deg
-        return view_words(*angles, cfg.overhead_threshold, cfg.front_threshold, cfg.back_threshold)
+        return view_index(*angles, cfg.overhead_threshold, cfg.front_threshold, cfg.back_threshold)
 
     def _views(self) -> dict[str, str]:
         """The prompt with each view's words, or what the user wrote instead."""
@@ -137,3 +144,10 @@ class PromptProcessor:
         root = Path(self.cfg.cache_dir).expanduser() if self.cfg.cache_dir else None
         cache = embedding_cache(model, device, root) if self.cfg.use_cache else None
         return [row for _, row in encoded(texts, model, device, cache)]
+
+
+def _chosen(choice: tuple[tuple[int, ...], ...], words: Int[Tensor, "B"] | None) -> Int[Tensor, "B"] | list[int]:
+    """The row of each image, by its view's word; chosen on the cameras' device."""
+    if words is None or all(len(set(rows)) == 1 for rows in choice):
+        return [rows[0] for rows in choice]
+    return torch.tensor(choice, device=words.device).gather(1, words[:, None])[:, 0]

@@ -76,6 +76,7 @@ class TrainedSystem(pl.LightningModule):
         self.loaded_step = 0
         self.views_per_shading: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}  # of each stage in a step so far, for the loggers
+        self._opacities: list[Tensor] = []  # of the views since the last step of the optimiser, not read yet
         self.gradients = GradientHealth(cfg.max_nonfinite_steps)
         # the initial weights are a function of the seed, whatever was drawn before
         with torch.random.fork_rng(devices=[]):
@@ -121,7 +122,10 @@ class TrainedSystem(pl.LightningModule):
         """Leave out a step whose gradients are not finite, and limit their norm."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = gradient_norm(parameters)
-        self.record.gradient_norm = float(norm)
+        # together and once: the host waits for the device whenever it reads
+        self.record.gradient_norm, *opacities = torch.stack([norm, *(o.to(norm) for o in self._opacities)]).tolist()
+        self._opacities.clear()
+        self.on_opacities(opacities)
         if not self.gradients.observe(self.record.gradient_norm):
             for parameter in parameters:  # an optimiser passes over parameters without a gradient
                 parameter.grad = None
@@ -132,6 +136,9 @@ class TrainedSystem(pl.LightningModule):
         limit = self.cfg.gradient_norm_limit
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, scheduled(limit, self.global_step), norm)
+
+    def on_opacities(self, opacities: list[float]) -> None:
+        """Look at the mean opacity of each batch of views since the last step of the optimiser."""
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

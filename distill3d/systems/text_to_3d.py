@@ -91,10 +91,14 @@ class TextTo3D(DistillationSystem):
             return
         mean = views.opacity.detach().mean()
         self.log_numbers({"opacity_mean": mean})
-        text = self.health.observe(float(mean), self.global_step)
+        self._opacities.append(mean)
+
+    def on_opacities(self, opacities: list[float]) -> None:
+        for opacity in opacities:
+            text = self.health.observe(opacity, self.global_step)
+            if text:
+                self.warn_user(text)
         self.record.metrics.opacity_mean = self.health.opacity_mean
-        if text:
-            self.warn_user(text)
 
     # -- pictures ------------------------------------------------------------------------------------------------
 

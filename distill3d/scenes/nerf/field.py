@@ -94,11 +94,18 @@ class ImplicitVolume(nn.Module):
         self.weights = nn.ParameterList(weights)
         # persistent: a checkpoint renders at the stage of its training
         self.register_buffer("blob_scale", torch.tensor(scheduled(cfg.density_blob_scale, 0)))
+        self._blob_scale = float(self.blob_scale)  # the buffer on the host: reading it would wait for a GPU
 
     def update_step(self, step: int) -> None:
         """Open encoding levels and follow the schedule of the blob."""
         self.encoding.update_step(step)
-        self.blob_scale.fill_(scheduled(self.cfg.density_blob_scale, step))
+        value = torch.tensor(scheduled(self.cfg.density_blob_scale, step))
+        self._blob_scale = float(value)
+        self.blob_scale.fill_(self._blob_scale)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._blob_scale = float(self.blob_scale)
 
     def density(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """Density in inverse world units at world points."""
@@ -155,7 +162,7 @@ class ImplicitVolume(nn.Module):
     def _bias(self, points: Tensor) -> tuple[Tensor, Tensor]:
         bias = self.cfg.density_bias
         if isinstance(bias, str):
-            return blob(bias, points, float(self.blob_scale), self.cfg.density_blob_std)
+            return blob(bias, points, self._blob_scale, self.cfg.density_blob_std)
         return torch.full_like(points[:, 0], bias), torch.zeros_like(points)
 
     @staticmethod

@@ -108,13 +108,21 @@ def sample_rays_nerfacc(
         origins, directions, occupied[None], box, near_planes=near, far_planes=far, step_size=marching.step_size
     )
     ray_index = torch.as_tensor(found.ray_indices)
-    t_start, t_end = intervals.vals[intervals.is_left], intervals.vals[intervals.is_right]
+    left, right = (places(torch.as_tensor(mask), len(ray_index)) for mask in (intervals.is_left, intervals.is_right))
+    t_start, t_end = intervals.vals[left], intervals.vals[right]
     if marching.sphere:
         enter, leave = (t[ray_index] for t in intersect_volume(origins, directions, marching))
         t_mid = 0.5 * (t_start + t_end)
-        inside = (t_mid >= enter) & (t_mid < leave)
+        inside = ((t_mid >= enter) & (t_mid < leave)).nonzero()[:, 0]  # once: the host waits for each mask
         ray_index, t_start, t_end = ray_index[inside], t_start[inside], t_end[inside]
     return RaySamples(ray_index, t_start, t_end, len(origins))
+
+
+def places(mask: Bool[Tensor, "n"], count: int) -> Int[Tensor, "count"]:
+    """Where a mask is true, for a known number of places: `nonzero` would have the host wait for that number."""
+    slot = torch.where(mask, mask.cumsum(0) - 1, count)
+    order = torch.arange(len(mask), device=mask.device)
+    return slot.new_empty(count + 1).scatter_(0, slot, order)[:count]
 
 
 @functools.cache
