@@ -48,11 +48,12 @@ _FIXED = {
 
 def unet_state(unet: Any, prefix: str = "model.diffusion_model.") -> State:
     """A U-Net of diffusers under LDM's names; its class embedding is MVDream's embedding of the camera."""
+    return {prefix + unet_name(name, unet): value.clone() for name, value in unet.state_dict().items()}
+
+
+def unet_name(name: str, unet: Any) -> str:
+    """LDM's name of a parameter of a diffusers U-Net."""
     layers = unet.config.layers_per_block
-    return {prefix + _unet_name(name, layers, unet): value.clone() for name, value in unet.state_dict().items()}
-
-
-def _unet_name(name: str, layers: int, unet: Any) -> str:
     module, _, parameter = name.rpartition(".")
     if module in _FIXED:
         return f"{_FIXED[module]}.{parameter}"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from ldm_checkpoints import component, unet_name
+from safetensors.torch import load_file, save_file
 from tiny_pipelines import TINY, TinyFolders
 from torch import nn
 
 from distill3d.priors.adapter import LoraAdapter, attention_projections
 from distill3d.priors.base import DiffusionPrior
 from distill3d.priors.hub import PriorError
-from distill3d.priors.loader import load_prior, load_prompt_encoder
-from distill3d.priors.lora import fuse_lora, lora_file
+from distill3d.priors.loader import load_prior, load_prompt_encoder, text_identity
+from distill3d.priors.lora import fuse_lora, fuse_text_lora, lora_file
 from distill3d.types import Pass
 
 
@@ -139,3 +141,70 @@ def test_lora_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_file({"something.else": torch.ones(1)}, str(file))
     with pytest.raises(PriorError, match="has no layers of the form unet"):
         fuse_lora(network, file, 1.0, "unet")
+
+
+def kohya(folder: Path, file: Path, ldm_blocks: bool = False) -> dict[str, torch.Tensor]:
+    """A LoRA of kohya's trainer for the layers of every attention, rank 2 and alpha 1; returns its changes by layer."""
+    generator, tensors, changes = torch.Generator().manual_seed(0), {}, {}
+    towers = {"unet": "lora_unet_", "text_encoder": "lora_te1_" if ldm_blocks else "lora_te_"}
+    towers |= {"text_encoder_2": "lora_te2_"} if (folder / "text_encoder_2").is_dir() else {}
+    for part, prefix in towers.items():
+        model = component(folder, part)
+        for name, module in model.named_modules():
+            if not (isinstance(module, nn.Linear) and re.search(r"attn[12]?\.(to_[qkv]|to_out\.0|[qkv]_proj)$", name)):
+                continue
+            written = name if part == "unet" else f"text_model.{name.removeprefix('text_model.')}"
+            if part == "unet" and ldm_blocks:
+                written = unet_name(f"{name}.weight", model).removesuffix(".weight")
+            down, up = torch.randn(2, module.in_features, generator=generator), torch.randn(module.out_features, 2)
+            key = prefix + written.replace(".", "_")
+            tensors |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(1.0)}
+            changes[f"{part}.{name}"] = 0.5 * up @ down
+    save_file(tensors, str(file))
+    return changes
+
+
+@pytest.mark.parametrize("kind", ["stable-diffusion", "sdxl"])
+def test_a_lora_of_kohyas_trainer_changes_network_and_text_encoders(
+    folders: TinyFolders, tmp_path: Path, kind: str
+) -> None:
+    """By ``scale alpha / rank B A`` in each layer; SDXL's blocks are named as LDM counts them."""
+    file = tmp_path / "style.safetensors"
+    changes = kohya(folders(kind), file, ldm_blocks=kind == "sdxl")
+    cfg = folders.config(kind, lora_weights=str(file), lora_scale=0.7)
+    towers = load_prompt_encoder(cfg).towers  # type: ignore[attr-defined]
+    parts = {"unet": load_prior(cfg).network}  # type: ignore[attr-defined]
+    parts |= dict(zip(["text_encoder", "text_encoder_2"], [tower.model for tower in towers], strict=False))
+    assert {name.partition(".")[0] for name in changes} == set(parts)
+    for part, model in parts.items():
+        plain = component(folders(kind), part).state_dict()
+        for name, value in model.state_dict().items():
+            change = 0.7 * changes.get(f"{part}.{name.removesuffix('.weight')}", torch.zeros(()))
+            torch.testing.assert_close(value, plain[name] + change, msg=f"{part}.{name}")
+
+
+def test_the_text_half_of_a_lora_has_embeddings_of_its_own_in_the_cache(folders: TinyFolders, tmp_path: Path) -> None:
+    file, plain = tmp_path / "style.safetensors", folders.config("stable-diffusion")
+    kohya(folders("stable-diffusion"), file)
+    half, full = (folders.config("stable-diffusion", lora_weights=str(file), lora_scale=scale) for scale in (0.5, 1.0))
+    assert len({text_identity(cfg) for cfg in (plain, half, full)}) == 3
+    kept = {name: value for name, value in load_file(str(file)).items() if name.startswith("lora_unet_")}
+    save_file(kept, str(file))
+    assert text_identity(folders.config("stable-diffusion", lora_weights=str(file))) == text_identity(plain)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["lora_unet_to_q.hada_w1_a"], "LoHa, LoKr and DoRA are not read"),
+        (["lora_unet_to_q.lora_down.weight"], "its layer lora_unet_to_q does not fit .*no upper half"),
+        (["lora_unet_to_k.lora_down.weight", "lora_unet_to_k.lora_up.weight"], "layer lora_unet_to_k does not fit"),
+        (["lora_te_to_q.lora_down.weight", "lora_te_to_q.lora_up.weight"], "layer lora_te_to_q does not fit"),
+    ],
+)
+def test_other_adapters_and_layers_of_another_model_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    network, file = nn.ModuleDict({"to_q": nn.Linear(4, 4)}), tmp_path / "lora.safetensors"
+    save_file({name: torch.ones(4, 4) for name in names}, str(file))
+    with pytest.raises(PriorError, match=message):
+        fuse_lora(network, file, 1.0, "unet")
+        fuse_text_lora(network, file, 1.0, "text_encoder")

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill3d.priors.identity import file_identity
 from distill3d.priors.kinds import KindName
+from distill3d.priors.lora import changes_text, fuse_text_lora, lora_file
 from distill3d.priors.model_folder import ModelFolder
 from distill3d.priors.settings import PriorConfig, choose_dtype
 from distill3d.types import PromptEmbedding
@@ -41,7 +43,7 @@ class TextTowers:
         self._encode = _ENCODERS[folder.kind.name]
         self._context = EncodingContext(folder, cfg)
         self.towers = [
-            Tower(folder.load_plain(tokenizer), folder.load_module(encoder, dtype, device))
+            Tower(folder.load_plain(tokenizer), _load_encoder(folder, cfg, encoder, dtype, device))
             for tokenizer, encoder in folder.kind.towers
             if folder.has(encoder)
         ]
@@ -52,6 +54,15 @@ class TextTowers:
         with torch.autocast(device.type, enabled=False):
             embedding = self._encode(self.towers, texts, self._context)
         return embedding.to("cpu", torch.float32)
+
+
+def _load_encoder(
+    folder: ModelFolder, cfg: PriorConfig, component: str, dtype: torch.dtype, device: torch.device
+) -> Any:
+    encoder = folder.load_module(component, dtype, device)
+    if cfg.lora_weights:
+        fuse_text_lora(encoder, lora_file(cfg.lora_weights), cfg.lora_scale, component)
+    return encoder
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,8 @@ def encoder_dtype(cfg: PriorConfig, device: torch.device | str) -> torch.dtype:
 def text_identity_of(folder: ModelFolder, cfg: PriorConfig) -> str:
     """A hash of the text encoders, the tokenizers and the settings that change an embedding."""
     settings = f"{folder.kind.name};{cfg.text_tokens};{folder.index.get('force_zeros_for_empty_prompt')}"
+    if cfg.lora_weights and changes_text(lora_file(cfg.lora_weights)):
+        settings += f";{file_identity(lora_file(cfg.lora_weights))}*{cfg.lora_scale}"
     return folder.identity(folder.kind.text_components, settings)
 
 

@@ -48,7 +48,7 @@ class PriorConfig:
     precision: str = "auto"  # auto, float32, float16, bfloat16
     camera_conditioning: Literal["auto", "none"] = "auto"  # none: a prior that takes cameras is told view words alone
     image_size: int | None = None  # short side at which the model sees the render, in pixels; None: its native sizes
-    lora_weights: str | None = None  # a LoRA file in safetensors, or a folder with one, fused into the network
+    lora_weights: str | None = None  # a LoRA file in safetensors, or its folder, fused into network and text encoders
     lora_scale: float = 1.0
     distilled_guidance: float = 3.5  # an input of FLUX.1-dev and of LCMs, by distillation; not the guidance scale
     reference: ReferencePicture | None = None  # the picture that Zero123 sees

@@ -93,6 +93,8 @@ class SingleFile(ModelFolder):
         return cls.from_single_file(with_class_labels(tensors), **common, **changes)
 
     def count_parameters(self, component: str) -> int:
+        if not self.has(component):
+            return 0
         return sum(math.prod(shape) for shape in tensor_shapes(self.file, self._prefix(component)).values())
 
     def identity(self, components: tuple[str, ...], extra: str = "") -> str:
