@@ -1,7 +1,8 @@
 """What a guidance step costs under a latent diffusion model: python benchmarks/prior_step.py [--size base] [--compile].
 
 The model has the shapes of Stable Diffusion 2.1-base and random weights, so nothing is downloaded. ``--size small``
-has a fifth of its channels and a quarter of its image size, for a CPU; ``base`` is the default on a GPU. The table
+has a fifth of its channels and a quarter of its image size, for a CPU; ``base`` is the default on a GPU, ``sdxl`` has
+the shapes of SDXL. The table
 splits an SDS step into encode, network (the conditional and the unconditional pass in one batch) and backward through
 the encoder, with the floating-point operations that torch counts and those that are needed. Below it: the whole
 text-to-3D step with the scene of dreamfusion-sd.yaml, and the same modules called bare (bf16 on a GPU, channels_last,
@@ -17,7 +18,9 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,7 @@ from distill3d.data.random_cameras import RandomCameraDataModule, training_batch
 from distill3d.guidance.base import distillation_loss
 from distill3d.optim import make_optimizer
 from distill3d.priors.kinds import kind_of
-from distill3d.priors.latent import LatentPrior
+from distill3d.priors.latent import LatentPrior, SdxlPrior
 from distill3d.priors.model_folder import ModelFolder
 from distill3d.priors.settings import PriorConfig
 from distill3d.types import Pass, PromptEmbedding
@@ -55,8 +58,45 @@ VAE: dict[str, Any] = {
 }
 # TFLOP of a step at batch 1 that nothing of these shapes can do without (tests/test_benchmark_prior_step.py)
 NEEDED = {"encode": 1.117, "network, two passes": 1.609, "backward through the encoder": 1.151, "guidance step": 3.876}
+NEEDED_XL = {
+    "encode": 4.879,
+    "network, two passes": 13.522,
+    "backward through the encoder": 5.429,
+    "guidance step": 23.830,
+}
+SDXL_UNET: dict[str, Any] = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SDXL_VAE = VAE | {"sample_size": 1024}
 SMALL_UNET = UNET | {"sample_size": 16, "block_out_channels": (64, 128, 256, 256), "attention_head_dim": (1, 2, 4, 4)}
 SMALL_VAE = VAE | {"block_out_channels": (32, 64, 128, 128), "sample_size": 128}
+TINY_VAE = SMALL_VAE | {"block_out_channels": (32, 32, 32, 32), "layers_per_block": 1}
+TINY_UNET = SMALL_UNET | {"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1, "sample_size": 8}
+TINY_SDXL_UNET = SDXL_UNET | {
+    "sample_size": 8,
+    "block_out_channels": (32, 32, 64),
+    "transformer_layers_per_block": (1, 1, 1),
+    "attention_head_dim": (1, 1, 2),
+    "layers_per_block": 1,
+}
+# U-Net, VAE, and the operations that nothing of these shapes can do without, where they were counted
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, float]]] = {
+    "base": (UNET, VAE, NEEDED),
+    "sdxl": (SDXL_UNET, SDXL_VAE, NEEDED_XL),
+    "small": (SMALL_UNET, SMALL_VAE, {}),
+    "tiny": (TINY_UNET, TINY_VAE, {}),
+    "tiny-sdxl": (TINY_SDXL_UNET, TINY_VAE, {}),
+}
 
 
 @dataclass(frozen=True)
@@ -84,14 +124,24 @@ class RandomModel(ModelFolder):
         return DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
 
-class RandomPrior(LatentPrior):
-    """The real prior on random weights, which have no identity."""
+def random_prior(size: str, cfg: PriorConfig, device: torch.device) -> LatentPrior:
+    """The real prior on random weights of these `SHAPES`, which have no identity."""
+    unet, vae, _ = SHAPES[size]
+    cls, pipeline = (
+        (SdxlPrior, "StableDiffusionXLPipeline") if "sdxl" in size else (LatentPrior, "StableDiffusionPipeline")
+    )
+    kind = kind_of(pipeline)
+    assert kind is not None
+    return cls(RandomModel("random", Path("random"), kind, {}, None, None, unet, vae), cfg, device)
 
-    def __init__(self, size: str, cfg: PriorConfig, device: torch.device) -> None:
-        kind = kind_of("StableDiffusionPipeline")
-        assert kind is not None
-        unet, vae = (UNET, VAE) if size == "base" else (SMALL_UNET, SMALL_VAE)
-        super().__init__(RandomModel("random", Path("random"), kind, {}, None, unet, vae), cfg, device)
+
+def random_text(prior: LatentPrior, device: torch.device, rows: int = 1) -> PromptEmbedding:
+    """An embedding of the width that the network reads, with pooled text where it reads that."""
+    config, pooled = prior.network.config, None
+    if config.get("addition_embed_type") == "text_time":
+        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        pooled = torch.randn(rows, width, device=device)
+    return PromptEmbedding(torch.randn(rows, 77, config.cross_attention_dim, device=device), pooled=pooled)
 
 
 @dataclass(frozen=True)
@@ -134,8 +184,7 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 def guidance_step(prior: LatentPrior, device: torch.device, rounds: int) -> dict[str, Cost]:
     """The stages of a step, and the whole. ``encode`` keeps what backward needs, as it does in training."""
     rgb = torch.rand(1, 3, 64, 64, device=device, requires_grad=True)
-    text = PromptEmbedding(torch.randn(1, 77, prior.network.config.cross_attention_dim, device=device))
-    other, t = PromptEmbedding(torch.randn_like(text.tokens)), torch.tensor([500], device=device)
+    text, other, t = random_text(prior, device), random_text(prior, device), torch.tensor([500], device=device)
     x = prior.encode(rgb)
     z = torch.randn_like(x)
     passes = [Pass(z, t, text), Pass(z, t, other)]
@@ -167,44 +216,86 @@ def modules_alone(prior: LatentPrior, device: torch.device, rounds: int, compile
     image = torch.rand(1, 3, size, size, device=device, dtype=dtype).to(memory_format=torch.channels_last)
     image.requires_grad_()
     z = torch.randn(2, 4, side, side, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    text = torch.randn(2, 77, prior.network.config.cross_attention_dim, device=device, dtype=dtype)
+    text = random_text(prior, device, 2).to(dtype=dtype)
+    told = None if text.pooled is None else {"text_embeds": text.pooled, "time_ids": z.new_zeros(2, 6)}
 
     def run() -> None:
         moments: Tensor = encoder(image)
         with torch.no_grad():
-            network(z, 500, text)
+            network(z, 500, text.tokens, added_cond_kwargs=told)
         moments.sum().backward()
 
     return measure(run, device, rounds).milliseconds
 
 
+Watch = Callable[[str], Any]  # a context around a stage
+INSIDE = ("encode", "network", "backward through the encoder")  # what the model costs, whatever is around it
+
+
+class WholeStep:
+    """A text-to-3D step with the scene of dreamfusion-sd.yaml: render, guidance, backward, optimiser."""
+
+    def __init__(
+        self, prior: LatentPrior, device: torch.device, samples: int, batch: int = 1, scene: tuple[str, ...] = ()
+    ) -> None:
+        """``scene``: settings of a smaller one."""
+        overrides = [f"system.renderer.num_samples_per_ray={samples}", f"data.batch_size={batch}", *scene]
+        experiment = load("dreamfusion-sd.yaml", overrides).experiment
+        made = [find(kind, getattr(experiment, f"{kind}_type")) for kind in ("system", "data")]
+        self.system, self.data = (
+            cls(build(cls.Config, getattr(experiment, kind), kind), seed=0)  # type: ignore[attr-defined]
+            for cls, kind in zip(made, ("system", "data"), strict=True)
+        )
+        assert isinstance(self.data, RandomCameraDataModule)
+        self.system.to(device)
+        parts = torch.nn.ModuleDict(self.system.trained_parts())
+        self.optimizer = make_optimizer(parts, self.system.cfg.optimizer)
+        self.prior, self.device, self.number = prior, device, 0
+        self.texts = [random_text(prior, device, batch) for _ in range(2)]
+        self.t = torch.full((batch,), 500, device=device)
+
+    def __call__(self, watch: Watch = lambda _: nullcontext()) -> None:
+        with watch("render"):
+            batch = training_batch(self.data.cfg, self.data.views, 0, self.number).to(self.device)
+            self.system.renderer.update_step(self.number, 0)
+            rgb = self.system.renderer(batch.cameras, batch.light, "albedo", self.number, 0).rgb
+        with watch("encode"):
+            seen = rgb.detach().requires_grad_()
+            x = self.prior.encode(seen)
+        with watch("network"):
+            z = torch.randn_like(x)
+            positive, negative = self.prior.predict([Pass(z, self.t, text) for text in self.texts])
+        with watch("backward through the encoder"):
+            (grad,) = torch.autograd.grad(distillation_loss(x, positive.noise - negative.noise), seen)
+        with watch("backward through the scene"):
+            rgb.backward(grad)
+        with watch("optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.number += 1
+
+
+def split_step(step: WholeStep, rounds: int) -> dict[str, float]:
+    """Milliseconds of each stage, the device waited for around it: medians of some rounds after some to warm up."""
+    warm_up = 3 if step.device.type == "cuda" else 1
+    times: dict[str, list[float]] = defaultdict(list)
+
+    @contextmanager
+    def watch(stage: str) -> Iterator[None]:
+        synchronise(step.device)
+        start = time.perf_counter()
+        yield
+        synchronise(step.device)
+        times[stage].append(1000.0 * (time.perf_counter() - start))
+
+    for _ in range(rounds + warm_up):
+        step(watch)
+    return {stage: statistics.median(values[warm_up:]) for stage, values in times.items()}
+
+
 def whole_step(prior: LatentPrior, device: torch.device, rounds: int, samples: int) -> float:
-    """Milliseconds of a text-to-3D step: render, guidance, backward, optimiser."""
-    experiment = load("dreamfusion-sd.yaml", [f"system.renderer.num_samples_per_ray={samples}"]).experiment
-    made = [find(kind, getattr(experiment, f"{kind}_type")) for kind in ("system", "data")]
-    system, data = (
-        cls(build(cls.Config, getattr(experiment, kind), kind), seed=0)  # type: ignore[attr-defined]
-        for cls, kind in zip(made, ("system", "data"), strict=True)
-    )
-    assert isinstance(data, RandomCameraDataModule)
-    system.to(device)
-    optimizer = make_optimizer(torch.nn.ModuleDict(system.trained_parts()), system.cfg.optimizer)
-    text = PromptEmbedding(torch.randn(1, 77, prior.network.config.cross_attention_dim, device=device))
-    other, t = PromptEmbedding(torch.randn_like(text.tokens)), torch.tensor([500], device=device)
-    steps = iter(range(10**9))
-
-    def run() -> None:
-        step = next(steps)
-        batch = training_batch(data.cfg, data.views, 0, step).to(device)
-        system.renderer.update_step(step, 0)
-        x = prior.encode(system.renderer(batch.cameras, batch.light, "albedo", step, 0).rgb)
-        z = torch.randn_like(x)
-        positive, negative = prior.predict([Pass(z, t, text), Pass(z, t, other)])
-        distillation_loss(x, positive.noise - negative.noise).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return measure(run, device, rounds).milliseconds
+    """Milliseconds of a text-to-3D step."""
+    return measure(WholeStep(prior, device, samples), device, rounds).milliseconds
 
 
 def print_costs(costs: dict[str, Cost], peak: float, needed: dict[str, float]) -> None:
@@ -220,7 +311,7 @@ def print_costs(costs: dict[str, Cost], peak: float, needed: dict[str, float]) -
 def main() -> None:
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=("base", "small"), default="base" if cuda else "small")
+    parser.add_argument("--size", choices=tuple(SHAPES), default="base" if cuda else "small")
     parser.add_argument("--rounds", type=int, default=20 if cuda else 3)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--compile", action="store_true", help="torch.compile the network, and the modules alone")
@@ -229,14 +320,14 @@ def main() -> None:
     device = torch.device("cuda" if cuda else "cpu")
     torch.manual_seed(0)
     cfg = PriorConfig(precision=args.precision, compile=args.compile, vae_checkpointing=args.vae_checkpointing)
-    prior = RandomPrior(args.size, cfg, device)
+    prior = random_prior(args.size, cfg, device)
     peak = peak_flops(device, prior.dtype)
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
     print(
         f"{name}; network {prior.dtype}, VAE {prior.codec.dtype}; a matrix product reaches {peak / 1e12:.2f} TFLOP/s\n"
     )
-    print_costs(costs := guidance_step(prior, device, args.rounds), peak, NEEDED if args.size == "base" else {})
-    milliseconds = whole_step(prior, device, args.rounds, samples=512 if args.size == "base" else 96)
+    print_costs(costs := guidance_step(prior, device, args.rounds), peak, SHAPES[args.size][2])
+    milliseconds = whole_step(prior, device, args.rounds, samples=512 if args.size in ("base", "sdxl") else 96)
     print(f"\ntext-to-3D step: {milliseconds:.1f} ms, {1000.0 / milliseconds:.2f} it/s")
     alone = modules_alone(prior, device, args.rounds, args.compile)
     ratio = costs["guidance step"].milliseconds / alone
