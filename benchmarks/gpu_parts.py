@@ -147,7 +147,14 @@ def configs(told: Told) -> Iterator[Row]:
 def three_steps(told: Told, name: str, scratch: Path) -> dict[str, Any]:
     """Train a config for three steps, with its pictures and its mesh."""
     little = (
-        [*LITTLE, "data.width=16", "data.height=16", "data.resolution_milestones=[]", "data.batch_size=4"]
+        [
+            *LITTLE,
+            "data.width=16",
+            "data.height=16",
+            "data.resolution_milestones=[]",
+            "data.batch_size=4",
+            "data.reference_size=16",
+        ]
         if told.tiny
         else LITTLE
     )

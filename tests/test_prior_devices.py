@@ -10,7 +10,7 @@ import torch
 from accelerator_double import GpuTensor, MixedDevicesError, pretended_gpu
 from tiny_pipelines import TINY, TinyFolders
 
-from distill3d.priors.loader import PriorError, load_prior, load_prompt_encoder
+from distill3d.priors.loader import PretrainedDiffusionModel, PriorError, load_prior, load_prompt_encoder
 from distill3d.types import Pass
 
 
@@ -67,6 +67,37 @@ def test_a_prior_on_the_gpu_answers_as_on_the_cpu(
     z, t = z.cpu(), t.cpu()
     for ours, theirs in zip(answers, alone.predict([Pass(z, t, text), Pass(z, t, text[[1, 0]])]), strict=True):
         torch.testing.assert_close(ours.noise.cpu(), theirs.noise, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["sd3", "sdxl", "flux"])
+def test_text_encoders_visit_the_gpu_one_at_a_time(folders: TinyFolders, kind: str, gpu: torch.device) -> None:
+    encoder = load_prompt_encoder(folders.config(kind, precision="float32"), gpu)
+    towers = encoder.towers  # type: ignore[attr-defined]
+    there: list[list[bool]] = []
+
+    def look(*_: object) -> None:
+        there.append([all(isinstance(p, GpuTensor) for p in tower.model.parameters()) for tower in towers])
+
+    for tower in towers:
+        tower.model.register_forward_pre_hook(look)
+    look()
+    embedding = encoder(["a cat"])
+    look()
+    assert len(towers) > 1 and there[0] == there[-1] == [False] * len(towers)
+    assert [row.index(True) for row in there[1:-1]] == list(range(len(towers)))
+    assert all(sum(row) == 1 for row in there[1:-1])
+    alone = load_prompt_encoder(folders.config(kind, precision="float32"), "cpu")(["a cat"])
+    torch.testing.assert_close(embedding.tokens, alone.tokens, atol=1e-5, rtol=1e-4)
+
+
+def test_text_encoders_stay_on_the_cpu_by_choice(folders: TinyFolders, gpu: torch.device) -> None:
+    cfg = folders.config("sd3", text_encoder_device="cpu")
+    encoder = load_prompt_encoder(cfg, gpu)
+    assert not any(isinstance(p, GpuTensor) for tower in encoder.towers for p in tower.model.parameters())  # type: ignore[attr-defined]
+    assert torch.equal(encoder(["a cat"]).tokens, load_prompt_encoder(folders.config("sd3"), "cpu")(["a cat"]).tokens)
+    model = PretrainedDiffusionModel(cfg)
+    key = model.text_cache_key(gpu)
+    assert key is not None and key.endswith("float32") and key == model.text_cache_key("cpu")
 
 
 def test_offloaded_weights_and_a_backward_through_them_exclude_each_other(

@@ -84,7 +84,7 @@ def test_a_picture_whose_background_stays_is_refused_with_what_to_do(tmp_path, m
         cut_out(path, "alpha")
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "rembg" else found(name))
-    with pytest.raises(ValueError, match=r'rembg, which would remove it, is not installed \(pip install "distill3d\['):
+    with pytest.raises(ValueError, match=r'rembg, which would remove it, is not installed \(pip install "rembg\['):
         cut_out(path)
     assert (cut_out(path, "none")[3, 2:8] == 1.0).all()
     with pytest.raises(ValueError, match=r"nothing is left of the picture"):

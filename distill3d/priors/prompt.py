@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill3d.priors.identity import file_identity
 from distill3d.priors.kinds import KindName
@@ -20,38 +20,40 @@ from distill3d.types import PromptEmbedding
 
 @dataclass(frozen=True)
 class Tower:
-    """A tokenizer and its text encoder."""
+    """A tokenizer and its text encoder, which runs on ``device``."""
 
     tokenizer: Any
     model: Any
+    device: torch.device
 
     def tokenize(self, texts: list[str], length: int | None = None) -> dict[str, Tensor]:
         """Ids and mask, padded and cut to ``length`` tokens (None: as many as tokenizer and encoder both take)."""
         positions = getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
         length = length or min(self.tokenizer.model_max_length, positions)
         tokens = self.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        device = next(self.model.parameters()).device
-        return {"input_ids": tokens.input_ids.to(device), "attention_mask": tokens.attention_mask.to(device)}
+        return {"input_ids": tokens.input_ids.to(self.device), "attention_mask": tokens.attention_mask.to(self.device)}
 
 
 class TextTowers:
-    """A model's text encoders as one `PromptEncoder`; embeddings come in fp32 on the CPU, ready for the cache."""
+    """A model's text encoders as one `PromptEncoder`; embeddings come in fp32 on the CPU, ready for the cache.
+
+    Several encoders wait in main memory and visit the device one after the other: SD3's three together are 11.2 GB.
+    """
 
     def __init__(self, folder: ModelFolder, cfg: PriorConfig, device: torch.device | str) -> None:
-        device = torch.device(device)
+        self.device = device = text_device(cfg, device)
         dtype = encoder_dtype(cfg, device)
         self._encode = _ENCODERS[folder.kind.name]
         self._context = EncodingContext(folder, cfg)
         self.towers = [
-            Tower(folder.load_plain(tokenizer), _load_encoder(folder, cfg, encoder, dtype, device))
+            Tower(folder.load_plain(tokenizer), _load_encoder(folder, cfg, encoder, dtype, device), device)
             for tokenizer, encoder in folder.kind.towers
             if folder.has(encoder)
         ]
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> PromptEmbedding:
-        device = next(self.towers[0].model.parameters()).device
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False):
             embedding = self._encode(self.towers, texts, self._context)
         return embedding.to("cpu", torch.float32)
 
@@ -59,10 +61,26 @@ class TextTowers:
 def _load_encoder(
     folder: ModelFolder, cfg: PriorConfig, component: str, dtype: torch.dtype, device: torch.device
 ) -> Any:
-    encoder = folder.load_module(component, dtype, device)
+    visits = device.type != "cpu" and sum(folder.has(encoder) for _, encoder in folder.kind.towers) > 1
+    encoder = folder.load_module(component, dtype, torch.device("cpu") if visits else device)
     if cfg.lora_weights:
         fuse_text_lora(encoder, lora_file(cfg.lora_weights), cfg.lora_scale, component)
+    if visits:
+        visit(encoder, device)
     return encoder
+
+
+def visit(module: nn.Module, device: torch.device) -> None:
+    """Have a module rest in main memory, and be on the device while it is called."""
+
+    def arrive(module: nn.Module, inputs: Any) -> None:
+        module.to(device)
+
+    def leave(module: nn.Module, inputs: Any, output: Any) -> None:
+        module.to("cpu")
+
+    module.register_forward_pre_hook(arrive)
+    module.register_forward_hook(leave, always_call=True)
 
 
 @dataclass(frozen=True)
@@ -76,9 +94,14 @@ class EncodingContext:
         return self.cfg.text_tokens or default
 
 
+def text_device(cfg: PriorConfig, device: torch.device | str) -> torch.device:
+    """Where text encoders run: beside the network's place, or on the CPU by choice."""
+    return torch.device("cpu") if cfg.text_encoder_device == "cpu" else torch.device(device)
+
+
 def encoder_dtype(cfg: PriorConfig, device: torch.device | str) -> torch.dtype:
     """The precision of text encoders; bf16 on a GPU, since T5 overflows in fp16."""
-    return choose_dtype(cfg.precision, torch.device(device), torch.bfloat16)
+    return choose_dtype(cfg.precision, text_device(cfg, device), torch.bfloat16)
 
 
 def text_identity_of(folder: ModelFolder, cfg: PriorConfig) -> str:

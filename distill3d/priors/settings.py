@@ -54,6 +54,7 @@ class PriorConfig:
     reference: ReferencePicture | None = None  # the picture that Zero123 sees
     aesthetic_score: float = 6.0  # an input of SDXL's refiner
     text_tokens: int | None = None  # length of a T5 prompt; None: 77 for DeepFloyd IF, 256 for SD3, 512 for FLUX
+    text_encoder_device: Literal["auto", "cpu"] = "auto"  # cpu: in main memory, where a GPU has no room for T5
     channels_last: bool = True
     compile: bool = False  # torch.compile of the network and of the VAE's encoder; where it fails they run without
     compile_backend: str = "inductor"  # torch.compile's: inductor needs a C++ compiler (CPU) or Triton (GPU)

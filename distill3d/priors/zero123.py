@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from distill3d.priors.hub import SETTING, PriorError, check_weights, component_patterns
 from distill3d.priors.latent import LatentPrior
 from distill3d.priors.model_folder import ModelFolder
-from distill3d.priors.prompt import encoder_dtype
+from distill3d.priors.prompt import encoder_dtype, text_device
 from distill3d.priors.settings import PriorConfig, ReferencePicture
 from distill3d.runtime.cutout import cut_out, framed
 from distill3d.types import Cameras, PromptEmbedding
@@ -63,7 +63,7 @@ class PictureEmbedding:
     """Zero123's conditions as a `PromptEncoder`: CLIP's embedding of the picture for any text, nothing for none."""
 
     def __init__(self, folder: ModelFolder, cfg: PriorConfig, device: torch.device | str) -> None:
-        device = torch.device(device)
+        device = text_device(cfg, device)
         dtype = encoder_dtype(cfg, device)
         encoder = folder.load_module("image_encoder", dtype, device)
         pixels = clip_input(on_white(reference_of(cfg), TRAINED_AT), encoder.config.image_size)

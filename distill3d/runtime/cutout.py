@@ -75,7 +75,7 @@ def _rembg(path: Path, setting: str) -> Any:
     if importlib.util.find_spec("rembg") is None:
         raise ValueError(
             f"{setting}={str(path)!r} has no transparent background, and rembg, which would remove it, is not "
-            f'installed (pip install "distill3d[rembg]"); {_REMEDY}'
+            f'installed (pip install "rembg[cpu]"); {_REMEDY}'
         )
     return importlib.import_module("rembg")
 
