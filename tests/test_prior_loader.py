@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from tiny_pipelines import TINY, TinyFolders, embedded
 
 from distill3d.config.registry import find
-from distill3d.priors.flow import FlowPrior, FluxPrior
+from distill3d.priors.flow import FlowPrior, FluxPrior, ZImagePrior
 from distill3d.priors.hub import EMBEDDED_WEIGHTS, PriorError
-from distill3d.priors.latent import LatentPrior, SdxlPrior
+from distill3d.priors.latent import LatentPrior, PixArtPrior, SdxlPrior
 from distill3d.priors.loader import (
     PretrainedDiffusionModel,
     PriorConfig,
@@ -42,6 +42,8 @@ CLASSES = {
     "sdxl": SdxlPrior,
     "sd3": FlowPrior,
     "flux": FluxPrior,
+    "pixart-sigma": PixArtPrior,
+    "z-image": ZImagePrior,
 }
 
 

@@ -17,7 +17,7 @@ from distill3d.priors.pixel import PixelPrior
 from distill3d.types import Cameras, Pass
 
 KINDS = list(TINY)
-LATENT = ["stable-diffusion", "stable-diffusion-2", "sdxl", "sd3", "flux"]
+LATENT = ["stable-diffusion", "stable-diffusion-2", "sdxl", "sd3", "flux", "pixart-sigma", "z-image"]
 VARIANCE_PRESERVING = [kind for kind in KINDS if kind not in FLOWS]
 
 

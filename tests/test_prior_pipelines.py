@@ -111,7 +111,7 @@ def test_ten_steps_equal_the_deepfloyd_pipeline(tmp_path: Path) -> None:
     assert_same_image(denoise(prior, "deepfloyd-if", scheduler, start, text, SCALE), theirs)
 
 
-@pytest.mark.parametrize("kind", FLOWS)
+@pytest.mark.parametrize("kind", ["sd3", "flux"])
 def test_ten_steps_equal_the_flow_pipeline(folders: TinyFolders, kind: str) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 

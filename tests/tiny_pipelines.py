@@ -66,6 +66,36 @@ def save_pipeline(folder: Path, class_name: str, components: dict[str, Any], **e
     return folder
 
 
+def qwen_tokenizer(length: int = 128) -> Any:
+    """Bytes alone, and a chat template of the shape that Qwen3's has."""
+    from transformers import Qwen2Tokenizer
+
+    vocabulary = {name: i for i, name in enumerate(byte_level_vocabulary()) if not name.endswith("</w>")}
+    vocabulary = {name: i for i, name in enumerate(vocabulary)} | {"<|im_start|>": 300, "<|im_end|>": 301}
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=length)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "{% if enable_thinking is false %}<think></think>{% endif %}"
+    )
+    return tokenizer
+
+
+def _qwen3() -> Any:
+    from transformers import Qwen3Config, Qwen3Model
+
+    config = Qwen3Config(
+        vocab_size=512,
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+    )
+    return Qwen3Model(config).eval()
+
+
 def embedded(folder: Path, seed: int = 0) -> Path:
     """The embedded prior's kind, with diffusers' own U-Net: v-prediction in pixels, pooled text and cross-attention."""
     torch.manual_seed(seed)
@@ -398,6 +428,62 @@ def zero123(folder: Path, layer: str = "cc_projection", seed: int = 0) -> Path:
     return folder
 
 
+def pixart_sigma(folder: Path, seed: int = 0) -> Path:
+    """Latents of 4 channels, T5 with its mask, and 8 output channels of which 4 are a variance."""
+    from diffusers import DPMSolverMultistepScheduler, PixArtTransformer2DModel
+
+    torch.manual_seed(seed)
+    transformer = PixArtTransformer2DModel(
+        sample_size=16,
+        num_layers=1,
+        patch_size=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        caption_channels=WIDTH,
+        in_channels=4,
+        cross_attention_dim=16,
+        out_channels=8,
+        use_additional_conditions=False,
+    )
+    components = {
+        "transformer": transformer,
+        "vae": _vae(scaling_factor=0.13025, force_upcast=True),
+        "scheduler": DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02),
+        "text_encoder": _t5(),
+        "tokenizer": t5_tokenizer(),
+    }
+    return save_pipeline(folder, "PixArtSigmaPipeline", components)
+
+
+def z_image(folder: Path, seed: int = 0) -> Path:
+    """Lists of images and texts, a time that grows with x, and Qwen3's last hidden state but one."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImageTransformer2DModel
+
+    torch.manual_seed(seed)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=1,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=WIDTH,
+        axes_dims=[4, 4, 8],
+        axes_lens=[256, 64, 64],
+    )
+    with torch.no_grad():  # what is zero or left empty in a fresh network
+        for parameter in transformer.parameters():
+            parameter.normal_(0.0, 0.1)
+    components = {
+        "transformer": transformer,
+        "vae": _vae(scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "text_encoder": _qwen3(),
+        "tokenizer": qwen_tokenizer(),
+    }
+    return save_pipeline(folder, "ZImagePipeline", components)
+
+
 TINY: dict[str, Callable[[Path], Path]] = {
     "embedded": embedded,
     "embedded-own": embedded_own,
@@ -407,6 +493,8 @@ TINY: dict[str, Callable[[Path], Path]] = {
     "deepfloyd-if": deepfloyd_if,
     "sd3": sd3,
     "flux": flux,
+    "pixart-sigma": pixart_sigma,
+    "z-image": z_image,
 }
 
 
@@ -415,9 +503,10 @@ VARIANTS: dict[str, Callable[[Path], Path]] = {"sdxl-refiner": sdxl_refiner, "mv
 
 
 def tiny_settings(kind: str) -> dict[str, Any]:
-    """What ``system.prior`` needs to be small: FLUX's config names no image size, T5's prompts are long."""
-    settings: dict[str, Any] = {"image_size": 32} if kind == "flux" else {}
-    return settings | ({"text_tokens": 12} if kind in ("deepfloyd-if", "sd3", "flux") else {})
+    """What ``system.prior`` needs to be small: two configs name no image size, some prompts are long."""
+    settings: dict[str, Any] = {"image_size": 32} if kind in ("flux", "z-image") else {}
+    lengths = {"deepfloyd-if": 12, "sd3": 12, "flux": 12, "pixart-sigma": 12, "z-image": 128}
+    return settings | ({"text_tokens": lengths[kind]} if kind in lengths else {})
 
 
 class TinyFolders:

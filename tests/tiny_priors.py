@@ -9,7 +9,7 @@ from distill3d.priors.base import DiffusionPrior
 from distill3d.priors.loader import load_prior, load_prompt_encoder
 from distill3d.types import PromptEmbedding
 
-FLOWS = ["sd3", "flux"]
+FLOWS = ["sd3", "flux", "z-image"]
 TEXTS = ["a small red cat", ""]
 
 

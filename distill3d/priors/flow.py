@@ -1,4 +1,4 @@
-"""Flow-matching transformers: Stable Diffusion 3 and 3.5, FLUX.1."""
+"""Flow-matching transformers: Stable Diffusion 3 and 3.5, FLUX.1, Z-Image."""
 
 from __future__ import annotations
 
@@ -75,6 +75,26 @@ class FluxPrior(FlowPrior):
             img_ids=image_ids(rows, columns).to(z),
         ).sample
         return unpack(output, rows, columns)
+
+
+class ZImagePrior(FlowPrior):
+    """Z-Image (arXiv 2511.22699) takes lists of images and of texts of any length, and 1 - s; it answers ``x - eps``.
+
+    Z-Image-Turbo was distilled to a few steps.
+    """
+
+    def native_sizes(self) -> tuple[int, ...]:
+        return (self.codec.pixels(128),)  # its config names no size
+
+    def network_output(
+        self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding, cameras: Cameras | None
+    ) -> Tensor:
+        captions = list(text.tokens)
+        if text.mask is not None:
+            captions = [tokens[mask] for tokens, mask in zip(captions, text.mask, strict=True)]
+        images = list(z.unsqueeze(2))  # as videos of one frame
+        output = network(images, 1.0 - self._time(t), captions, return_dict=False)[0]
+        return -torch.stack(output).squeeze(2)
 
 
 def pack(z: Float[Tensor, "B C h w"]) -> Float[Tensor, "B tokens C4"]:

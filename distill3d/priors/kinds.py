@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-KindName = Literal["embedded", "stable-diffusion", "mvdream", "sdxl", "deepfloyd-if", "sd3", "flux", "zero123"]
+KindName = Literal[
+    "embedded",
+    "stable-diffusion",
+    "mvdream",
+    "sdxl",
+    "deepfloyd-if",
+    "sd3",
+    "flux",
+    "pixart-sigma",
+    "z-image",
+    "zero123",
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,8 @@ KINDS: tuple[PriorKind, ...] = (
         "sd3", "Stable Diffusion 3 and 3.5", ("StableDiffusion3Pipeline",), "transformer", _THREE, vae=True, flow=True
     ),
     PriorKind("flux", "FLUX.1", ("FluxPipeline",), "transformer", _TWO, vae=True, flow=True),
+    PriorKind("pixart-sigma", "PixArt-Sigma", ("PixArtSigmaPipeline",), "transformer", _ONE, vae=True),
+    PriorKind("z-image", "Z-Image", ("ZImagePipeline",), "transformer", _ONE, vae=True, flow=True),
     *(
         PriorKind("zero123", "Zero123", pipelines, "unet", (), vae=True, beside=(layer,), image_encoder="image_encoder")
         for pipelines, layer in (

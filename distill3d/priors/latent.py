@@ -1,4 +1,4 @@
-"""Latent diffusion: Stable Diffusion 1.x, 2.x and XL."""
+"""Latent diffusion: Stable Diffusion 1.x, 2.x and XL, PixArt-Sigma."""
 
 from __future__ import annotations
 
@@ -62,6 +62,25 @@ class LatentPrior(FrozenPrior):
             return None
         scale = torch.full((len(z),), self.cfg.distilled_guidance - 1.0, device=z.device)
         return guidance_embedding(scale, width).to(z.dtype)
+
+
+class PixArtPrior(LatentPrior):
+    """PixArt-Sigma (arXiv 2403.04692): a transformer of .6 billion parameters in SDXL's latents, with T5 alone."""
+
+    latent_multiple = 2  # a patch
+
+    def network_output(
+        self, network: Any, z: Tensor, t: Tensor, text: PromptEmbedding, cameras: Cameras | None
+    ) -> Tensor:
+        """Of 8 channels the noise; the others are a variance that no guidance needs."""
+        output = network(
+            z,
+            encoder_hidden_states=text.tokens,
+            encoder_attention_mask=text.mask,
+            timestep=t,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        ).sample
+        return output[:, : z.shape[1]]
 
 
 def guidance_embedding(scale: Float[Tensor, "B"], width: int) -> Float[Tensor, "B width"]:

@@ -8,12 +8,12 @@ import torch
 
 from distill3d.config.registry import register
 from distill3d.priors.base import DiffusionPrior, PromptEncoder
-from distill3d.priors.flow import FlowPrior, FluxPrior
+from distill3d.priors.flow import FlowPrior, FluxPrior, ZImagePrior
 from distill3d.priors.frozen import FrozenPrior, prior_identity
 from distill3d.priors.hub import SETTING, PriorError, checkpoint_file, local_folder
 from distill3d.priors.identity import file_identity
 from distill3d.priors.kinds import KindName, PriorKind
-from distill3d.priors.latent import LatentPrior, SdxlPrior
+from distill3d.priors.latent import LatentPrior, PixArtPrior, SdxlPrior
 from distill3d.priors.model import PriorModel
 from distill3d.priors.model_folder import ModelFolder, open_folder
 from distill3d.priors.mvdream import MVDreamPrior
@@ -46,6 +46,8 @@ _PRIORS: dict[KindName, type[FrozenPrior]] = {
     "sdxl": SdxlPrior,
     "sd3": FlowPrior,
     "flux": FluxPrior,
+    "pixart-sigma": PixArtPrior,
+    "z-image": ZImagePrior,
     "zero123": Zero123Prior,
 }
 
@@ -53,7 +55,7 @@ _PRIORS: dict[KindName, type[FrozenPrior]] = {
 @register("prior", "pretrained-diffusion-model")
 class PretrainedDiffusionModel(PriorModel):
     """Any diffusers folder, checkpoint file or Hub id: the embedded prior, Stable Diffusion, SDXL, MVDream, DeepFloyd
-    IF, SD3, FLUX, Zero123."""
+    IF, SD3, FLUX, PixArt-Sigma, Z-Image, Zero123."""
 
     Config = PriorConfig
     cfg: PriorConfig

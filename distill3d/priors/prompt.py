@@ -136,8 +136,7 @@ def _sdxl(towers: list[Tower], texts: list[str], context: EncodingContext) -> Pr
 
 
 def _deepfloyd_if(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
-    tokens = towers[0].tokenize([text.lower().strip() for text in texts], context.length(77))
-    return PromptEmbedding(towers[0].model(**tokens).last_hidden_state, tokens["attention_mask"].bool())
+    return _masked_t5(towers[0], texts, context.length(77))
 
 
 def _sd3(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
@@ -159,6 +158,25 @@ def _flux(towers: list[Tower], texts: list[str], context: EncodingContext) -> Pr
     return PromptEmbedding(t5.last_hidden_state, pooled=pooled)
 
 
+def _pixart_sigma(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
+    return _masked_t5(towers[0], texts, context.length(300))
+
+
+def _masked_t5(tower: Tower, texts: list[str], length: int) -> PromptEmbedding:
+    tokens = tower.tokenize([text.lower().strip() for text in texts], length)
+    return PromptEmbedding(tower.model(**tokens).last_hidden_state, tokens["attention_mask"].bool())
+
+
+def _z_image(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
+    """The prompt as a message of a user; what pads it is masked, and the network never sees it."""
+    options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": True}
+    template = towers[0].tokenizer.apply_chat_template
+    messages = [template([{"role": "user", "content": text}], **options) for text in texts]
+    tokens = towers[0].tokenize(messages, context.length(512))
+    output = towers[0].model(**tokens, output_hidden_states=True)
+    return PromptEmbedding(output.hidden_states[-2], tokens["attention_mask"].bool())
+
+
 def _penultimate(towers: list[Tower], texts: list[str]) -> tuple[list[Tensor], list[Tensor]]:
     """The last hidden state but one, and the projected pooled output, of each CLIP tower."""
     outputs = [t.model(input_ids=t.tokenize(texts)["input_ids"], output_hidden_states=True) for t in towers]
@@ -174,4 +192,6 @@ _ENCODERS: dict[KindName, _Encode] = {
     "deepfloyd-if": _deepfloyd_if,
     "sd3": _sd3,
     "flux": _flux,
+    "pixart-sigma": _pixart_sigma,
+    "z-image": _z_image,
 }

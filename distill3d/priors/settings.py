@@ -53,7 +53,7 @@ class PriorConfig:
     distilled_guidance: float = 3.5  # an input of FLUX.1-dev and of LCMs, by distillation; not the guidance scale
     reference: ReferencePicture | None = None  # the picture that Zero123 sees
     aesthetic_score: float = 6.0  # an input of SDXL's refiner
-    text_tokens: int | None = None  # length of a T5 prompt; None: 77 for DeepFloyd IF, 256 for SD3, 512 for FLUX
+    text_tokens: int | None = None  # of a T5 or Qwen prompt; None: IF 77, SD3 256, PixArt 300, FLUX, Z-Image 512
     text_encoder_device: Literal["auto", "cpu"] = "auto"  # cpu: in main memory, where a GPU has no room for T5
     channels_last: bool = True
     compile: bool = False  # torch.compile of the network and of the VAE's encoder; where it fails they run without
