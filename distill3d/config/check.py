@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -61,12 +61,34 @@ def check_keys(given: Iterable[str], valid: Iterable[str], where: str, owner: st
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A hint for a name that does not exist."""
+    """A hint for a name that does not exist: one that a slip of the hand makes of it, or that begins as it does."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    shared = {
+        known: sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(name, known, strict=False)))
+        for known in valid
+    }
+    close = min(valid, key=lambda known: (edit_distance(name, known), -shared[known]), default="")
+    if valid and edit_distance(name, close) > max(1, round(len(name) / 3)):
+        close = max(valid, key=lambda known: shared[known])
+        close = close if 3 * shared[close] >= 2 * max(len(name), 6) else ""
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {close!r}?"
     return f"known: {', '.join(valid)}" if valid else "there are none"
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Letters to insert, to leave out, to replace, or to swap with the next, to make one name of the other."""
+    before: list[int] = []
+    last = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        row = [i]
+        for j, other in enumerate(b, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == other:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
 
 
 def coerce(value: Any, hint: Any, setting: str) -> Any:

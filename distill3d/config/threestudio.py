@@ -2,7 +2,7 @@
 
 There, a guidance mixes a diffusion model with a rule for the gradient. Here ``system.prior`` is the model and
 ``system.guidance`` the rule, so the old guidance names stand for a pair. Its ``guidance_scale`` in
-``text + s (text - uncond)`` is the papers' w, as here, but for VSD and with Perp-Neg it is diffusers' w + 1.
+``text + s (text - uncond)`` is the papers' w, as here, but for VSD, MVDream and with Perp-Neg it is diffusers' w + 1.
 Its orientation loss is divided by the number of rays that hit.
 """
 
@@ -12,21 +12,18 @@ import dataclasses
 import logging
 from typing import Any
 
+from distill3d.config.check import ConfigError
 from distill3d.config.registry import Kind, find
+from distill3d.config.threestudio_types import COUNTERPARTS, Counterpart, counterpart
 
 log = logging.getLogger(__name__)
 
-# guidance name -> its rule, and the model that it loads where none is named
-_GUIDANCES = {
-    "stable-diffusion-guidance": ("sds", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
-    "deep-floyd-guidance": ("sds", "DeepFloyd/IF-I-XL-v1.0"),
-    "stable-diffusion-vsd-guidance": ("vsd", "stabilityai/stable-diffusion-2-1-base"),
-}
-_PROMPT_PROCESSORS = ("stable-diffusion-prompt-processor", "deep-floyd-prompt-processor")
 _MODEL = "pretrained_model_name_or_path"
+_DIFFUSERS_SCALE = ("vsd", "reconstruction-sds")  # rules whose guidance_scale is w + 1 there
 
 # (where it is there, where it is here), below ``system``
 _MOVES = [
+    (("guidance", "ckpt_path"), ("prior", _MODEL)),
     (("guidance", _MODEL), ("prior", _MODEL)),
     (("prompt_processor", _MODEL), ("prior", _MODEL)),
     (("guidance", "enable_channels_last_format"), ("prior", "channels_last")),
@@ -41,19 +38,24 @@ _MOVES = [
 # settings of threestudio's types for these experiments; those that ours lack are named in the warning
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "": ("n_gpus", "exp_dir", "trial_name", "trial_dir"),
-    "data": ("rays_d_normalize",),
-    "system": ("weights", "weights_ignore_modules", "cleanup_after_validation_step", "cleanup_after_test_step"),
+    "data": ("rays_d_normalize", "zoom_range"),
+    "system": (
+        *("weights", "weights_ignore_modules", "cleanup_after_validation_step", "cleanup_after_test_step"),
+        *("geometry_convert_override", "geometry_convert_inherit_texture", "visualize_samples", "freq"),
+    ),
     "geometry": (
         *("n_input_dims", "n_feature_dims", "shape_init", "shape_init_params", "isosurface", "isosurface_method"),
         *("isosurface_resolution", "isosurface_threshold", "isosurface_chunk", "isosurface_coarse_to_fine"),
         *("isosurface_deformable_grid", "isosurface_remove_outliers", "isosurface_outlier_n_faces_threshold"),
         *("anneal_density_blob_std_config", "detach_blob_points", "pred_normal"),
     ),
-    "material": ("use_bump", "diffuse_light_color", "ambient_light_color"),
+    "material": ("use_bump", "diffuse_light_color", "ambient_light_color", "n_output_dims"),
     "background": ("n_output_dims", "random_aug", "random_aug_prob", "share_aug_bg", "eval_color"),
     "renderer": (
         *("estimator", "prune_alpha_threshold", "return_comp_normal", "return_normal_perturb", "randomized"),
-        *("num_samples_per_ray_importance", "proposal_network_config", "prop_optimizer_config", "grid_prune"),
+        *("num_samples_per_ray_importance", "num_samples_per_ray_proposal", "proposal_network_config"),
+        *("prop_optimizer_config", "prop_scheduler_config", "grid_prune", "near_plane", "far_plane"),
+        *("base_renderer_type", "base_renderer", "patch_size", "global_detach", "global_downsample"),
     ),
     "prompt_processor": (
         *("spawn", "use_cache", "use_prompt_debiasing", "pretrained_model_name_or_path_prompt_debiasing"),
@@ -61,7 +63,16 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     ),
     "guidance": (
         *("enable_memory_efficient_attention", "enable_attention_slicing", "token_merging", "token_merging_params"),
-        *("sqrt_anneal", "trainer_max_steps", "use_img_loss", "use_sjc", "var_red", "max_items_eval", "grad_clip"),
+        *("trainer_max_steps", "use_img_loss", "use_sjc", "var_red", "max_items_eval", "grad_clip"),
+        *("guidance_type", "cache_dir", "local_files_only", "vram_O", "vsd_phi_model_name_or_path"),
+        *("vsd_guidance_scale_phi", "vsd_use_lora", "vsd_lora_cfg_training", "vsd_lora_n_timestamp_samples"),
+        *(
+            "vsd_use_camera_condition",
+            "vsd_camera_condition_type",
+            "return_rgb_1step_orig",
+            "return_rgb_multistep_orig",
+        ),
+        *("model_name", "n_view", "image_size", "recon_loss", "enable_sdi", "n_ddim_steps", "sdi_guidance_scale"),
         *("pretrained_model_name_or_path_lora", "guidance_scale_lora", "lora_cfg_training", "lora_n_timestamp_samples"),
         "camera_condition_type",
     ),
@@ -72,58 +83,160 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+_SLOTS: tuple[Kind, ...] = (
+    *("geometry", "material", "background", "renderer", "prompt_processor", "guidance", "exporter"),
+)
+
+
 def translate(content: dict[str, Any]) -> dict[str, Any]:
-    """Settings in threestudio's names as settings in ours; settings in ours are returned as they are."""
-    system = content["system"]
-    if not _is_foreign(system):
+    """Settings in threestudio's names as settings in ours; settings in ours are returned as they are.
+
+    Raises ConfigError, with the reason, for what has no counterpart and without which the experiment is another one.
+    """
+    if not _is_foreign(content):
         return content
-    system = {key: dict(value) if isinstance(value, dict) else value for key, value in system.items()}
-    lost = _rename(system)
-    content = {**content, "system": system}
-    lost += _without_counterpart(content)
+    content = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
+    system = {key: dict(value) if isinstance(value, dict) else value for key, value in content["system"].items()}
+    content["system"] = system
+    _rename_types(content)
+    _of_stages(content)
+    lost = _rename(system) + _without_counterpart(content)
     if lost:
         log.warning("ignored settings of threestudio that have no counterpart here: %s", ", ".join(lost))
     return content
 
 
-def _is_foreign(system: dict[str, Any]) -> bool:
+def _is_foreign(content: dict[str, Any]) -> bool:
+    system = content["system"]
     guidance = system.get("guidance")
-    return (
-        str(system.get("guidance_type")) in _GUIDANCES
-        or system.get("prompt_processor_type") in _PROMPT_PROCESSORS
-        or (isinstance(guidance, dict) and _MODEL in guidance)
-    )
+    named = [counterpart(kind, content.get(f"{kind}_type")) for kind in ("data", "system")]
+    named += [counterpart(kind, system.get(f"{kind}_type")) for kind in _SLOTS if kind in COUNTERPARTS]
+    return any(named) or (isinstance(guidance, dict) and _MODEL in guidance)
+
+
+def _rename_types(content: dict[str, Any]) -> None:
+    """Their types as ours, in place, with what theirs have by themselves. Raises ConfigError where we have none."""
+    system = content["system"]
+    system.setdefault("guidance", {})
+    for owner, where, kinds in ((content, "", ("system", "data")), (system, "system.", _SLOTS)):
+        for kind in kinds:
+            name = owner.get(f"{kind}_type")
+            found = counterpart(kind, name) if kind in COUNTERPARTS else None
+            if found is None:
+                continue
+            setting = f"{where}{kind}_type"
+            if found.reason:
+                raise ConfigError(f"{setting}={name!r} is threestudio's, and not here: {found.reason}", setting)
+            owner[f"{kind}_type"] = found.ours
+            _adopt(owner, kind, str(name), found)
+
+
+def _adopt(owner: dict[str, Any], kind: str, name: str, found: Counterpart) -> None:
+    """The settings of one of their types, in place, before they are renamed."""
+    if kind == "system" or not isinstance(owner.get(kind) or {}, dict):
+        return  # what is no mapping is refused later, by its name
+    own = owner[kind] = {**found.settings, **(owner.get(kind) or {})}
+    if found.model is not None:
+        prior = owner["prior"] = dict(owner.get("prior") or {})
+        prior.setdefault("_default", found.model)
+    if name == "no-material":
+        _refuse_latents(own.get("n_output_dims", 3), "system.material.n_output_dims")
+        if own.get("color_activation") is not None:
+            own.setdefault("albedo_activation", own["color_activation"])
+        for key in ("color_activation", "input_encoding_config", "mlp_network_config", "requires_normal"):
+            own.pop(key, None)
+    elif name == "stable-diffusion-unified-guidance":
+        owner["guidance_type"] = "vsd" if own.pop("guidance_type", "sds") == "vsd" else "sds"
+    elif name == "stable-diffusion-sdi-guidance":
+        if own.pop("t_anneal", True) is False:
+            own.setdefault("timestep_sampling", "uniform")
+        if own.get("enable_sdi") is False:
+            owner["guidance_type"] = "sds"
+    elif kind == "guidance" and found.ours == "reconstruction-sds" and own.get("recon_loss") is False:
+        owner["guidance_type"] = "sds"
+
+
+def _refuse_latents(channels: Any, setting: str) -> None:
+    if channels not in (3, None):
+        raise ConfigError(
+            f"{setting}={channels} is threestudio's, and not here: scenes hold three colours, no latents", setting
+        )
+
+
+def _of_stages(content: dict[str, Any]) -> None:
+    """What their stages hand on, in place. Raises ConfigError for a later stage: none here starts from another's."""
+    system = content["system"]
+    devices = content.get("n_gpus")
+    if isinstance(devices, int) and devices > 1:
+        del content["n_gpus"]
+        content["trainer"] = {"devices": devices, **(content.get("trainer") or {})}
+    stage, source = system.pop("stage", "coarse"), system.pop("geometry_convert_from", None)
+    refined = system.pop("refinement", False)
+    if stage != "coarse" or refined or source:
+        name = "stage" if stage != "coarse" else "refinement" if refined else "geometry_convert_from"
+        raise ConfigError(
+            f"system.{name} is threestudio's, and not here: its later stages turn a density into tetrahedra. An export "
+            "makes the mesh, texture-mesh.yaml paints one, and resume=TRIAL/ckpts/last.ckpt trains on",
+            f"system.{name}",
+        )
+    for name in ("weights", "weights_ignore_modules"):
+        if system.get(name) is None:
+            system.pop(name, None)
 
 
 def _rename(system: dict[str, Any]) -> list[str]:
-    """Rename types and move settings, in place; returns settings that contradict others."""
-    rule, default_model = _GUIDANCES.get(system.get("guidance_type", ""), (None, None))
-    if rule:
-        system["guidance_type"] = rule
-    if system.get("prompt_processor_type") in _PROMPT_PROCESSORS:
-        system["prompt_processor_type"] = "prompt-processor"
+    """Move settings, in place; returns settings that contradict others."""
     lost = []
+    default_model = (system.get("prior") or {}).pop("_default", None)
     for (old, key), (new, name) in _MOVES:
         if not isinstance(system.get(old), dict) or key not in system[old]:
             continue
         value = system[old].pop(key)
-        if system.setdefault(new, {}).setdefault(name, value) != value:
+        if value is not None and system.setdefault(new, {}).setdefault(name, value) != value:
             lost.append(f"system.{old}.{key}")
     _rename_guidance(system)
     if system.get("renderer_type", "nerf-volume-renderer") == "nerf-volume-renderer":
-        system["renderer"] = {"max_samples_per_ray": None, **(system.get("renderer") or {})}  # no cap there
+        renderer = system["renderer"] = {"max_samples_per_ray": None, **(system.get("renderer") or {})}  # no cap there
+        if renderer.get("estimator", "occgrid") != "occgrid":  # a few samples, placed by a first look, are too few here
+            renderer["num_samples_per_ray"] = 512
     half = (system.get("guidance") or {}).pop("half_precision_weights", True)
     if not half:
         system.setdefault("prior", {}).setdefault("precision", "float32")
     if default_model:
         system.setdefault("prior", {}).setdefault(_MODEL, default_model)
-    loss = system.get("loss")
-    if isinstance(loss, dict) and "lambda_orient" in loss:
+    return lost + _rename_losses(system.get("loss")) + _rename_modules(system.get("optimizer"))
+
+
+def _rename_losses(loss: Any) -> list[str]:
+    """Each guidance's own name of its loss; terms of weight 0 are left out."""
+    if not isinstance(loss, dict):
+        return []
+    lost = []
+    if "lambda_orient" in loss:
         loss.setdefault("orient_reduction", "ray_mean")
-    if isinstance(loss, dict) and "lambda_vsd" in loss:
-        loss["lambda_sds"] = loss.pop("lambda_vsd")
-        if loss.pop("lambda_lora", 1.0) != 1.0:  # Adam's step does not depend on it, so here it has weight 1
-            lost.append("system.loss.lambda_lora")
+    for name in ("lambda_vsd", "lambda_sdi", "lambda_sd"):
+        if name in loss:
+            loss["lambda_sds"] = loss.pop(name)
+    for name in ("lambda_lora", "lambda_train_phi"):
+        if loss.pop(name, 1.0) != 1.0:  # Adam's step does not depend on it, so here it has weight 1
+            lost.append(f"system.loss.{name}")
+    for name in ("lambda_sds_img", "lambda_sd_img", "lambda_convex", "lambda_guidance"):
+        if loss.pop(name, 0.0) != 0.0:
+            lost.append(f"system.loss.{name}")
+    return lost
+
+
+def _rename_modules(optimizer: Any) -> list[str]:
+    """Density and colour come of one small network here, ``geometry.weights``, so it has one rate."""
+    params = optimizer.get("params") if isinstance(optimizer, dict) else None
+    if not isinstance(params, dict):
+        return []
+    params = optimizer["params"] = dict(params)
+    lost = []
+    for name in ("geometry.density_network", "geometry.feature_network"):
+        options = params.pop(name, None)
+        if options is not None and params.setdefault("geometry.weights", options) != options:
+            lost.append(f"system.optimizer.params.{name}")
     return lost
 
 
@@ -132,11 +245,17 @@ def _rename_guidance(system: dict[str, Any]) -> None:
     guidance, prompts = system.get("guidance"), system.get("prompt_processor")
     if not isinstance(guidance, dict):
         return
-    is_vsd, is_perp_neg = system.get("guidance_type") == "vsd", guidance.get("use_perp_neg")
-    if (is_vsd or is_perp_neg) and "guidance_scale" in guidance:
-        guidance["guidance_scale"] = _one_less(guidance["guidance_scale"])
+    rule, is_perp_neg = system.get("guidance_type"), guidance.get("use_perp_neg")
+    is_vsd = rule == "vsd"
+    for name in ("guidance_scale", "inversion_guidance_scale"):
+        if (rule in _DIFFUSERS_SCALE or is_perp_neg) and name in guidance:
+            guidance[name] = _one_less(guidance[name])
     if is_perp_neg and isinstance(prompts, dict) and "overhead_threshold" in prompts:
         guidance.setdefault("perp_neg_overhead_threshold", prompts["overhead_threshold"])
+    if guidance.get("weighting_strategy") == "dreamfusion":
+        guidance["weighting_strategy"] = "sds"
+    if guidance.pop("sqrt_anneal", False):
+        guidance.setdefault("timestep_sampling", "hifa-sqrt")
     if is_vsd:  # the upper end of the time falls at one step
         low, start = guidance.pop("max_step_percent_annealed", 0.5), guidance.pop("anneal_start_step", 5000)
         high = guidance.get("max_step_percent", 0.98)
@@ -160,16 +279,7 @@ def _without_counterpart(content: dict[str, Any]) -> list[str]:
     lost += _remove(content, "data", "data", content["data_type"], "data")
     lost += _remove(content, "system", "system", content["system_type"], "system")
     system = content["system"]
-    kinds: tuple[Kind, ...] = (
-        "geometry",
-        "material",
-        "background",
-        "renderer",
-        "prompt_processor",
-        "guidance",
-        "exporter",
-    )
-    for kind in kinds:
+    for kind in _SLOTS:
         lost += _remove(system, kind, kind, system.get(f"{kind}_type"), f"system.{kind}")
     return lost
 
