@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.priors.hub import SETTING, PriorError
+from distill3d.priors.hub import SETTING, PriorError, check_weights
 from distill3d.priors.latent import LatentPrior
 from distill3d.priors.model_folder import ModelFolder
 from distill3d.priors.single_file import CAMERA_DIM, MULTIVIEW, UNET, SingleFile, read_tensors, with_class_labels
@@ -76,7 +76,9 @@ def _from_ldm(folder: ModelFolder, dtype: torch.dtype, device: torch.device) -> 
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     own = folder.config("unet")
-    file = folder.path / "unet" / "diffusion_pytorch_model.safetensors"
+    check_weights(folder.path, "unet", folder.variant, folder.name, folder.revision)
+    dotted = f".{folder.variant}" if folder.variant else ""
+    file = folder.path / "unet" / f"diffusion_pytorch_model{dotted}.safetensors"
     tensors = with_class_labels({f"{UNET}{name}": value for name, value in read_tensors(file).items()})
     label = {"num_classes": "sequential", "adm_in_channels": own.get("camera_dim")}
     given = {name: value for name, value in own.items() if (name, value) != ("num_heads", -1)}
