@@ -16,6 +16,8 @@ from distill3d.verbs import NAMES, Request, Verb, runner, verbs
 
 log = logging.getLogger(__name__)
 
+# errors that libraries raise for a mistake in a setting; by name, since torch and Lightning are imported late
+_OF_LIBRARIES = ("OutOfMemoryError", "MisconfigurationException")
 _EXAMPLES = """\
 examples:
   {command} --config dreamfusion.yaml
@@ -78,7 +80,7 @@ def is_for_the_user(error: BaseException) -> bool:
 
     ValueErrors count if this package or an extension raised them: those of libraries are nobody's message.
     """
-    if isinstance(error, (ConfigError, OSError)) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, (ConfigError, OSError)) or type(error).__name__ in _OF_LIBRARIES:
         return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -22,7 +22,7 @@ from distill3d.runtime.device import choose_accelerator, choose_precision, keep_
 from distill3d.runtime.files import write_json
 from distill3d.runtime.logs import log_to_file
 from distill3d.runtime.program import command
-from distill3d.runtime.protocols import Checked, Exporting, Reporting
+from distill3d.runtime.protocols import Checked, Exporting, Logged, PairedWithData, Reporting
 from distill3d.runtime.summary import summary
 from distill3d.runtime.trial import Trial, begin_trial, trial_of
 from distill3d.systems.callbacks import trainer_callbacks, trainer_loggers
@@ -67,6 +67,7 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
     pl.seed_everything(experiment.seed, verbose=False)
     system = _make("system", experiment)
     data = _make("data", experiment)
+    _check_pair(system, data, request.verb)
     for part, is_used in ((data, request.verb != "export"), (system, request.verb == "train")):
         if is_used and isinstance(part, Checked):
             part.check()  # reads what the run will need
@@ -79,6 +80,7 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
     viewer = _viewer(experiment, system) if request.verb == "train" else []
     trainer_settings = _trainer_settings(experiment)
     _check_lightning_parts(experiment)
+    _check_monitor(experiment, system)
     trial = begin_trial(loaded, request.argv, snapshots=not needs_checkpoint)
     log_to_file(trial.root / "log.txt")
     log.info("%s %s", "resuming in" if trial.resumed else "trial", trial.root)
@@ -192,6 +194,27 @@ def _check_lightning_parts(experiment: Experiment) -> None:
     except (MisconfigurationException, ValueError, TypeError, LookupError) as error:
         raise ConfigError(f"checkpoint: {str(error).splitlines()[0]}", "checkpoint") from error
     trainer_loggers(nowhere, experiment)
+
+
+def _check_pair(system: Any, data: Any, verb: str) -> None:
+    """Raise ConfigError for data that the system cannot work with; an export reads none."""
+    if verb != "export" and isinstance(system, PairedWithData):
+        system.check_data(data, verb == "train")
+
+
+def _check_monitor(experiment: Experiment, system: Any) -> None:
+    """Raise ConfigError for a quantity that the system does not log: Lightning would look for it when it saves."""
+    name = experiment.checkpoint.get("monitor")
+    if name is None or not isinstance(system, Logged):
+        return
+    names = (*system.logged, "step", "epoch")
+    if not any(name == known or (known.endswith("/") and name.startswith(known)) for known in names):
+        shown = ", ".join(f"{known}..." if known.endswith("/") else known for known in names)
+        raise ConfigError(
+            f"checkpoint.monitor={name!r} is nothing that is logged; give one of {shown}, such as the columns of "
+            "csv_logs/metrics.csv, or null",
+            "checkpoint.monitor",
+        )
 
 
 def _viewer(experiment: Experiment, system: Any) -> list[pl.Callback]:

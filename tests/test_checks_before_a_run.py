@@ -8,6 +8,7 @@ from system_doubles import TINY_DATA, TINY_SYSTEM, merged
 
 from distill3d import cli
 from distill3d.config.check import ConfigError
+from distill3d.config.registry import find
 from distill3d.config.yaml_text import dump_yaml
 from distill3d.optim import OptimizerSettings, SchedulerSettings
 from distill3d.optim.rehearsal import rehearse
@@ -23,6 +24,7 @@ MISTAKES = {
     "checkpoint.mode=foo": "checkpoint: ",
     'checkpoint.filename="{"': "checkpoint: ",
     "checkpoint.filename=../x": "leads out of the trial",
+    "checkpoint.monitor=nosuch": "checkpoint.monitor='nosuch' is nothing that is logged; give one of train/...",
     "trainer.precision=64": "trainer.precision=64",
     "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches=0",
     "trainer.limit_train_batches=0": "trainer.limit_train_batches=0",
@@ -38,6 +40,9 @@ MISTAKES = {
     "data.eval_fovy_deg=0": "data.eval_fovy_deg=0",
     "data.eval_fovy_deg=-1": "data.eval_fovy_deg=-1",
     "data.eval_camera_distance=0": "data.eval_camera_distance=0",
+    "data_type=image-datamodule": "data_type gives ImageDataModule; this system needs cameras",
+    "system.prior_type=9" + "0" * 400: "system.prior_type",
+    "data.eval_fovy_deg=9" + "0" * 400: "data.eval_fovy_deg",
 }
 
 
@@ -51,6 +56,41 @@ def test_each_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, monkeypatc
         told = capsys.readouterr().err.splitlines()
         assert message in told[-1] and "Traceback" not in "".join(told), argument
         assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"], argument
+
+
+PAIRS = {  # data that do not belong to the system of a shipped config, and views that its prior cannot see
+    "image-synthesis system_type=dreamfusion-system": "needs cameras around an object",
+    "image-synthesis data_type=random-camera-datamodule": "needs image-datamodule",
+    "gradient-picture data_type=random-camera-datamodule": "needs image-datamodule",
+    "svg-edit data_type=image-datamodule": "needs svg-datamodule",
+    "translation data_type=image-datamodule": "needs images with captions",
+    "translation data_type=posed-images-datamodule": "needs images with captions",
+    "lmc/corrective data_type=random-camera-datamodule": "needs images with captions",
+    "prior/embedded data_type=random-camera-datamodule": "needs mesh-view-datamodule",
+    "nerf-reconstruction tag=x data_type=random-camera-datamodule": "needs posed-images-datamodule",
+    "dreamfusion data.width=[32,48] data.height=[32,64]": "from step 400 on views are 48x64; the prior 'embedded' sees",
+    "svg-edit data.width=64 data.height=32": "is drawn 64:32; the prior 'embedded' sees squares alone",
+    "dreamfusion system.prior.image_size=48": "system.prior.image_size=48 is no size of 'embedded'; choose 32 or 64",
+}
+
+
+@pytest.mark.parametrize("command", PAIRS)
+def test_data_that_do_not_belong_to_a_system_or_a_prior_are_told_first(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISTILL3D_TRIAL", raising=False)
+    assert cli.main(["--config", *command.split(), "trainer.accelerator=cpu"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert PAIRS[command] in told[-1] and "Traceback" not in "".join(told)
+    assert not list(tmp_path.iterdir())
+
+
+def test_views_of_nearly_equal_sides_are_seen_as_squares():
+    model = find("prior", "pretrained-diffusion-model")
+    model = model(model.Config())  # type: ignore[attr-defined, call-arg]
+    for size in ((64, 64), (129, 128), (1, 1)):
+        model.check_size(*size)
+    with pytest.raises(ValueError, match="squares alone"):
+        model.check_size(64, 48)
 
 
 def test_what_works_is_not_refused_and_draws_no_random_numbers():

@@ -205,6 +205,14 @@ def test_folders_are_read_with_their_captions_their_background_and_their_cameras
     assert ranges is not None and ranges.camera_perturb == 0.0
     assert ranges.elevation_range == pytest.approx((20.0, 20.0), abs=1e-3)
     assert ranges.camera_distance_range == pytest.approx((1.6, 1.6), abs=1e-4)
+    for height, width in ((8, 8), (20, 16), (4, 5), (3, 8)):
+        try:
+            model.check_size(height, width)
+            told = False
+        except ValueError:
+            told = True
+        seen = prior.encode(torch.zeros(1, 3, height, width))
+        assert told == (seen.shape[-1] != seen.shape[-2]), (height, width)
     before = model.frozen_weights()
     assert make("prior", "empirical-prior", settings, "system.prior").frozen_weights() == before
     (tmp_path / "one" / "caption.txt").write_text("a mug")

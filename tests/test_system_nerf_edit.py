@@ -168,10 +168,15 @@ def test_the_field_must_be_of_the_type_that_is_asked_for(source, tmp_path):
 
 def test_the_data_must_be_posed_images(source, tmp_path):
     system = make_edit(EDIT, source, prompt_processor=OTHER)
-    with pytest.raises(ConfigError, match="data_type must be edit-views-datamodule"):
+    with pytest.raises(ConfigError, match="needs edit-views-datamodule"):
         make_trainer(tmp_path, 1).fit(system, tiny_data())
 
 
 def test_a_box_has_its_lower_corner_first(source):
     with pytest.raises(ConfigError, match="lower corner"):
         make_edit(EDIT, source, edit_box=[[1, 0, 0], [0, 1, 1]])
+
+
+def test_a_box_that_holds_nothing_of_the_scene_is_refused(source):
+    with pytest.raises(ConfigError, match=r"system\.edit_box=.* lies outside the scene, which reaches from"):
+        make_edit(EDIT, source, edit_box=[[5.0, -1, -1], [6.0, 1, 1]])

@@ -124,5 +124,5 @@ def test_wrong_data_is_a_clear_error(tmp_path):
     empty.write_text(drawing(""))
     with pytest.raises(SvgError, match=r"data.svg='.*empty.svg' has nothing to draw"):
         edit(tmp_path, 1, str(empty), **PROMPTS)
-    with pytest.raises(ConfigError, match="data_type must be svg-datamodule"):
+    with pytest.raises(ConfigError, match="needs svg-datamodule"):
         fit(EDIT, tmp_path, 1, make_data(), guidance_type="pds", **PROMPTS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from distill3d.config.schedule import Scheduled, check_schedule
+from distill3d.config.schedule import Scheduled, check_schedule, is_finite_number
 
 T = TypeVar("T")
 
@@ -236,8 +235,8 @@ def _coerce_plain(value: Any, hint: Any, setting: str) -> Any:
     """Plain classes; a bool is never a number, and text is never parsed."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else build(hint, value, setting)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is float and number and math.isfinite(value):
+    number = is_finite_number(value)
+    if hint is float and number:
         return float(value)
     if hint is int and number and float(value).is_integer():
         return int(value)

@@ -11,12 +11,12 @@ Scheduled = float | int | Sequence[float | int]
 
 def check_schedule(spec: Scheduled, setting: str = "schedule") -> None:
     """Raise ValueError, naming the setting, unless ``spec`` is a form that `scheduled` reads."""
-    if not _is_number(spec) and (isinstance(spec, str) or not isinstance(spec, Sequence)):
+    if not is_finite_number(spec) and (isinstance(spec, str) or not isinstance(spec, Sequence)):
         raise ValueError(f"{setting}={spec!r} is neither a number nor a schedule; {_FORMS}")
     if isinstance(spec, Sequence):
         if len(spec) < 3 or (len(spec) > 4 and len(spec) % 2):
             raise ValueError(f"{setting}={list(spec)!r} has {len(spec)} entries; {_FORMS}")
-        if not all(_is_number(v) for v in spec):
+        if not all(is_finite_number(v) for v in spec):
             raise ValueError(f"{setting}={list(spec)!r} contains an entry that is not a number; {_FORMS}")
         steps = _knots(spec)[0]
         if any(b < a for a, b in itertools.pairwise(steps)):
@@ -63,8 +63,12 @@ def cosine(step: int, total: int, start: float = 1.0, end: float = 0.0) -> float
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def is_finite_number(value: object) -> bool:
+    """Whether it is a number that a float can hold: no truth value, and no integer of hundreds of digits."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _knots(spec: Sequence[float | int]) -> tuple[list[float | int], list[float | int]]:

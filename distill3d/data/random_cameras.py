@@ -14,6 +14,7 @@ from distill3d.config.schedule import Scheduled, scheduled
 from distill3d.data.camera_settings import NullableViewDistribution, ViewDistribution, cameras_folder, view_distribution
 from distill3d.data.endless import endless_loader
 from distill3d.light import random_lights
+from distill3d.runtime.protocols import ViewSize
 from distill3d.runtime.rng import rng
 from distill3d.types import Cameras, Light
 
@@ -170,6 +171,15 @@ class RandomCameraDataModule(pl.LightningDataModule):
         self.cfg = cfg
         self.seed = seed
         self.views = view_distribution(vars(cfg), cameras_folder(cfg.cameras_like))
+
+    def view_sizes(self) -> list[ViewSize]:
+        """At the beginning and after each milestone."""
+        cfg, sizes = self.cfg, []
+        given = f"data.width={cfg.width}, data.height={cfg.height}"
+        for step in (0, *cfg.resolution_milestones):
+            height, width = (at_milestone(side, cfg.resolution_milestones, step) for side in (cfg.height, cfg.width))
+            sizes.append(ViewSize(height, width, f"{given}: from step {step} on views are {width}x{height}"))
+        return sizes
 
     def train_dataloader(self) -> DataLoader:
         return endless_loader(lambda step: None)

@@ -11,10 +11,12 @@ from torch import Tensor
 from distill3d.config.registry import register
 from distill3d.data.image import ImageDataModule
 from distill3d.runtime.foreign import read_bytes
+from distill3d.runtime.protocols import ViewSize
 from distill3d.scenes.svg.document import SvgDocument, SvgError, parse_svg
 from distill3d.scenes.svg.scene import SvgScene
 from distill3d.scenes.svg.xml_text import decode
 
+_ANY_SIZE = 512  # pixels
 DRAWINGS = Path(__file__).parent / "drawings"  # those that are shipped
 
 
@@ -53,6 +55,11 @@ class SvgDataModule(ImageDataModule):
     def check(self) -> None:
         """Read the drawing, so that a mistake is told before the run begins. Raises SvgError."""
         self.document()
+
+    def view_sizes(self) -> list[ViewSize]:
+        """The shape that a prior is shown, at a size of no meaning where the settings leave it open."""
+        height, width = self.drawn_size(self.document(), _ANY_SIZE)
+        return [ViewSize(height, width, f"data.svg={self.cfg.svg!r} is drawn {width}:{height}")]
 
     def drawn_size(self, document: SvgDocument, shorter: int) -> tuple[int, int]:
         """Height and width in pixels; where the settings leave them open, ``shorter`` is the shorter side."""

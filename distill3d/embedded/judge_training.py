@@ -15,9 +15,11 @@ from torch import Tensor
 from distill3d.camera import VIEW_WORDS
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
+from distill3d.data.kinds import check_kind
 from distill3d.embedded.captions import SceneCaption, vocabulary, with_article
 from distill3d.embedded.judge import Judge, JudgeConfig, load_judge, save_judge
 from distill3d.embedded.judge_report import report_judge
+from distill3d.embedded.mesh_view_module import MeshViewDataModule
 from distill3d.embedded.mesh_views import ShadingMix, ViewBatch, all_nouns
 from distill3d.runtime.files import write_json
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
@@ -49,6 +51,8 @@ def soft_targets(
 class JudgeSystem(ModelTraining):
     """Trains the retrieval model that ranks captions for renders and samples."""
 
+    logged = ("gradient_norm", "loss", "noun_loss", "view_loss")
+
     @dataclass
     class Config:
         optimizer: Literal["AdamW", "Muon"] = "Muon"
@@ -63,6 +67,9 @@ class JudgeSystem(ModelTraining):
 
         def __post_init__(self) -> None:
             check_learning_rate(self.learning_rate)
+
+    def check_data(self, data: Any, training: bool) -> None:
+        check_kind(data, MeshViewDataModule, "mesh-view-datamodule, with data.assets, a folder of meshes")
 
     def build(self, data: Any) -> None:
         """Make the judge for the nouns of a mesh-view datamodule."""

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
+from distill3d.data.kinds import check_kind
 from distill3d.embedded.light_views import light_batch
+from distill3d.embedded.mesh_view_module import MeshViewDataModule
 from distill3d.embedded.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns
 from distill3d.runtime.rng import rng
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
@@ -120,6 +122,10 @@ class EmbeddedPriorSystem(ModelTraining):
                     raise ValueError(f"system.{name}={value} must lie in [0, 1)")
 
     alphas_cumprod: Tensor
+    logged = ("gradient_norm", "loss", "light_loss", "light_batch_loss")
+
+    def check_data(self, data: Any, training: bool) -> None:
+        check_kind(data, MeshViewDataModule, "mesh-view-datamodule, with data.assets, a folder of meshes")
 
     def build(self, data: Any) -> None:
         """Make tokenizer, networks and their averages for the nouns of a mesh-view datamodule."""

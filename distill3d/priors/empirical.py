@@ -34,7 +34,8 @@ from distill3d.priors.identity import file_identity
 from distill3d.priors.model import PriorModel
 from distill3d.priors.passes import predict
 from distill3d.priors.prediction import from_clean
-from distill3d.priors.resize import to_native
+from distill3d.priors.resize import native_size, to_native
+from distill3d.runtime.foreign import open_image
 from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,14 @@ class EmpiricalModel(PriorModel):
         for folder in self._folders():
             read_frame_sets(folder, 8, _VIEWS)
 
+    def check_size(self, height: int, width: int) -> None:
+        """Its views are square, and it sees images at their size and at half of it."""
+        frame = read_frame_sets(self._folders()[0], 8, _VIEWS).train[0]
+        sizes = native_sizes(open_image(frame.path, _VIEWS).width)
+        seen = native_size(height, width, sizes, sizes[0])
+        if seen[0] != seen[1]:
+            raise ValueError(f"the views of {_VIEWS} are square: give views of equal width and height")
+
     def frozen_weights(self) -> dict[str, str]:
         """A hash of every picture and pose."""
         digest = hashlib.blake2b(digest_size=16)
@@ -161,8 +170,7 @@ class EmpiricalPrior:
         self.cameras = Cameras.cat([views.cameras for views in folders]).to(self.device)
         self.shares = folder_shares([len(views) for views in folders], self.cameras).to(self.device)
         self.identity = hashlib.blake2b(images.numpy().tobytes(), digest_size=16).hexdigest()
-        size = images.shape[-1]
-        sizes = (size // 2, size) if size % 2 == 0 else (size,)
+        sizes = native_sizes(images.shape[-1])
         self._tables = {side: ViewTable(F.adaptive_avg_pool2d(images, side).to(self.device)) for side in sizes}
         heard: tuple[Condition, ...] = ("text", "camera") if cfg.condition == "camera" else ("text",)
         self.spec = PriorSpec(
@@ -308,6 +316,11 @@ def before(views: PosedImages, color: Sequence[float]) -> Float[Tensor, "N 3 H W
         return views.images
     change = torch.tensor(color) - views.background
     return views.images + (1.0 - views.alpha) * change[:, None, None]
+
+
+def native_sizes(size: int) -> tuple[int, ...]:
+    """That of the views, and half of it where that is whole; ascending."""
+    return (size // 2, size) if size % 2 == 0 else (size,)
 
 
 def read_views(folder: Path) -> PosedImages:

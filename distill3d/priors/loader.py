@@ -19,6 +19,7 @@ from distill3d.priors.model_folder import ModelFolder, open_folder
 from distill3d.priors.mvdream import MVDreamPrior
 from distill3d.priors.pixel import PixelPrior
 from distill3d.priors.prompt import TextTowers, encoder_dtype, text_identity_of
+from distill3d.priors.resize import native_size
 from distill3d.priors.settings import PriorConfig
 from distill3d.priors.single_file import open_single_file
 from distill3d.priors.words import taught_words, unknown_words
@@ -86,9 +87,30 @@ class PretrainedDiffusionModel(PriorModel):
         return prior_kind(self.cfg)
 
     def check(self) -> None:
-        """The model's kind, and the picture where the kind sees one. Raises ValueError."""
+        """The model, its image_size, and the picture where the kind sees one. Raises ValueError."""
         if self.kind().image_encoder is not None:
             on_white(reference_of(self.cfg), 8)
+        sizes, size = self._square_sizes(), self.cfg.image_size
+        if sizes and size not in (None, *sizes):
+            known = " or ".join(map(str, sizes))
+            raise PriorError(f"system.prior.image_size={size} is no size of {self.name!r}; choose {known}, or null")
+
+    def check_size(self, height: int, width: int) -> None:
+        """The embedded network takes squares alone."""
+        sizes = self._square_sizes()
+        seen = native_size(height, width, sizes, FrozenPrior.size_multiple) if sizes else (1, 1)
+        if seen[0] != seen[1]:
+            raise PriorError(f"the prior {self.name!r} sees squares alone: give views of equal width and height")
+
+    def _square_sizes(self) -> tuple[int, ...]:
+        """Sizes of the embedded network, which takes no others; empty for models that take any."""
+        folder = _open(self.cfg, "index")
+        if folder.kind.name != "embedded":
+            return ()
+        sizes = folder.config(folder.kind.network).get("sample_sizes")
+        if not isinstance(sizes, list) or not all(isinstance(size, int) and size > 0 for size in sizes):
+            return ()  # of a damaged file, loading tells
+        return tuple(sorted(sizes))
 
     def frozen_weights(self) -> dict[str, str]:
         """Of networks, text encoders and the picture that they see; of a Hub model that alone, unfetched."""

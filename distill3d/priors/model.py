@@ -55,6 +55,9 @@ class PriorModel:
         """Raises ValueError for what `load` will not find, before anything is written."""
         self.kind()
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raises ValueError for images, in pixels, that it cannot see at one of its native sizes."""
+
     def frozen_weights(self) -> dict[str, str]:
         """Hashes of what it reads from this machine's disk: other contents make another run."""
         return {}

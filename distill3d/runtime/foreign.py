@@ -7,7 +7,6 @@ in a library, becomes a `ForeignFileError` that names the setting, the file, wha
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.config.check import ConfigError
+from distill3d.config.schedule import is_finite_number
 
 MAX_TEXT_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000  # of one image: 400 MB as RGBA; larger ones are made to exhaust memory, or by mistake
@@ -99,12 +99,8 @@ def read_json_mapping(path: Path, remedy: str = "", setting: str = "") -> dict[s
 
 def finite(value: Any, where: str) -> float:
     """A number that a float can hold. Raises ForeignFileError beginning with ``where`` for anything else."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    try:
-        if is_number and math.isfinite(float(value)):
-            return float(value)
-    except OverflowError:  # an integer of 400 digits
-        pass
+    if is_finite_number(value):
+        return float(value)
     raise ForeignFileError(f"{where}={repr(value)[:40]} must be a finite number")
 
 

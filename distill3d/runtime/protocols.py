@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -41,6 +42,45 @@ class SeenAround(Protocol):
     """A data module with cameras around an object."""
 
     def evaluation_batch(self, count: int) -> Any: ...
+
+
+@runtime_checkable
+class CaptionedImages(Protocol):
+    """A data module whose batch of a step holds images in [-1, 1] and their captions."""
+
+    def batch(self, step: int) -> Any: ...
+
+
+@dataclass(frozen=True)
+class ViewSize:
+    """Height and width in pixels of some training views, and the settings that say so, for a message."""
+
+    height: int
+    width: int
+    settings: str
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A data module that knows before a run how large its training views will be."""
+
+    def view_sizes(self) -> list[ViewSize]: ...
+
+
+@runtime_checkable
+class PairedWithData(Protocol):
+    """A system that knows which data modules it can work with."""
+
+    def check_data(self, data: Any, training: bool) -> None:
+        """Raises ConfigError for data of another kind; in training also for views that the prior cannot see."""
+        ...
+
+
+@runtime_checkable
+class Logged(Protocol):
+    """A system that knows what it logs: names, and beginnings of names that end with a slash."""
+
+    logged: tuple[str, ...]
 
 
 @runtime_checkable

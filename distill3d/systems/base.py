@@ -68,6 +68,7 @@ class TrainedSystem(pl.LightningModule):
     """A LightningModule that records what it does. A subclass builds what is optimised in `configure`."""
 
     Config: ClassVar[type] = TrainingSettings
+    logged: ClassVar[tuple[str, ...]] = ("train/",)  # what checkpoint.monitor may name
     cfg: Any
 
     def __init__(self, cfg: Any, seed: int = 0) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from distill3d.config.check import ConfigError
 from distill3d.config.registry import make, register
 from distill3d.config.schedule import Scheduled
+from distill3d.data.kinds import check_captioned_images
 from distill3d.guidance.corrective import CorrectiveNetwork, fit_spectral, save_corrective
 from distill3d.guidance.corrective.picture import draw_report, loss_lines, spectra
 from distill3d.guidance.corrective.training import (
@@ -86,6 +87,9 @@ class CorrectiveSystem(ModelTraining):
     def check(self) -> None:
         """Raises PriorError, before anything is loaded or written, for a prior that is not there."""
         self._prior_model().check()
+
+    def check_data(self, data: Any, training: bool) -> None:
+        check_captioned_images(data)
 
     def build(self, data: Any) -> None:
         """Load the prior, have it sampled where the data asks for it, and make the networks."""

@@ -16,6 +16,7 @@ from distill3d.data.random_cameras import draw_rank
 from distill3d.guidance.base import distillation_loss, distillation_loss_value
 from distill3d.optim import OptimizerSettings
 from distill3d.priors.base import DiffusionPrior
+from distill3d.runtime.protocols import Sized
 from distill3d.runtime.rng import rng
 from distill3d.scenes.base import Scene, Step, Views
 from distill3d.systems.base import TrainedSystem, TrainingSettings
@@ -147,6 +148,17 @@ class DistillationSystem(TrainedSystem):
         kind = model.kind()
         if kind is not None:
             self.guidance.check_kind(kind)
+
+    def check_data(self, data: Any, training: bool) -> None:
+        """In training, every size that the data's views will have. Raises ConfigError."""
+        if not training or not isinstance(data, Sized):
+            return
+        model = self.make("prior")
+        for size in data.view_sizes():
+            try:
+                model.check_size(size.height, size.width)
+            except ValueError as error:
+                raise ConfigError(f"{size.settings}; {error}", size.settings.partition("=")[0]) from error
 
     def text_requests(self) -> dict[str, TextRequest]:
         """The texts to embed, by role: those of the guidance, and what a system adds for itself."""

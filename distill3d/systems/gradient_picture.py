@@ -76,13 +76,17 @@ class GradientPicture(PictureSystem):
                 "system.guidance_type",
             )
 
+    def check_data(self, data: Any, training: bool) -> None:
+        """Of any size: the square in the middle is taken."""
+        image_data(data)
+
     def configure_optimizers(self) -> None:
         """Nothing is trained, on purpose: no warning is due."""
         for message in ("`LightningModule.configure_optimizers` returned", "`training_step` returned `None`"):
             warnings.filterwarnings("ignore", message=f".?{message}")
 
     def begin(self) -> None:
-        data = image_data(self.trainer)
+        data = image_data(cast(Any, self.trainer).datamodule)
         given = data.picture()
         picture = centre_square(data.resized(self.sample_picture("conditional") if given is None else given))
         with torch.no_grad():

@@ -12,6 +12,7 @@ from torch import Tensor
 from distill3d.config.check import ConfigError
 from distill3d.config.registry import register
 from distill3d.data.image import ImageDataModule
+from distill3d.data.kinds import check_kind
 from distill3d.priors.base import DiffusionPrior
 from distill3d.runtime.pictures import contact_sheet, to_uint8
 from distill3d.systems.pictures import PictureSettings, PictureSystem
@@ -38,12 +39,16 @@ class ImageSystem(PictureSystem):
 
     keeps_original = False
 
+    def check_data(self, data: Any, training: bool) -> None:
+        """Of any size: the prior is shown windows of its own."""
+        image_data(data)
+
     def first_picture(self, data: ImageDataModule) -> Float[Tensor, "3 H W"]:
         """What the pictures start from, in [0, 1]."""
         raise NotImplementedError
 
     def begin(self) -> None:
-        data = image_data(self.trainer)
+        data = image_data(cast(Any, self.trainer).datamodule)
         picture = self.first_picture(data).to(self.prior.device)
         with torch.no_grad():
             start = (encode_tiles(self.prior, picture) if self.in_latents else picture)[None]
@@ -119,12 +124,9 @@ class ImageEdit(ImageSystem):
         return picture
 
 
-def image_data(trainer: Any) -> ImageDataModule:
-    """The trainer's data. Raises ConfigError if it is of another kind."""
-    data = cast(Any, trainer).datamodule
-    if not isinstance(data, ImageDataModule):
-        raise ConfigError("data_type must be image-datamodule here: data.image, data.width, data.height", "data_type")
-    return data
+def image_data(data: Any) -> ImageDataModule:
+    """The data module. Raises ConfigError if it is of another kind."""
+    return check_kind(data, ImageDataModule, "image-datamodule, with data.image, data.width, data.height")
 
 
 def encode_tiles(prior: DiffusionPrior, picture: Float[Tensor, "3 H W"]) -> Float[Tensor, "C h w"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -48,6 +48,7 @@ class ModelTraining(pl.LightningModule):
     """
 
     gradient_clip = 1.0
+    logged: ClassVar[tuple[str, ...]] = ("gradient_norm", "loss")
     scene = Scene()  # it shows nothing
 
     def __init__(self, cfg: Any, seed: int = 0):

@@ -16,6 +16,7 @@ from distill3d.config.check import ConfigError
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.edit_views import EditViewsDataModule
+from distill3d.data.kinds import check_kind
 from distill3d.data.posed.images import PosedImageBatch, PosedImages
 from distill3d.data.random_cameras import RandomCameraBatch
 from distill3d.evaluation.metrics import psnr_db, ssim
@@ -99,6 +100,7 @@ class NeRFEditSystem(TextTo3D):
         super().configure()
         self.scene.renderer = read.renderer
         self.scene.follows_schedules = False
+        check_box_within(self.cfg.edit_box, self.scene.radius)
         self.keep_original()
         hold(self.renderer, self.cfg.keep_geometry, self.cfg.edit_box)
         self.changing = ChangingViews()
@@ -106,6 +108,10 @@ class NeRFEditSystem(TextTo3D):
             self.text_requests()
         except ValueError as error:
             raise ConfigError(str(error), "system.prompt_processor.source_prompt") from error
+
+    def check_data(self, data: Any, training: bool) -> None:
+        edit_views(data)
+        super().check_data(data, training)
 
     def setup(self, stage: str) -> None:
         self.views_of_scene()  # what is wrong with the data is said before the prior is loaded
@@ -117,14 +123,7 @@ class NeRFEditSystem(TextTo3D):
         return self.data().train_views
 
     def data(self) -> EditViewsDataModule:
-        data = cast(Any, self.trainer).datamodule
-        if not isinstance(data, EditViewsDataModule):
-            raise ConfigError(
-                "data_type must be edit-views-datamodule here: data.root, a folder of images with cameras; "
-                "python launch.py --render-views makes one of a mesh or a trial",
-                "data_type",
-            )
-        return data
+        return edit_views(cast(Any, self.trainer).datamodule)
 
     @property
     def source_is_rendered(self) -> bool:
@@ -348,6 +347,27 @@ class NeRFEditByDatasetUpdate(NeRFEditSystem):
         if self.global_step % self.cfg.interval == 0:
             self.redraw(self.cfg.editor)
         return self.changing.images(batch.index)
+
+
+def edit_views(data: Any) -> EditViewsDataModule:
+    """The data module. Raises ConfigError if it is of another kind."""
+    needed = (
+        "edit-views-datamodule, with data.root, a folder of images with cameras; python launch.py --render-views "
+        "makes one of a mesh or a trial"
+    )
+    return check_kind(data, EditViewsDataModule, needed)
+
+
+def check_box_within(box: BoxCorners | None, radius: float | None) -> None:
+    """Raise ConfigError for a box that has nothing of the scene, which fills the cube of ``radius``, in it."""
+    if box is None or radius is None or all(low < radius and high > -radius for low, high in zip(*box, strict=True)):
+        return
+    corners = [list(corner) for corner in box]
+    raise ConfigError(
+        f"system.edit_box={corners} lies outside the scene, which reaches from {-radius:g} to {radius:g} along each "
+        "axis: nothing could change; give corners within it",
+        "system.edit_box",
+    )
 
 
 def backdrop(renderer: Any, cameras: Cameras, generator: torch.Generator | None) -> Float[Tensor, "B 3 H W"]:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from distill3d.config.registry import Kind, register
 from distill3d.config.schedule import Scheduled
+from distill3d.data.kinds import check_kind
 from distill3d.data.posed.images import PosedImageBatch, PosedImages, counted_mean
+from distill3d.data.posed.module import PosedImageDataModule
 from distill3d.evaluation.metrics import psnr_db, ssim
 from distill3d.runtime.pictures import contact_sheet
 from distill3d.scenes.base import Step, Views
@@ -51,6 +53,8 @@ class ReconstructionMetrics(RunMetrics):
 class NeRFReconstruction(TextTo3D):
     """A NeRF, or another scene, from posed images by a photometric loss; without prompt, prior and guidance."""
 
+    logged = ("train/", "val/psnr_db")
+
     @dataclass
     class Config(TextTo3D.Config):
         prompt_processor_type: str | None = None  # type: ignore[assignment]
@@ -77,6 +81,9 @@ class NeRFReconstruction(TextTo3D):
         """There is no prompt, no prior and no guidance that could lack anything."""
         self.check_optimizer()
         self.scene.check()
+
+    def check_data(self, data: Any, training: bool) -> None:
+        check_kind(data, PosedImageDataModule, "posed-images-datamodule, with data.root, a folder of posed images")
 
     def setup(self, stage: str) -> None:
         self.record.describe(self.trainer)

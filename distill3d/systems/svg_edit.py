@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from distill3d.config.check import ConfigError
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
+from distill3d.data.kinds import check_kind
 from distill3d.data.svg import SvgDataModule
 from distill3d.evaluation.metrics import ssim
 from distill3d.runtime.checkpoint import CheckpointError
@@ -58,8 +58,12 @@ class SvgEdit(PictureSystem):
         super().configure()
         self.source: Tensor | None = None  # the original, encoded
 
+    def check_data(self, data: Any, training: bool) -> None:
+        svg_data(data)
+        super().check_data(data, training)
+
     def begin(self) -> None:
-        data = svg_data(self.trainer)
+        data = svg_data(cast(Any, self.trainer).datamodule)
         document = data.document()
         if self.scene.document is not None and self.scene.document.text != document.text:
             raise CheckpointError(f"resume: the checkpoint belongs to another drawing than data.svg={data.cfg.svg!r}")
@@ -133,9 +137,6 @@ class SvgEdit(PictureSystem):
         super().on_load_checkpoint(checkpoint)
 
 
-def svg_data(trainer: Any) -> SvgDataModule:
-    """The trainer's data. Raises ConfigError if it is of another kind."""
-    data = trainer.datamodule
-    if not isinstance(data, SvgDataModule):
-        raise ConfigError("data_type must be svg-datamodule here: data.svg=FILE", "data_type")
-    return data
+def svg_data(data: Any) -> SvgDataModule:
+    """The data module. Raises ConfigError if it is of another kind."""
+    return check_kind(data, SvgDataModule, "svg-datamodule, with data.svg=FILE")

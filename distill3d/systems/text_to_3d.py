@@ -11,8 +11,10 @@ from torch import Tensor
 from distill3d import __version__
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
+from distill3d.data.kinds import check_kind
 from distill3d.data.random_cameras import RandomCameraBatch
 from distill3d.runtime.pictures import contact_sheet, large_panel, normal_picture, panel
+from distill3d.runtime.protocols import SeenAround
 from distill3d.scenes.base import NoSurfaceError, Views
 from distill3d.scenes.nerf.losses import OrientReduction
 from distill3d.scenes.nerf.scene import NeRFParts
@@ -69,6 +71,10 @@ class TextTo3D(DistillationSystem):
         super().configure()
         self.health = SceneHealth(remedies=self.scene.remedies)
         self._frames: list[Tensor] = []
+
+    def check_data(self, data: Any, training: bool) -> None:
+        check_kind(data, SeenAround, "cameras around an object, such as random-camera-datamodule")
+        super().check_data(data, training)
 
     def scene_settings(self) -> dict[str, Any]:
         settings = super().scene_settings()

@@ -13,6 +13,7 @@ from torch import Tensor
 from distill3d.config.registry import register
 from distill3d.data.image_batch import ImageBatch
 from distill3d.data.image_folder import image_paths, read_image
+from distill3d.data.kinds import check_captioned_images
 from distill3d.priors.embedding_cache import embedding_cache
 from distill3d.priors.text_table import TextTable
 from distill3d.runtime.pictures import contact_sheet, to_uint8, write_png
@@ -49,6 +50,9 @@ class Translation(PictureSystem):
         super().configure()
         self.probes: Tensor | None = None
         self.sample_texts: TextTable | None = None
+
+    def check_data(self, data: Any, training: bool) -> None:
+        check_captioned_images(data)
 
     @property
     def network(self) -> Translator:

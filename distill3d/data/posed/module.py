@@ -17,6 +17,7 @@ from distill3d.data.posed.files import Background, World, load_frame_sets
 from distill3d.data.posed.images import PosedImageBatch, PosedImages
 from distill3d.data.posed.transforms_json import read_frame_sets
 from distill3d.data.random_cameras import EvaluationViews, RandomCameraBatch, draw_rank, evaluation_cameras
+from distill3d.runtime.protocols import ViewSize
 from distill3d.runtime.rng import rng
 from distill3d.types import Light
 
@@ -95,6 +96,12 @@ class PosedImageDataModule(pl.LightningDataModule):
     def check(self) -> None:
         """Read the data set, so that a mistake in it is found before anything begins."""
         _ = self._views
+
+    def view_sizes(self) -> list[ViewSize]:
+        """That of the images."""
+        own = self.train_views.cameras
+        told = f"data.root={self.cfg.root!r}: its images are {own.width}x{own.height}"
+        return [ViewSize(own.height, own.width, told)]
 
     @property
     def views(self) -> ViewDistribution:
