@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from distill3d.config.check import ConfigError, nearest
-from distill3d.runtime.logs import set_up_logging
+from distill3d.runtime.logs import forget_warnings, set_up_logging
 from distill3d.runtime.program import command, python_arguments
 from distill3d.verbs import NAMES, Request, Verb, runner, verbs
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("%s", _one_line(error))
         return 2
     finally:
+        forget_warnings()
         trial = sys.modules.get("distill3d.runtime.trial")
         if trial is not None:
             trial.release_trials()

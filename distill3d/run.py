@@ -20,17 +20,22 @@ from distill3d.config.registry import find, make
 from distill3d.runtime.checkpoint import check_resumable, checkpoint_file, read_checkpoint
 from distill3d.runtime.device import choose_accelerator, choose_precision, keep_threads, set_threads
 from distill3d.runtime.files import write_json
-from distill3d.runtime.logs import log_to_file
+from distill3d.runtime.logs import log_to_file, warnings_shown
 from distill3d.runtime.program import command
 from distill3d.runtime.protocols import Checked, Exporting, Logged, PairedWithData, Reporting
 from distill3d.runtime.summary import summary
 from distill3d.runtime.trial import Trial, begin_trial, trial_of
+from distill3d.systems.base import TrainedSystem
 from distill3d.systems.callbacks import trainer_callbacks, trainer_loggers
 from distill3d.verbs import Request
 from distill3d.viewer.settings import ViewerSettings, require
 from distill3d.viewer.sight import preview_of
 
 log = logging.getLogger(__name__)
+
+
+class NothingTrainedError(ValueError):
+    """A training that ended without one step that could be taken."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,10 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
 
 
 def train(run: Run) -> None:
-    """Fit; then, whatever ended the training, test and export what there is."""
+    """Fit; then, whatever ended the training, test and export what there is.
+
+    Raises NothingTrainedError, after all that, if every step was skipped.
+    """
     run.trainer.fit(run.system, datamodule=run.data, ckpt_path=run.checkpoint, weights_only=True)
     if _draws_tests(run.system):
         run.trainer.test(run.system, datamodule=run.data, verbose=False)
@@ -104,6 +112,12 @@ def train(run: Run) -> None:
     if run.trainer.is_global_zero:
         _mark_finished(run)
     _say_what_was_made(run)
+    if isinstance(run.system, TrainedSystem) and run.system.trained_nothing:
+        raise NothingTrainedError(
+            f"all {run.system.steps_done} steps were skipped, as no gradient was finite: what was made is the scene "
+            "before training; lower system.optimizer.args.lr or system.guidance.guidance_scale, or set "
+            "trainer.precision=32-true"
+        )
 
 
 def validate(run: Run) -> None:
@@ -151,6 +165,7 @@ def _mark_finished(run: Run) -> None:
     metrics = json.loads(path.read_text(encoding="utf-8"))
     timed = run.experiment.trainer.get("max_time") is not None
     metrics["finished"] = timed or trainer.global_step >= trainer.max_steps or bool(metrics.get("diverged"))
+    metrics["warnings"] = list(dict.fromkeys([*metrics.get("warnings", []), *warnings_shown()]))
     write_json(path, metrics)
 
 

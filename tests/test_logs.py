@@ -69,3 +69,21 @@ def test_the_trials_log_has_the_details(tmp_path):
     terminal(code + DETAILS)
     messages = [line.split(": ")[-1] for line in path.read_text().splitlines()]
     assert messages == ["how", "take care", "what", "deep"]
+
+
+LIBRARIES = """
+import logging, warnings
+from distill3d.runtime.logs import warnings_shown
+warnings.warn("from Python")
+logging.getLogger("distill3d.priors.x").warning("word %s", "unknown")
+logging.getLogger("distill3d.priors.x").warning("word %s", "unknown")
+logging.getLogger("transformers.x").warning("of a library")
+logging.getLogger("distill3d.run").error("no warning")
+print_kept = [text.partition(" (")[0] for text in warnings_shown()]
+set_up_logging(False)
+assert print_kept == ["from Python", "word unknown", "of a library"] and warnings_shown() == [], print_kept
+"""
+
+
+def test_warnings_are_kept_once_each_whoever_gave_them():
+    assert terminal(LIBRARIES)[0].startswith("warning: from Python (")

@@ -167,3 +167,42 @@ def test_a_system_without_test_pictures_says_so():
     training = SimpleNamespace(system=pl.LightningModule(), experiment=SimpleNamespace(system_type="corrective-system"))
     with pytest.raises(ConfigError, match="a corrective-system has no test pictures"):
         run.test(training)  # type: ignore[arg-type]
+
+
+def new_run(tmp_path, monkeypatch, *arguments):
+    """The exit code of a run of its own, and its metrics.json."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISTILL3D_TRIAL", raising=False)
+    Path("tiny.yaml").write_text(dump_yaml(CONFIG))
+    code = launch("tiny", "system.prompt_processor.prompt=a ball", *arguments)
+    (root,) = Path("outputs/tiny").iterdir()
+    return code, json.loads((root / "metrics.json").read_text())
+
+
+def test_metrics_hold_every_warning_that_the_terminal_showed(tmp_path, monkeypatch, capsys):
+    import warnings
+
+    from distill3d.systems.text_to_3d import TextTo3D
+
+    export = TextTo3D.export
+
+    def warning_export(self, strict=True):
+        warnings.warn("python's own", UserWarning, stacklevel=1)
+        return export(self, strict)
+
+    monkeypatch.setattr(TextTo3D, "export", warning_export)
+    code, metrics = new_run(tmp_path, monkeypatch, "system.background.color=[0,0,0]", "system.guidance.k=0.5")
+    shown = [line.removeprefix("warning: ") for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    assert code == 0 and metrics["warnings"] == shown
+    assert any("ignored settings" in text for text in shown) and any("python's own" in text for text in shown)
+
+
+def test_a_run_whose_every_step_was_skipped_ends_with_an_error(tmp_path, monkeypatch, capsys):
+    code, metrics = new_run(tmp_path, monkeypatch, "system.prior.poison_from=0", "trainer.max_steps=3")
+    assert code == 2 and "all 3 steps were skipped" in capsys.readouterr().err
+    assert (metrics["skipped_steps"], metrics["diverged"], metrics["finished"]) == (3, True, True)
+
+
+def test_a_run_that_trained_at_all_counts_the_steps_that_it_skipped(tmp_path, monkeypatch):
+    code, metrics = new_run(tmp_path, monkeypatch, "system.prior.poison_from=1", "trainer.max_steps=3")
+    assert (code, metrics["skipped_steps"], metrics["diverged"]) == (0, 2, False)

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 # known, harmless, and nothing a user could act upon
 _NOISE = (
@@ -39,10 +40,34 @@ _CHATTY = (
 _DETAILS = tuple(f"distill3d.{room}." for room in ("export", "guidance", "optim", "priors", "scenes"))
 
 
-class _Terminal(logging.Handler):
+# these write to the terminal by handlers of their own
+_LIBRARIES = ("transformers", "diffusers", "huggingface_hub")
+_shown: dict[str, None] = {}  # warnings of this run, each once, in their order
+
+
+def warnings_shown() -> list[str]:
+    """Every warning that the terminal has shown since `set_up_logging`, each once; metrics.json keeps them."""
+    return list(_shown)
+
+
+def forget_warnings() -> None:
+    """Begin anew: what comes now belongs to another run."""
+    _shown.clear()
+
+
+class _Keeping(logging.Handler):
+    """Keeps warnings, for `warnings_shown`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if logging.WARNING <= record.levelno < logging.ERROR:
+            _shown[record.getMessage()] = None
+
+
+class _Terminal(_Keeping):
     """Writes to standard error, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
         try:
             text = self.format(record)
             if "tqdm" in sys.modules:
@@ -67,6 +92,8 @@ def set_up_logging(verbose: bool = False) -> None:
     To be called before Lightning is imported: where the root logger has a handler it adds none of its own, whose level
     would tell of every accelerator that is not there.
     """
+    forget_warnings()
+    warnings.showwarning = _log_python_warning
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # only the first process logs
     ours = logging.getLogger("distill3d")
     _write_to_terminal(ours, logging.DEBUG if verbose else logging.INFO)
@@ -76,6 +103,10 @@ def set_up_logging(verbose: bool = False) -> None:
     ours.propagate = False
     custom = logging.getLogger("distill3d_custom")
     custom.parent = ours
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers = [handler for handler in library.handlers if type(handler) is not _Keeping]
+        library.addHandler(_Keeping())
     others = logging.getLogger()
     _write_to_terminal(others, logging.INFO if verbose else logging.WARNING if first else logging.ERROR)
     if verbose:
@@ -87,6 +118,11 @@ def set_up_logging(verbose: bool = False) -> None:
         warnings.filterwarnings("ignore", message=pattern)
     for name, value in {"TOKENIZERS_PARALLELISM": "false", "TF_CPP_MIN_LOG_LEVEL": "3"}.items():
         os.environ.setdefault(name, value)
+
+
+def _log_python_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    """What `warnings.warn` says, as every other warning."""
+    logging.getLogger("py.warnings").warning("%s (%s, line %d)", message, Path(filename).name, lineno)
 
 
 def _without_details(record: logging.LogRecord) -> bool:

@@ -188,6 +188,11 @@ class TrainedSystem(pl.LightningModule):
         done = self.trainer.global_step if self._trainer is not None else 0
         return max(done, self.loaded_step)
 
+    @property
+    def trained_nothing(self) -> bool:
+        """Whether every step so far was left out."""
+        return 0 < self.steps_done <= self.gradients.skipped
+
     def attach(self, trial: Any) -> None:
         """Write what the run leaves behind into a trial's folder."""
         self.record.attach(Path(trial.root))
@@ -230,7 +235,7 @@ class TrainedSystem(pl.LightningModule):
         """Bring metrics.json up to date; nothing without a trial, and on all devices but the first."""
         if self.global_rank != 0:
             return
-        self.record.metrics.diverged = self.gradients.diverged
+        self.record.metrics.diverged = self.gradients.diverged or self.trained_nothing
         self.record.metrics.skipped_steps = self.gradients.skipped
         self.record.metrics.views_per_shading = dict(sorted(self.views_per_shading.items()))
         self.record.write(self.steps_done)

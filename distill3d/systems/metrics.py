@@ -42,7 +42,7 @@ class RunMetrics:
     opacity_mean: float | None = None  # of recent training views
     rim_opacity: float | None = None  # of the last finished views along the rim of the bounds: 1 where it fills them
     views_per_shading: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # every one that the terminal showed
     export: dict[str, Any] = field(default_factory=dict)  # the last export's figures, by the exporter's names
     files: list[str] = field(default_factory=list)
 

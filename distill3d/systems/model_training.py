@@ -141,6 +141,11 @@ class ModelTraining(pl.LightningModule):
             group["lr"] = scheduled(self.cfg.learning_rate, self.global_step) * group["rate_factor"]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
+        if not norm.isfinite():
+            raise ValueError(
+                f"the gradients of step {self.global_step} are not finite, and training would go on with NaN; lower "
+                "system.learning_rate, and resume from the last checkpoint"
+            )
         self.log("gradient_norm", norm, prog_bar=True)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from distill3d.runtime.logs import warnings_shown
 from distill3d.systems.metrics import RunMetrics, Stopwatch, peak_memory_mb, read_metrics, write_metrics
 
 
@@ -89,6 +90,7 @@ class RunRecord:
             return
         metrics = self.metrics
         metrics.steps = steps
+        metrics.warnings = list(dict.fromkeys([*metrics.warnings, *warnings_shown()]))
         metrics.seconds_total = self.seconds_before + time.perf_counter() - self.started
         metrics.seconds_per_step = self.watch.per_step(steps)
         total = metrics.seconds_per_step["total"]
