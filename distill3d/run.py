@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from distill3d.config.registry import find, make
 from distill3d.runtime.checkpoint import check_resumable, checkpoint_file, read_checkpoint
 from distill3d.runtime.device import choose_accelerator, choose_precision, keep_threads, set_threads
 from distill3d.runtime.files import write_json
+from distill3d.runtime.foreign import read_record
 from distill3d.runtime.logs import log_to_file, warnings_shown
 from distill3d.runtime.program import command
 from distill3d.runtime.protocols import Checked, Exporting, Logged, PairedWithData, Reporting
@@ -160,9 +160,9 @@ def _say_what_was_made(run: Run) -> None:
 def _mark_finished(run: Run) -> None:
     """Say in metrics.json, last of all, that the run is over; one that was interrupted is not."""
     path, trainer = run.trial.root / "metrics.json", run.trainer
-    if not path.is_file():
+    metrics = read_record(path)
+    if not metrics:
         return
-    metrics = json.loads(path.read_text(encoding="utf-8"))
     timed = run.experiment.trainer.get("max_time") is not None
     metrics["finished"] = timed or trainer.global_step >= trainer.max_steps or bool(metrics.get("diverged"))
     metrics["warnings"] = list(dict.fromkeys([*metrics.get("warnings", []), *warnings_shown()]))

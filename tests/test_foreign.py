@@ -1,7 +1,10 @@
 """The boundary for other people's files: any damage is one error that names the file and the setting."""
 
+import ast
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import torch
 from PIL import Image
 
 from distill3d.cli import is_for_the_user
+from distill3d.config.check import ConfigError
 from distill3d.data.image_folder import caption_of, read_image
 from distill3d.runtime import foreign
 from distill3d.runtime.foreign import ForeignFileError, finite, open_image, read_json_mapping, read_text, reading
@@ -133,3 +137,87 @@ def test_numbers_are_finite():
     with pytest.raises(ForeignFileError) as caught:
         finite(10**4000, "x")
     assert len(str(caught.value)) < 90
+
+
+# the boundary itself, what reads the package's own files or those of this run, and what may import nothing
+WITHIN = {
+    "runtime.foreign",
+    "evaluation.report",
+    "export.formats.viewer",
+    "embedded.mesh_scenes",
+    "sweep.plan",
+    "sweep.ray_engine",
+    "sweep.ray_worker",
+    "sweep.weights",
+    "viewer.jobs",
+    "embedded.text",
+    "data.mesh_file",  # whose `load_mesh_file` is guarded as a whole
+}
+READERS = {"load", "loads", "open", "load_file", "safe_open", "from_pretrained", "read_text"}
+READER = re.compile(
+    r"(json|np|torch|trimesh)\.loads?|Image\.open|(.*\.)?(load_file|safe_open)|.+\.(from_pretrained|read_text)"
+)
+
+
+def reads(module, path):
+    """Calls that open or parse a file outside of a ``with reading(...)`` and of a ``try``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        last = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        above, guarded = call, last not in READERS or not READER.fullmatch(ast.unparse(call.func))
+        while above in parents and not guarded:
+            above = parents[above]
+            guarded = isinstance(above, ast.Try)
+            guarded |= isinstance(above, ast.With) and "reading(" in ast.unparse(above.items[0])
+        if not guarded:
+            yield f"{module}:{call.lineno} {ast.unparse(call.func)}"
+
+
+def test_every_file_from_elsewhere_is_read_through_the_boundary():
+    package = Path(foreign.__file__).parents[1]
+    paths = {".".join(path.relative_to(package).with_suffix("").parts): path for path in package.rglob("*.py")}
+    assert [found for module in sorted(paths.keys() - WITHIN) for found in reads(module, paths[module])] == []
+
+
+DAMAGED = (b"", b"[1]", b"{", b"\xff\xfe\x00", b'{"steps": "many", "warnings": 3}', b"[" * 100_000, b'{"steps": 1e400}')
+
+
+@pytest.mark.parametrize("data", DAMAGED)
+def test_a_damaged_record_of_an_earlier_run_costs_its_figures_alone(data, tmp_path):
+    from distill3d.runtime.summary import summary
+    from distill3d.sweep.folder import trial_status
+    from distill3d.systems.metrics import read_metrics
+
+    (tmp_path / "metrics.json").write_bytes(data)
+    assert summary(tmp_path, "python launch.py") == [f"done: {tmp_path}"]
+    assert trial_status(tmp_path) == "open" and read_metrics(tmp_path / "metrics.json") is None
+
+
+def test_the_files_of_a_judge_are_told_whatever_is_wrong_with_them(tmp_path):
+    from distill3d.embedded.judge import FOLDER, load_judge
+    from distill3d.evaluation.judges import choose_judge
+
+    whole = {name: (FOLDER / name).read_bytes() for name in ("judge.json", "judge.safetensors")}
+    for name, data in (("judge.json", b"[]"), ("judge.json", b'{"words": 3}'), ("judge.safetensors", b"\x08" * 99)):
+        for file, content in {**whole, name: data}.items():
+            (tmp_path / file).write_bytes(content)
+        with pytest.raises(ForeignFileError, match=str(tmp_path)):
+            load_judge(tmp_path)
+        with pytest.raises(ConfigError, match=r"judge=.* cannot be loaded"):
+            choose_judge(str(tmp_path), "embedded")
+
+
+def test_a_cached_embedding_of_another_shape_counts_as_absent(tmp_path):
+    from distill3d.priors.embedding_cache import EmbeddingCache
+    from distill3d.runtime.tensor_file import write_tensors
+    from distill3d.types import PromptEmbedding
+
+    cache = EmbeddingCache(tmp_path, "x")
+    cache.save("a cat", PromptEmbedding(torch.ones(1, 3, 4), torch.ones(1, 3, dtype=torch.bool)))
+    assert cache.load("a cat") is not None
+    for tensors in ({"tokens": torch.ones(3)}, {"tokens": torch.full((1, 3, 4), torch.nan)}, {"other": torch.ones(1)}):
+        write_tensors(cache._path("a cat"), tensors, {})
+        assert cache.load("a cat") is None
+    cache._path("a cat").write_bytes(b"\xff" * 99)
+    assert cache.load("a cat") is None

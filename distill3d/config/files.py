@@ -13,6 +13,7 @@ import yaml
 
 from distill3d.config.check import ConfigError, join, nearest
 from distill3d.config.yaml_text import MISSING, escape, is_text_key, parse_value, parse_yaml
+from distill3d.runtime.foreign import read_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PROJECT = PACKAGE.parent  # the checkout; for an installed wheel the folder of all packages
@@ -147,12 +148,11 @@ def _read_chain(path: Path, below: tuple[Path, ...]) -> list[SettingsLayer]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
+    text = read_text(path, "YAML")
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
+        content = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {_yaml_reason(error)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

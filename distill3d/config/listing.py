@@ -6,9 +6,12 @@ import inspect
 from pathlib import Path
 from typing import TextIO
 
+import yaml
+
 from distill3d.config.files import SHIPPED_CONFIGS
 from distill3d.config.registry import KINDS, Kind, registered
 from distill3d.config.yaml_text import parse_yaml
+from distill3d.runtime.foreign import ForeignFileError, read_text, reason
 
 
 def print_types(out: TextIO) -> None:
@@ -42,5 +45,8 @@ def described(folder: Path) -> list[tuple[str, str]]:
 
 
 def _description(path: Path) -> str:
-    content = parse_yaml(path.read_text(encoding="utf-8"))
+    try:
+        content = parse_yaml(read_text(path, "YAML"))
+    except (ForeignFileError, yaml.YAMLError) as error:
+        return f"cannot be read: {reason(error)}"
     return str(content.get("description") or "").partition("\n")[0] if isinstance(content, dict) else ""

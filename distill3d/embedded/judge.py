@@ -6,11 +6,9 @@ samples; so it can say whether the prior, or a scene made with it, shows what wa
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +17,8 @@ from torch import Tensor, nn
 
 from distill3d.camera import VIEW_WORDS
 from distill3d.runtime.files import write_json
-from distill3d.runtime.tensor_file import write_tensors
+from distill3d.runtime.foreign import read_json_mapping, reading
+from distill3d.runtime.tensor_file import read_tensors, write_tensors
 
 FOLDER = Path(__file__).with_name("judge_weights")
 IMAGE_SIZE = 64
@@ -159,14 +158,14 @@ def save_judge(judge: Judge, folder: Path) -> None:
 def load_judge(folder: Path = FOLDER) -> Judge:
     """The shipped judge, or one of another folder, in fp32 and for evaluation.
 
-    Raises FileNotFoundError when the folder holds none.
+    Raises FileNotFoundError when the folder holds none, and ForeignFileError when its files cannot be read.
     """
-    from safetensors.torch import load_file
-
     if not (folder / "judge.json").is_file():
         raise FileNotFoundError(f"{folder} holds no judge.json; train one with configs/prior/judge.yaml")
-    content: dict[str, Any] = json.loads((folder / "judge.json").read_text(encoding="utf-8"))
-    settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
-    judge = Judge(JudgeConfig(**settings))
-    judge.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "judge.safetensors").items()})
+    remedy = "take the files of one training together"
+    content = read_json_mapping(folder / "judge.json", remedy)
+    tensors, _ = read_tensors(folder / "judge.safetensors", str(folder / "judge.safetensors"), remedy)
+    with reading(folder, "a judge", remedy):
+        judge = Judge(JudgeConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}))
+        judge.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return judge.requires_grad_(False).eval()

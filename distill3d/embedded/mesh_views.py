@@ -26,6 +26,7 @@ from distill3d.embedded.captions import SceneCaption, Thing, training_caption
 from distill3d.embedded.mesh_scenes import compose, draw_override, draw_pair, group_by_noun, read_held_out
 from distill3d.light import random_lights
 from distill3d.runtime.files import replacing_folder
+from distill3d.runtime.foreign import reading
 from distill3d.runtime.rng import rng
 from distill3d.scenes.mesh.raster import Mesh, rasterize
 from distill3d.types import Cameras
@@ -91,8 +92,9 @@ class ViewCache:
 
     def __init__(self, folder: Path, assets: list[MeshEntry], specs: list[ViewSpec], size: int):
         self.assets, self.specs = assets, specs
-        self.buffers = np.load(folder / "buffers.npy", mmap_mode="r")
-        cameras = np.load(folder / "cameras.npy")
+        with reading(folder, "cached views", "remove it, and it is made again", "data.cache_dir"):
+            self.buffers = np.load(folder / "buffers.npy", mmap_mode="r")
+            cameras = np.load(folder / "cameras.npy")
         self.eye = torch.from_numpy(cameras[:, :3])
         self.elevation_deg, self.azimuth_deg = torch.from_numpy(cameras[:, 3]), torch.from_numpy(cameras[:, 4])
         self.c2w = torch.from_numpy(cameras[:, 5:21]).view(-1, 4, 4)

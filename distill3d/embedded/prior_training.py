@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import random
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from distill3d.data.kinds import check_kind
 from distill3d.embedded.light_views import light_batch
 from distill3d.embedded.mesh_view_module import MeshViewDataModule
 from distill3d.embedded.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns
+from distill3d.runtime.foreign import read_json_mapping, reading
 from distill3d.runtime.rng import rng
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
 
@@ -154,15 +154,19 @@ class EmbeddedPriorSystem(ModelTraining):
         from transformers import CLIPTokenizer
 
         folder = self.cfg.initial_folder
-        return CLIPTokenizer.from_pretrained(Path(folder) / "tokenizer") if folder else None
+        if folder is None:
+            return None
+        with reading(Path(folder) / "tokenizer", "a tokenizer", setting="system.initial_folder"):
+            return CLIPTokenizer.from_pretrained(Path(folder) / "tokenizer")
 
     def _load_initial(self, folder: Path) -> None:
         from transformers import CLIPTextModel
 
         from distill3d.embedded.network import PixelUNet2DConditionModel
 
-        unet = PixelUNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
-        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+        with reading(folder, "an embedded prior", setting="system.initial_folder"):
+            unet = PixelUNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+            text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
         self.unet.load_state_dict(unet.state_dict())
         self.text_encoder.load_state_dict(text_encoder.state_dict())
 
@@ -302,7 +306,10 @@ def taught_nouns(folder: Path | None) -> list[str]:
         raise ValueError(
             f"system.evaluate: {folder} has no words.json, which lists its nouns; train it with this config"
         )
-    return json.loads(words.read_text(encoding="utf-8"))["nouns"]
+    nouns = read_json_mapping(words, "train it with this config", "system.evaluate").get("nouns")
+    if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
+        raise ValueError(f"system.evaluate: {words} lists no nouns; train it with this config")
+    return nouns
 
 
 def comparison_views(data: Any, nouns: list[str], count: int = 2000) -> tuple[Tensor, ViewBatch]:

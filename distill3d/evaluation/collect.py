@@ -12,6 +12,7 @@ import yaml
 from distill3d.config.experiment import ConfigError, load
 from distill3d.config.files import leaves
 from distill3d.config.yaml_text import parse_yaml
+from distill3d.runtime.foreign import read_text
 from distill3d.runtime.trial import parsed_settings
 from distill3d.sweep.folder import SweepFolder, trial_status
 from distill3d.sweep.ledger import Ledger
@@ -89,7 +90,7 @@ def _of_trial(trial: Path) -> tuple[Entry, dict[str, Any]]:
 def _prompt_of(trial: Path) -> str:
     """The prompt of a configuration that no longer loads; empty if it is no YAML at all."""
     try:
-        content = parse_yaml((trial / "configs" / "parsed.yaml").read_text(encoding="utf-8"))
+        content = parse_yaml(read_text(trial / "configs" / "parsed.yaml", "YAML"))
         return str(content["system"]["prompt_processor"]["prompt"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return ""

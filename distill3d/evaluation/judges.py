@@ -18,6 +18,7 @@ from distill3d.camera import VIEW_PHRASES, VIEW_WORDS, ViewWord
 from distill3d.config.check import ConfigError
 from distill3d.embedded.judge import FOLDER, Judge, load_judge, split_words
 from distill3d.evaluation.retrieval import most_like
+from distill3d.runtime.foreign import reading
 
 log = logging.getLogger(__name__)
 
@@ -93,11 +94,12 @@ class ClipJudge:
 
 
 def transformers_clip(source: str) -> ClipJudge:
-    """CLIP by transformers, from a folder or from files of the Hub that were fetched before. Raises OSError."""
+    """CLIP by transformers, from a folder or from fetched files of the Hub. Raises ForeignFileError."""
     from transformers import AutoTokenizer, CLIPModel
 
-    model: Any = CLIPModel.from_pretrained(source, local_files_only=True).eval()
-    tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    with reading(source, "a CLIP model"):
+        model: Any = CLIPModel.from_pretrained(source, local_files_only=True).eval()
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True)
 
     def texts(batch: list[str]) -> Tensor:
         inputs = tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
@@ -117,8 +119,9 @@ def open_clip_judge(model_name: str, pretrained: str) -> ClipJudge:
     """open_clip's CLIP; ``pretrained`` is a file, or a tag whose weights were fetched before."""
     import open_clip  # type: ignore[import-not-found]
 
-    model, _, _ = open_clip.create_model_and_transforms(model_name, pretrained=pretrained)
-    tokenizer = open_clip.get_tokenizer(model_name)
+    with reading(pretrained, "weights of open_clip"):
+        model, _, _ = open_clip.create_model_and_transforms(model_name, pretrained=pretrained)
+        tokenizer = open_clip.get_tokenizer(model_name)
     model = model.eval()
     visual = model.visual
     size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size

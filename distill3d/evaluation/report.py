@@ -18,6 +18,7 @@ from distill3d.evaluation.confidence import interval
 from distill3d.evaluation.scene_report import FIGURES
 from distill3d.evaluation.settings import EvaluateSettings
 from distill3d.runtime.files import write_atomically, write_json
+from distill3d.runtime.foreign import open_image
 
 PAGE = Path(__file__).parent / "page"
 TURNING_RUNS = 200  # a page of more shows one view each: it would not open otherwise
@@ -159,9 +160,7 @@ def page(report: Report, content: dict[str, Any]) -> str:
 
 def data_uri(strip: Path, frames: int | None = None) -> dict[str, Any]:
     """A strip of square views as a JPEG within the page, and how many views it has."""
-    from PIL import Image
-
-    image = Image.open(strip).convert("RGB")
+    image = open_image(strip).convert("RGB")
     count = image.width // image.height
     if frames is not None and count > frames:
         image, count = image.crop((0, 0, frames * image.height, image.height)), frames

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from distill3d.evaluation import metrics
 from distill3d.evaluation.judges import ImageTextJudge
 from distill3d.evaluation.loaded_trial import SceneViews
 from distill3d.evaluation.retrieval import distractors_of, janus, r_precision, view_accuracy
+from distill3d.runtime.foreign import read_record
 
 Figures = dict[str, float | None]
 
@@ -123,8 +123,4 @@ def resized(images: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 h
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """A mapping, or None where there is none that can be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    return read_record(path) or None

@@ -11,6 +11,7 @@ import torch
 
 from distill3d.priors.model import PriorModel
 from distill3d.runtime.files import write_atomically
+from distill3d.runtime.tensor_file import read_tensors
 from distill3d.types import PromptEmbedding
 
 log = logging.getLogger(__name__)
@@ -28,17 +29,15 @@ class EmbeddingCache:
 
     def load(self, text: str) -> PromptEmbedding | None:
         """The one-row embedding of a text, or None."""
-        from safetensors import SafetensorError, safe_open
-
         path = self._path(text)
         try:
-            with safe_open(str(path), framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):
+            tensors, _ = read_tensors(path, str(path), "")
+        except (OSError, ValueError):
             return None
-        if "tokens" not in tensors:
-            return None
-        return PromptEmbedding(tensors["tokens"], tensors.get("mask"), tensors.get("pooled"))
+        tokens, mask, pooled = (tensors.get(name) for name in ("tokens", "mask", "pooled"))
+        whole = tokens is not None and tokens.ndim == 3 and len(tokens) == 1 and bool(tokens.isfinite().all())
+        fits = mask is None or (tokens is not None and mask.shape == tokens.shape[:2])
+        return PromptEmbedding(tokens, mask, pooled) if whole and fits and tokens is not None else None
 
     def holds(self, text: str) -> bool:
         """Whether there is a file for a text."""

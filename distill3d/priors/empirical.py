@@ -35,7 +35,7 @@ from distill3d.priors.model import PriorModel
 from distill3d.priors.passes import predict
 from distill3d.priors.prediction import from_clean
 from distill3d.priors.resize import native_size, to_native
-from distill3d.runtime.foreign import open_image
+from distill3d.runtime.foreign import open_image, read_text
 from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
 
 log = logging.getLogger(__name__)
@@ -335,7 +335,7 @@ def read_views(folder: Path) -> PosedImages:
 def read_caption(folder: Path) -> str:
     """The first line of the folder's caption.txt, else its name with spaces for underscores."""
     path = folder / CAPTION_FILE
-    text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    text = read_text(path, "a caption").strip() if path.is_file() else ""
     return text.splitlines()[0] if text else folder.resolve().name.replace("_", " ")
 
 

@@ -97,6 +97,14 @@ def read_json_mapping(path: Path, remedy: str = "", setting: str = "") -> dict[s
     return content
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """JSON that an earlier run wrote; empty where there is none, or where damage or an edit left no mapping."""
+    try:
+        return read_json_mapping(path)
+    except ForeignFileError:
+        return {}
+
+
 def finite(value: Any, where: str) -> float:
     """A number that a float can hold. Raises ForeignFileError beginning with ``where`` for anything else."""
     if is_finite_number(value):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from distill3d.runtime.foreign import read_record
 
 # what a person opens first: the end of a file's name, what it is, and how it is opened
 _TO_OPEN = (
@@ -29,7 +30,7 @@ def summary(root: Path, command: str) -> list[str]:
 
     ``command`` is how the program was called, for the line that says how to go on.
     """
-    metrics = _metrics(root)
+    metrics = read_record(root / "metrics.json")
     files = [root / name for name in metrics.get("files", []) if (root / name).is_file()]
     if not files:
         return [f"done: {root}"]
@@ -71,8 +72,3 @@ def _rank(path: Path) -> int:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 180 else f"{seconds / 60:.0f} min"
-
-
-def _metrics(root: Path) -> dict[str, Any]:
-    path = root / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from distill3d.runtime.files import replacing
+from distill3d.runtime.foreign import reading
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -21,15 +22,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 def read_tensors(path: Path, name: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and their description. ``name`` and ``remedy`` stand in the errors.
 
-    Raises FileNotFoundError, or ValueError for a file of another kind.
+    Raises FileNotFoundError, or ForeignFileError for a file of another kind.
     """
     from safetensors import safe_open
 
     if not path.is_file():
         raise FileNotFoundError(f"{name} does not exist; {remedy}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            return tensors, file.metadata() or {}
-    except Exception as error:  # a damaged header makes the reader raise errors of many kinds
-        raise ValueError(f"{name} is not a safetensors file: {error}") from error
+    with reading(name, "a safetensors file", remedy), safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        return tensors, file.metadata() or {}

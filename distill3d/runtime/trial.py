@@ -139,7 +139,7 @@ def _write_snapshots(trial: Trial, loaded: Loaded) -> None:
     for name, content in (("raw", loaded.raw), ("parsed", parsed_settings(loaded.experiment))):
         path = trial.configs / f"{name}.yaml"
         text = dump_yaml({key: value for key, value in content.items() if key != "resume"})
-        if path.exists() and path.read_text(encoding="utf-8") != text:
+        if path.exists() and path.read_bytes() != text.encode("utf-8"):
             number = len(list(trial.configs.glob(f"{name}-*.yaml"))) + 1
             shutil.copyfile(path, trial.configs / f"{name}-{number}.yaml")
         write_atomically(path, text)

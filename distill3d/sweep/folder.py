@@ -3,11 +3,12 @@ that it may be moved."""
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from distill3d.runtime.foreign import read_record
 
 Status = Literal["open", "done", "diverged"]
 RUNS = "runs"
@@ -74,8 +75,4 @@ def trial_status(trial: Path) -> Status:
 
 def read_metrics(trial: Path) -> dict[str, Any]:
     """The trial's metrics.json; empty if there is none that can be read."""
-    try:
-        content = json.loads((trial / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return read_record(trial / "metrics.json")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distill3d.config.check import ConfigError
 from distill3d.config.yaml_text import is_text_key
+from distill3d.runtime.foreign import read_text
 
 MAX_VALUES = 100_000  # of one range: more is a slip of the keyboard
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -34,10 +35,7 @@ def split_values(key: str, text: str) -> list[str]:
 
 
 def _lines(key: str, text: str) -> list[str]:
-    try:
-        lines = [line.strip() for line in Path(text[1:]).read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{key}={text}: the file of values cannot be read: {error}", key) from error
+    lines = [line.strip() for line in read_text(Path(text[1:]), "values, one a line", setting=key).splitlines()]
     values = [line for line in lines if line]
     if not values:
         raise ConfigError(f"{key}={text}: the file holds no value; write one a line", key)

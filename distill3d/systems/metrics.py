@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +12,9 @@ from typing import Any
 
 import torch
 
+from distill3d.config.check import ConfigError, build
 from distill3d.runtime.files import write_json
+from distill3d.runtime.foreign import read_record
 
 STAGES = ("total", "render", "prior", "backward", "optimizer")
 
@@ -99,10 +100,10 @@ def write_metrics(path: Path, metrics: RunMetrics) -> None:
 
 def read_metrics(path: Path) -> RunMetrics | None:
     """The metrics of an earlier session; None where there are none that can be read."""
+    mapping = read_record(path)
     try:
-        mapping = json.loads(path.read_text(encoding="utf-8"))
-        return RunMetrics(**{f.name: mapping[f.name] for f in fields(RunMetrics) if f.name in mapping})
-    except (OSError, ValueError, TypeError):
+        return build(RunMetrics, {f.name: mapping[f.name] for f in fields(RunMetrics) if f.name in mapping})
+    except ConfigError:
         return None  # an old or damaged record costs its sums, never the run
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distill3d.config.schedule import Scheduled
 from distill3d.priors.base import DiffusionPrior
+from distill3d.runtime.foreign import open_image, reading
 from distill3d.runtime.pictures import write_png
 from distill3d.systems.base import LossWeights
 from distill3d.systems.distillation import DistillationSettings, DistillationSystem
@@ -128,10 +129,8 @@ def enlarged(image: UInt8[Tensor, "3 H W"], shortest: int = SHORTEST_SIDE) -> UI
 
 def read_frames(folder: Path) -> UInt8[Tensor, "T 3 H W"] | None:
     """The frames in a folder, in the order of their names; None where there are none."""
-    from PIL import Image
-
     frames = []
     for path in sorted(folder.glob("*.png")):
-        with Image.open(path) as file:
-            frames.append(torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1))
-    return torch.stack(frames) if frames else None
+        frames.append(torch.from_numpy(np.array(open_image(path).convert("RGB"))).permute(2, 0, 1))
+    with reading(folder, "pictures of one size", "remove those of another run"):
+        return torch.stack(frames) if frames else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill3d.config.files import PROJECT
+from distill3d.runtime.foreign import read_record
 
 NAME = "web"  # the folder of the page's trials, below exp_root_dir
 GRACE = 60.0  # seconds that a cancelled run has to save its checkpoint and to leave
@@ -92,7 +92,7 @@ def past_trials(root: Path, count: int = 24) -> list[tuple[str, str]]:
     for record in records:
         picture = newest_picture(record.parent)
         if picture is not None and len(found) < count:
-            found.append((str(picture), str(_metrics(record).get("prompt") or record.parent.name)))
+            found.append((str(picture), str(read_record(record).get("prompt") or record.parent.name)))
     return found
 
 
@@ -118,17 +118,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _state(trial: Path) -> str:
-    metrics = _metrics(trial / "metrics.json")
+    metrics = read_record(trial / "metrics.json")
     return f"step {metrics['steps']}, {metrics['seconds_total']:.0f} s" if "seconds_total" in metrics else "starting"
-
-
-def _metrics(record: Path) -> dict[str, object]:
-    """A trial's metrics; empty where there are none yet, or where somebody's edit broke them."""
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _error(log: Path) -> str:

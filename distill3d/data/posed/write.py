@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from distill3d.data.posed.transforms_json import OWN_WORLD
 from distill3d.runtime.files import replacing_folder, write_json
+from distill3d.runtime.foreign import read_record
 from distill3d.types import Cameras
 
 
@@ -60,10 +60,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
 
 
 def _is_own(folder: Path) -> bool:
-    try:
-        return json.loads((folder / "transforms_train.json").read_text(encoding="utf-8")).get("world") == OWN_WORLD
-    except (OSError, ValueError, AttributeError):
-        return False
+    return read_record(folder / "transforms_train.json").get("world") == OWN_WORLD
 
 
 def _write_view(folder: Path, split: str, views: RenderedViews, i: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distill3d.camera import camera_rays, orbit_cameras
 from distill3d.config.check import ConfigError
-from distill3d.runtime.foreign import ForeignFileError, named
+from distill3d.runtime.foreign import ForeignFileError, named, reading
 from distill3d.runtime.rng import rng
 from distill3d.scenes.splats.files import SCALE, checked, read_gaussians, read_ply_vertices
 from distill3d.scenes.splats.gaussians import Gaussians, facing_outward, logit
@@ -41,7 +41,8 @@ def read_source(cfg: Any, seed: int) -> Gaussians:
     if path.suffix.lower() == ".splat":
         return _within(read_gaussians(path, SETTING), cfg, path)
     if path.suffix.lower() == ".ply":
-        head = path.read_bytes()[: 1 << 16].partition(b"end_header")[0]
+        with reading(path, "a PLY file", setting=SETTING), path.open("rb") as file:
+            head = file.read(1 << 16).partition(b"end_header")[0]
         if SCALE[0].encode() in head or b"f_dc_0" in head:
             return _within(read_gaussians(path, SETTING), cfg, path)
         if b"element face" not in head:
