@@ -11,6 +11,7 @@ from torch import Tensor
 from distill3d.config.check import ConfigError
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
+from distill3d.data.kinds import check_kind
 from distill3d.data.reference_image import ReferenceImageBatch, ReferenceImageDataModule, ReferenceView
 from distill3d.evaluation.metrics import psnr_db
 from distill3d.runtime.pictures import contact_sheet
@@ -74,6 +75,10 @@ class ImageTo3D(TextTo3D):
             self.record.metrics = ImageTo3DMetrics(**{**vars(self.record.metrics), "reference_psnr_db": psnr})
             self.save_png(contact_sheet([target, seen]), f"it{self.steps_done}-reference.png")
         super().on_test_epoch_end()
+
+    def check_data(self, data: Any, training: bool) -> None:
+        check_kind(data, ReferenceImageDataModule, "reference-image-datamodule, with data.image")
+        super().check_data(data, training)
 
     def check(self) -> None:
         """As in text to 3D; a negative prompt means nothing to a model that reads a picture."""
