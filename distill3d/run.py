@@ -14,12 +14,12 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from distill3d.config.check import build
-from distill3d.config.experiment import ConfigError, Experiment, load
+from distill3d.config.experiment import ConfigError, Experiment, Loaded, load
 from distill3d.config.registry import find, make
 from distill3d.runtime.checkpoint import check_resumable, checkpoint_file, read_checkpoint
 from distill3d.runtime.device import choose_accelerator, choose_precision, keep_threads, set_threads
 from distill3d.runtime.files import write_json
-from distill3d.runtime.foreign import read_record
+from distill3d.runtime.foreign import read_record, reading
 from distill3d.runtime.logs import log_to_file, warnings_shown
 from distill3d.runtime.program import command
 from distill3d.runtime.protocols import Checked, Exporting, Logged, PairedWithData, Reporting
@@ -53,11 +53,36 @@ class Run:
         return self.experiment.resume
 
 
-def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
-    """Load and check everything, make the system, then begin the trial: a mistake leaves no folder behind.
+@dataclass(frozen=True)
+class Parts:
+    """What was loaded, checked and made before anything is written."""
 
-    Raises ConfigError or CheckpointError.
-    """
+    loaded: Loaded
+    system: Any
+    data: Any
+    trainer_settings: dict[str, Any]
+    viewer: list[pl.Callback]
+
+
+def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
+    """`check`, then begin the trial: a mistake leaves no folder behind. Raises ConfigError or CheckpointError."""
+    parts = check(request, needs_checkpoint)
+    experiment, system = parts.loaded.experiment, parts.system
+    trial = begin_trial(parts.loaded, request.argv, snapshots=not needs_checkpoint)
+    log_to_file(trial.root / "log.txt")
+    log.info("%s %s", "resuming in" if trial.resumed else "trial", trial.root)
+    system.attach(trial)
+    trainer = pl.Trainer(
+        **parts.trainer_settings,
+        callbacks=[*_callbacks(experiment, trial), *parts.viewer],
+        logger=trainer_loggers(trial, experiment),
+        default_root_dir=str(trial.root),
+    )
+    return Run(experiment, trial, system, parts.data, trainer)
+
+
+def check(request: Request, needs_checkpoint: bool = False) -> Parts:
+    """Load and check everything and make the system; nothing is written. Raises ConfigError or CheckpointError."""
     assert request.config is not None  # the command line sees to it
     loaded = load(request.config, request.overrides)
     experiment = loaded.experiment
@@ -77,26 +102,12 @@ def prepare(request: Request, needs_checkpoint: bool = False) -> Run:
         if is_used and isinstance(part, Checked):
             part.check()  # reads what the run will need
     if experiment.resume is not None:
-        checkpoint = read_checkpoint(experiment.resume)
-        if request.verb == "train":
-            check_resumable(checkpoint, experiment.resume)
-        keep_threads(checkpoint["distill3d"].get("threads"))
-        system.on_load_checkpoint(checkpoint)  # says what is wrong with it
+        _load_state(system, experiment.resume, request.verb == "train")
     viewer = _viewer(experiment, system) if request.verb == "train" else []
-    trainer_settings = _trainer_settings(experiment)
+    settings = _trainer_settings(experiment)
     _check_lightning_parts(experiment)
     _check_monitor(experiment, system)
-    trial = begin_trial(loaded, request.argv, snapshots=not needs_checkpoint)
-    log_to_file(trial.root / "log.txt")
-    log.info("%s %s", "resuming in" if trial.resumed else "trial", trial.root)
-    system.attach(trial)
-    trainer = pl.Trainer(
-        **trainer_settings,
-        callbacks=[*_callbacks(experiment, trial), *viewer],
-        logger=trainer_loggers(trial, experiment),
-        default_root_dir=str(trial.root),
-    )
-    return Run(experiment, trial, system, data, trainer)
+    return Parts(loaded, system, data, settings, viewer)
 
 
 def train(run: Run) -> None:
@@ -211,6 +222,16 @@ def _check_lightning_parts(experiment: Experiment) -> None:
     trainer_loggers(nowhere, experiment)
 
 
+def _load_state(system: Any, path: str, training: bool) -> None:
+    """Have the system take what is its own of a checkpoint, and say what is wrong with it."""
+    checkpoint = read_checkpoint(path)
+    if training:
+        check_resumable(checkpoint, path)
+    with reading(path, "a checkpoint of this experiment", "take another one of its trial", "resume"):
+        keep_threads(checkpoint["distill3d"].get("threads"))
+        system.on_load_checkpoint(checkpoint)
+
+
 def _check_pair(system: Any, data: Any, verb: str) -> None:
     """Raise ConfigError for data that the system cannot work with; an export reads none."""
     if verb != "export" and isinstance(system, PairedWithData):
@@ -223,7 +244,7 @@ def _check_monitor(experiment: Experiment, system: Any) -> None:
     if name is None or not isinstance(system, Logged):
         return
     names = (*system.logged, "step", "epoch")
-    if not any(name == known or (known.endswith("/") and name.startswith(known)) for known in names):
+    if not any(name == known or (known.endswith("/") and str(name).startswith(known)) for known in names):
         shown = ", ".join(f"{known}..." if known.endswith("/") else known for known in names)
         raise ConfigError(
             f"checkpoint.monitor={name!r} is nothing that is logged; give one of {shown}, such as the columns of "

@@ -8,22 +8,31 @@ in one line (exit code 2), and takes less than LIMIT_SECONDS.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import logging
+import math
 import random
+import signal
 import struct
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
+from system_doubles import TINY_DATA, TINY_SYSTEM, merged
 
 from distill3d.cli import is_for_the_user
+from distill3d.config.yaml_text import dump_yaml
 
 LIMIT_SECONDS = 20.0  # of the processor's time for one file
 TOKENS = (
@@ -53,6 +62,7 @@ class Kind:
     name: str
     whole: bytes
     read: Callable[[Path], object]
+    mutate: Callable[[bytes, random.Random], bytes] | None = None  # `mutated`, where there is none of its own
 
 
 def png() -> bytes:
@@ -166,6 +176,164 @@ def read_model(path: Path) -> object:
     return folder.load_plain("scheduler")
 
 
+# a whole experiment, small enough that all of it is made and checked in a moment
+SETTINGS = {
+    "name": "fuzz",
+    "data": TINY_DATA
+    | {"batch_size": [1, 2], "resolution_milestones": [4], "eval_fovy_deg": 40.0, "eval_camera_distance": 2.0},
+    "system": merged(
+        TINY_SYSTEM,
+        {
+            "prompt_processor": {"prompt": "a ball"},
+            "gradient_norm_limit": 1.0,
+            "optimizer": {"name": "Adam", "args": {"lr": 0.01, "betas": [0.9, 0.99], "eps": 1e-15}},
+            "scheduler": {"name": "LinearLR", "args": {"start_factor": 1.0, "end_factor": 0.3, "total_iters": 80}},
+            "guidance": {"min_step_percent": 0.2, "max_step_percent": [100, 0.98, 0.6, 600], "grad_clip": 1.0},
+            "exporter": {"resolution": 32, "faces": 500, "threshold": 1.0},
+        },
+    ),
+    "trainer": {"max_steps": 10, "accelerator": "cpu", "precision": "32-true", "log_every_n_steps": 5},
+    "checkpoint": {"save_last": True, "save_top_k": 0, "every_n_train_steps": 5, "monitor": "train/loss_sds"},
+}
+NONSENSE = (
+    None,
+    True,
+    -1,
+    0,
+    1e-30,
+    1e30,
+    -0.5,
+    math.inf,
+    math.nan,
+    10**400,
+    "",
+    "x",
+    "../x",
+    "\x00",
+    [],
+    {},
+    [1],
+    [0, -1, 1, 0],
+)
+
+
+def altered(content: dict, rng: random.Random) -> dict:
+    """One or two settings, or one of their entries, given another value; now and then one that does not exist."""
+    content = copy.deepcopy(content)
+    for _ in range(rng.randint(1, 2)):
+        place: Any = content
+        while True:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            key = rng.choice(keys) if keys and rng.random() > 0.02 else ("nosuch" if isinstance(place, dict) else None)
+            inner = place[key] if key in keys else None
+            if not isinstance(inner, (dict, list)) or not inner or rng.random() < 0.15:
+                break
+            place = inner
+        if key is not None:
+            place[key] = rng.choice(NONSENSE)
+    return content
+
+
+def read_settings(path: Path) -> object:
+    """All that a run does before its folder is made; what it makes must be finite."""
+    from distill3d.run import check
+    from distill3d.verbs import Request
+
+    with quiet():
+        parts = check(Request("train", str(path), ()))
+    assert list(path.parent.iterdir()) == [path], "something was written"
+    assert all(parameter.isfinite().all() for parameter in parts.system.parameters())
+    views = parts.data.evaluation_batch(2)
+    assert views.cameras.c2w.isfinite().all() and views.cameras.fovy_rad.isfinite().all()
+    return parts
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the words of a run, which are not looked at here."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def photograph() -> bytes:
+    from PIL import Image
+
+    exif, out = Image.Exif(), io.BytesIO()
+    exif[274] = 6
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)).save(out, "JPEG", exif=exif)
+    return out.getvalue()
+
+
+def grey() -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 65535, (12, 16), np.uint16)).save(out, "PNG")
+    return out.getvalue()
+
+
+def tensors() -> bytes:
+    from safetensors.torch import save
+
+    return save({"gains": torch.ones(3, 4, 5), "times": torch.linspace(0, 1, 3)}, {"kind": "spectral"})
+
+
+def read_corrective(path: Path) -> object:
+    from distill3d.runtime.tensor_file import read_tensors
+
+    return read_tensors(path, "corrective", "give another")
+
+
+def gaussians() -> bytes:
+    from distill3d.scenes.splats.files import ply_bytes
+    from distill3d.scenes.splats.gaussians import ball
+
+    return ply_bytes(ball(20, 0.4, 0.05, 1.0, 0.5, torch.Generator().manual_seed(0)))
+
+
+def read_splats(path: Path) -> object:
+    from distill3d.scenes.splats.files import read_gaussians
+
+    read = read_gaussians(path)
+    assert all(value.isfinite().all() for value in vars(read).values())
+    return read
+
+
+CAMERAS = b'{"elevation_range": [-10, 45], "camera_distance_range": [1.5, 2.0], "fovy_range": [40, 40], "note": "x"}'
+WORDS = b'{"words": ["cat", "dog", "hat"]}'
+METRICS = b'{"prompt": "a cat", "seed": 0, "steps": 3, "seconds_per_step": {"total": 0.1}, "warnings": ["x"]}'
+
+
+def read_cameras(path: Path) -> object:
+    from distill3d.data.camera_settings import view_distribution
+
+    views = view_distribution({}, path.parent)
+    assert all(math.isfinite(v) for bounds in (views.fovy_range, views.camera_distance_range) for v in bounds)
+    return views
+
+
+def read_words(path: Path) -> object:
+    from distill3d.priors.words import taught_words
+
+    return taught_words(path.parent)
+
+
+def read_earlier(path: Path) -> object:
+    from distill3d.runtime.summary import summary
+    from distill3d.systems.metrics import read_metrics
+
+    return read_metrics(path), summary(path.parent, "launch")
+
+
+def read_caption(path: Path) -> object:
+    from distill3d.data.image_folder import caption_of
+
+    return caption_of(path.with_suffix(".png"))
+
+
 MODEL = json.dumps(
     {
         "_class_name": "StableDiffusionPipeline",
@@ -185,7 +353,21 @@ def kinds() -> list[Kind]:
         Kind("config.yaml", YAML, read_config),
         Kind("last.ckpt", checkpoint(), read_saved),
         Kind("model_index.json", MODEL, read_model),
+        Kind("settings.yaml", dump_yaml(SETTINGS).encode(), read_settings, altered_settings),
+        Kind("photo.jpg", photograph(), read_picture),
+        Kind("grey.png", grey(), read_picture),
+        Kind("corrective.safetensors", tensors(), read_corrective),
+        Kind("scene.ply", gaussians(), read_splats),
+        Kind("cameras.json", CAMERAS, read_cameras),
+        Kind("words.json", WORDS, read_words),
+        Kind("metrics.json", METRICS, read_earlier),
+        Kind("caption.txt", "ein Käse".encode(), read_caption),
     ]
+
+
+def altered_settings(whole: bytes, rng: random.Random) -> bytes:
+    """Another experiment of the same form, which is valid YAML."""
+    return yaml.safe_dump(altered(SETTINGS, rng), allow_unicode=True).encode()
 
 
 def mutated(whole: bytes, rng: random.Random) -> bytes:
@@ -213,6 +395,29 @@ def mutated(whole: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
+class Hang(BaseException):
+    """Not an Exception, so that no reader tells it as a fault of its file."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise Hang after so much of the processor's time, where the system has such an alarm."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise Hang
+
+    earlier = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        signal.signal(signal.SIGPROF, earlier)
+
+
 def attempt(number: int, all_kinds: list[Kind], folder: Path) -> str | None:
     """What is wrong with how mutation ``number`` was taken; None where nothing is."""
     rng = random.Random(number)
@@ -220,12 +425,14 @@ def attempt(number: int, all_kinds: list[Kind], folder: Path) -> str | None:
     own = folder / str(number)
     own.mkdir()
     path = own / kind.name
-    path.write_bytes(mutated(kind.whole, rng))
+    path.write_bytes((kind.mutate or mutated)(kind.whole, rng))
     begun, found = time.process_time(), None
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), limited(LIMIT_SECONDS):
             warnings.simplefilter("ignore")
             kind.read(path)
+    except Hang:
+        found = f"mutation {number} of {kind.name} hangs"
     except Exception as error:  # noqa: BLE001, as it is what a user would see
         if not is_for_the_user(error):
             found = f"mutation {number} of {kind.name}: {type(error).__name__}: {str(error)[:200]}"

@@ -3,7 +3,14 @@ import logging
 import pytest
 import torch
 
-from distill3d.runtime.device import _backend, choose_accelerator, choose_precision, kernel_backend, set_threads
+from distill3d.runtime.device import (
+    _backend,
+    choose_accelerator,
+    choose_precision,
+    keep_threads,
+    kernel_backend,
+    set_threads,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -78,5 +85,24 @@ def test_threads_follow_the_environment(monkeypatch):
     try:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         assert set_threads() == torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_resumed_run_keeps_the_threads_of_its_checkpoint_or_says_that_the_bits_change(monkeypatch, caplog):
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    try:
+        torch.set_num_threads(1)
+        keep_threads(2)
+        assert torch.get_num_threads() == 2
+        for told in (None, 2, -1, 10**9):
+            keep_threads(told)
+            assert torch.get_num_threads() == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        with caplog.at_level(logging.WARNING, "distill3d"):
+            keep_threads(2)
+        assert torch.get_num_threads() == 1 and "not to the same bits" in caplog.text
     finally:
         torch.set_num_threads(before)

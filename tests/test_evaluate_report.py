@@ -1,5 +1,7 @@
 """The report's files, and the page in a browser."""
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -56,6 +58,16 @@ def test_all_files_are_written_and_say_the_same(report, tmp_path):
     assert csv_text(report).splitlines()[0] == (
         "id,prompt,seed,system.guidance_type,status,judge,score,janus,seconds_total,error"
     )
+
+
+@pytest.mark.parametrize("formula", ['=HYPERLINK("x")', "+1+cmd", "-1+1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_table_holds_no_formula_whoever_wrote_the_prompt(formula):
+    entry = Entry("=id", Path("x"), formula, -3, {"system.guidance_type": formula}, "failed", formula)
+    report = Report("x", EvaluateSettings(), [ReportedRun(entry, {"score": -1.5})])
+    row = next(csv.DictReader(io.StringIO(csv_text(report), newline="")))
+    for column in ("id", "prompt", "system.guidance_type", "error"):
+        assert row[column][0] == "'" and row[column][1:] in (formula.replace("\r", "\n"), "=id")
+    assert (row["seed"], row["score"]) == ("-3", "-1.5")  # numbers stay numbers
 
 
 def test_the_page_needs_no_other_file_and_a_prompt_is_never_markup(report):

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +126,24 @@ def test_slurm_gets_a_job_array_that_bash_understands():
     fake = slurm_script(SweepFolder(script.parent), ["a", "b"], python="echo")
     done = subprocess.run(["bash", "-c", fake], capture_output=True, text=True, env={"SLURM_ARRAY_TASK_ID": "1"})
     assert done.stdout.split()[-1] == "b"
+
+
+def test_the_paths_of_a_job_array_may_hold_whatever_a_shell_acts_upon(tmp_path, monkeypatch):
+    root = tmp_path / 'o\'r "q" $(touch ran) `touch ran` ; touch ran %x'
+    root.mkdir()
+    monkeypatch.chdir(root)
+    text = slurm_script(SweepFolder(root / "a sweep's"), ["a", "b"], python="echo")
+    environment = {"SLURM_ARRAY_TASK_ID": "1", "PATH": os.environ["PATH"]}
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == f"-m distill3d.sweep.child {root}/a sweep's b\n"
+    assert not list(root.iterdir()) and done.stderr == ""
+    options = dict(
+        shlex.split(line, posix=True)[1].split("=", 1) for line in text.splitlines() if line[:9] == "#SBATCH -"
+    )
+    assert options["--output"] == str(root).replace("%", "%%") + "/a sweep's/logs/slurm-%a.txt"
+    assert options["--job-name"].startswith("sweep-a")
+    with pytest.raises(ConfigError, match="line break"):
+        slurm_script(SweepFolder(root / "two\nlines"), ["a"])
 
 
 def test_a_moved_sweep_goes_on_and_is_collected_where_it_lies(tmp_path):

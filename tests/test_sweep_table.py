@@ -44,11 +44,12 @@ def test_a_terminal_is_drawn_in_place_and_a_file_is_left_alone():
 def test_runs_share_cores_and_gpus(monkeypatch):
     monkeypatch.setattr(local, "cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    own = [local.environment(slot, 3, ["4", "7"]) for slot in range(3)]
-    assert [env["OMP_NUM_THREADS"] for env in own] == ["2"] * 3
+    own = [local.environment(slot, ["4", "7"]) for slot in range(3)]
+    assert [env["OMP_NUM_THREADS"] for env in own] == ["4"] * 3
+    assert local.environment(0, [])["OMP_NUM_THREADS"] == "1"  # however many are run at once
     assert [env["CUDA_VISIBLE_DEVICES"] for env in own] == ["4", "7", "4"]
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert local.environment(0, 3, [])["OMP_NUM_THREADS"] == "5"
+    assert local.environment(0, [])["OMP_NUM_THREADS"] == "5"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 3,-1")
     assert local.visible_gpus() == ["2", "3"]
     assert local.LocalEngine().slots == 2

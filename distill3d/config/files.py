@@ -13,7 +13,7 @@ import yaml
 
 from distill3d.config.check import ConfigError, join, nearest
 from distill3d.config.yaml_text import MISSING, escape, is_text_key, parse_value, parse_yaml
-from distill3d.runtime.foreign import read_text
+from distill3d.runtime.foreign import ForeignFileError, read_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PROJECT = PACKAGE.parent  # the checkout; for an installed wheel the folder of all packages
@@ -148,9 +148,10 @@ def _read_chain(path: Path, below: tuple[Path, ...]) -> list[SettingsLayer]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    text = read_text(path, "YAML")
     try:
-        content = parse_yaml(text)
+        content = parse_yaml(read_text(path, "YAML"))
+    except ForeignFileError as error:
+        raise ConfigError(str(error)) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {_yaml_reason(error)}") from error
     if content is None:

@@ -138,7 +138,10 @@ def csv_text(report: Report) -> str:
 
 def _as_text(cell: Any) -> Any:
     """A quote before texts that a spreadsheet would run as a formula; numbers stay as they are."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    if not isinstance(cell, str):
+        return cell
+    text = cell.replace("\r\n", "\n").replace("\r", "\n")  # a lone \r would end the row for some readers
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\n")) else text
 
 
 def page(report: Report, content: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from distill3d.priors.model_folder import ModelFolder
 from distill3d.priors.prompt import encoder_dtype, text_device
 from distill3d.priors.settings import PriorConfig, ReferencePicture
 from distill3d.runtime.cutout import cut_out, framed
+from distill3d.runtime.foreign import reading
 from distill3d.types import Cameras, PromptEmbedding
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images that CLIP was trained on, red, green, blue
@@ -122,7 +123,8 @@ def load_projection(folder: ModelFolder, dtype: torch.dtype, device: torch.devic
     check_weights(folder.path, component, folder.variant, folder.name, folder.revision)
     patterns = [p for p in component_patterns(component, folder.variant) if p.endswith(".safetensors")]
     (path, *_) = [path for pattern in patterns for path in sorted(folder.path.glob(pattern))]
-    tensors = load_file(path)
+    with reading(path, "a linear layer", "fetch it again", SETTING):
+        tensors = load_file(path)
     found = {name.rpartition(".")[2]: value for name, value in tensors.items()}
     if set(found) != {"weight", "bias"} or found["weight"].ndim != 2:
         raise PriorError(f"{SETTING}={folder.name!r}: {path} is no linear layer; it has {', '.join(sorted(tensors))}")

@@ -12,6 +12,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from distill3d.runtime.files import replacing
+from distill3d.runtime.foreign import ForeignFileError
 
 # systems of before scenes were a kind: the type of the scene, and how the names of its tensors began where not by scene
 SCENES_BEFORE = {
@@ -30,7 +31,7 @@ SCENES_BEFORE = {
 RESUMED = ("state_dict", "global_step", "epoch", "loops", "optimizer_states")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ForeignFileError):
     """A checkpoint that does not exist, cannot be read, or belongs to another experiment."""
 
 

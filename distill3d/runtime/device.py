@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Backend = Literal["numba", "torch", "cuda"]
+MOST_THREADS = 1024  # that a checkpoint may ask for
 _PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
@@ -74,7 +75,7 @@ def keep_threads(saved: int | None) -> None:
     import torch
 
     now = torch.get_num_threads()
-    if saved is None or saved == now:
+    if saved is None or saved == now or not 1 <= saved <= MOST_THREADS:
         return
     if os.environ.get("OMP_NUM_THREADS", ""):
         log.warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,14 @@ class Engine(Protocol):
     def stop(self) -> None:
         """End every process that is under way, and wait for their end."""
         ...
+
+
+def threads(cores: int, gpus: int) -> str:
+    """OMP_NUM_THREADS of each run: as it is given, else its GPU's share of the cores, or 1 on a CPU.
+
+    The last bits of a result depend on it, so it does not depend on how many runs there are at once.
+    """
+    return os.environ.get("OMP_NUM_THREADS") or str(max(cores // gpus, 1) if gpus else 1)
 
 
 def tail(path: Path, lines: int = TAIL_LINES, max_bytes: int = 16_384) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill3d.config.files import PROJECT
-from distill3d.sweep.engine import Event, Task, tail
+from distill3d.sweep.engine import Event, Task, tail, threads
 
 GRACE_SECONDS = 20.0  # to save a checkpoint after the request to end
 TICK_SECONDS = 0.25
@@ -26,7 +26,7 @@ class _Running:
 
 
 class LocalEngine:
-    """As many runs at once as there are GPUs, or ``jobs``. Runs share the cores: none takes another's."""
+    """As many runs at once as there are GPUs, or ``jobs``. Each has the same threads, however many there are."""
 
     def __init__(self, jobs: int | None = None) -> None:
         self.gpus = visible_gpus()
@@ -76,7 +76,7 @@ class LocalEngine:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment(slot, self.slots, self.gpus),
+                env=environment(slot, self.gpus),
                 start_new_session=True,  # a Ctrl-C in the terminal reaches the sweep alone, which ends its runs
             )
         self.running[slot] = _Running(task, process)
@@ -93,13 +93,13 @@ def visible_gpus() -> list[str]:
     return [str(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
 
 
-def environment(slot: int, slots: int, gpus: list[str]) -> dict[str, str]:
-    """The variables of a run: its share of the cores, and its GPU."""
+def environment(slot: int, gpus: list[str]) -> dict[str, str]:
+    """The variables of a run: its threads, and its GPU."""
     own: dict[str, Any] = dict(os.environ)
     own.pop("DISTILL3D_TRIAL", None)  # a run begins a trial of its own
     own["PYTHONUNBUFFERED"] = "1"
     own["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [own.get("PYTHONPATH")])])
-    own.setdefault("OMP_NUM_THREADS", str(max(cores() // slots, 1)))
+    own["OMP_NUM_THREADS"] = threads(cores(), len(gpus))
     if gpus:
         own["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return own

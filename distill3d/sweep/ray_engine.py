@@ -18,7 +18,7 @@ from typing import Any
 from distill3d.config.check import ConfigError
 from distill3d.config.files import PROJECT
 from distill3d.sweep import ray_worker
-from distill3d.sweep.engine import Event, Task
+from distill3d.sweep.engine import Event, Task, threads
 from distill3d.sweep.folder import RUNS, SweepFolder
 from distill3d.sweep.ledger import Ledger
 
@@ -45,6 +45,7 @@ class RayEngine:
         self.resources = {"num_cpus": max(cpus // self.slots, 1) if cpus >= self.slots else cpus / self.slots}
         if gpus:
             self.resources["num_gpus"] = 1 if self.slots <= gpus else gpus / self.slots
+        self.threads = threads(cpus, gpus)
         self.pending: dict[Any, Task] = {}
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Event | None]:
@@ -98,6 +99,7 @@ class RayEngine:
             config_text=folder.config.read_text(encoding="utf-8"),
             overrides=planned["overrides"],
             fetch=self.fetch,
+            threads=self.threads,
         )
 
     def _end(self, reference: Any) -> Event:

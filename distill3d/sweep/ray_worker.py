@@ -29,6 +29,7 @@ class Job(NamedTuple):
     config_text: str
     overrides: list[str]
     fetch: bool
+    threads: str = "1"  # OMP_NUM_THREADS, which Ray would set by the cores that a run has
 
 
 class Answer(NamedTuple):
@@ -86,6 +87,7 @@ def _environment(job: Job) -> dict[str, str]:
     own: dict[str, Any] = dict(os.environ)
     own.pop("DISTILL3D_TRIAL", None)
     own["PYTHONUNBUFFERED"] = "1"
+    own["OMP_NUM_THREADS"] = job.threads
     if Path(job.project).is_dir():
         own["PYTHONPATH"] = os.pathsep.join([job.project, *filter(None, [own.get("PYTHONPATH")])])
     return own

@@ -7,13 +7,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from distill3d.config.check import ConfigError
 from distill3d.config.files import PROJECT
 from distill3d.runtime.names import safe_name
 from distill3d.sweep.folder import SweepFolder
 
 
 def slurm_script(folder: SweepFolder, run_ids: Sequence[str], jobs: int | None = None, python: str = "") -> str:
-    """The text of the script. ``jobs`` limits how many run at once. Resources are the user's to add."""
+    """The text of the script. ``jobs`` limits how many run at once. Resources are the user's to add.
+
+    Raises ConfigError for a folder whose name has lines: what follows the first would be a command of the script.
+    """
+    for path in (folder.root.resolve(), Path.cwd(), PROJECT):
+        if set("\r\n") & set(str(path)):
+            raise ConfigError(f"--emit slurm: {str(path)!r} has a line break in its name; choose another exp_root_dir")
     root, limit = folder.root.resolve(), f"%{jobs}" if jobs else ""
     ids = " ".join(run_ids)
     child = f"{shlex.quote(python or sys.executable)} -m distill3d.sweep.child {shlex.quote(str(root))}"
