@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from picture_doubles import fit, make_data, picture_file
+from PIL import Image
 
 from distill3d.config.check import ConfigError
 from distill3d.config.registry import registered
@@ -79,3 +80,22 @@ SHIPPED = sorted(name for name, cls in registered("guidance").items() if cls.__m
 def test_every_guidance_edits_a_picture(rule, picture, tmp_path):
     system = fit(EDIT, tmp_path, 2, make_data(image=picture), guidance_type=rule, **PROMPTS)
     assert system.scene.values.isfinite().all() and change(system) > 0
+
+
+def test_the_alpha_of_a_cutout_is_the_mask_of_its_edit(tmp_path):
+    pixels = torch.full((20, 12, 4), 90, dtype=torch.uint8)
+    pixels[..., 3] = 0
+    pixels[4:16, 3:9, 3] = 255
+    Image.fromarray(pixels.numpy()).save(tmp_path / "cutout.png")
+    data = make_data(image=str(tmp_path / "cutout.png"), batch_size=2)
+    system = fit(EDIT, tmp_path, 8, data, guidance_type="sds", **PROMPTS)
+    moved = (system.scene.values.detach() - system.original.values).abs().amax((0, 1))
+    assert moved[4:16, 3:9].min() > 0.0
+    assert float(moved.sum()) == pytest.approx(float(moved[4:16, 3:9].sum()))
+    assert torch.equal(system.scene.values.detach()[0, :, 0, 0], torch.ones(3))
+
+
+def test_a_picture_that_is_transparent_everywhere_is_refused(tmp_path):
+    Image.new("RGBA", (8, 8)).save(tmp_path / "empty.png")
+    with pytest.raises(ValueError, match=r"data\.image=.* is transparent everywhere"):
+        make_data(image=str(tmp_path / "empty.png")).check()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from edit_doubles import OTHER, SAME, RenderedViews, edit, make_edit, make_source, psnr_between
+from edit_doubles import OTHER, SAME, SIDE, RenderedViews, edit, make_edit, make_source, psnr_between
 from system_doubles import make_trainer, tiny_data
 
 from distill3d.config.check import ConfigError
+from distill3d.data.posed.images import StoredView
 from distill3d.runtime.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from distill3d.scenes.base import Step
 
 EDIT = "nerf-edit-system"
 
@@ -34,6 +37,24 @@ def test_the_images_of_the_data_set_are_the_source_where_they_are_asked_for(sour
     system = edit(EDIT, source, tmp_path, 40, data, **settings)
     darker = [float(r.render(data.train_views.cameras).rgb.mean()) for r in (system.renderer, system.original.renderer)]
     assert darker[0] < darker[1] - 0.1
+
+
+def test_what_a_mask_covers_is_not_the_source_of_an_edit(source, tmp_path):
+    """White blots of the data set, covered by masks, are nowhere in what the edit is compared with or starts from."""
+    data = RenderedViews(source, source="images")
+    views, own = data.train_views, data.train_views.images.clone()
+    counted = torch.ones(1, SIDE, SIDE)
+    counted[:, :8, :8] = 0.0
+    stored = tuple(StoredView((image * counted + (1.0 - counted)), counted) for image in own)
+    data.__dict__["_views"] = (replace(views, stored=stored),) * 2
+    system = make_edit(EDIT, source)
+    system.trainer = make_trainer(tmp_path, 1)
+    system.trainer.datamodule = data
+    batch = data.batch(0)
+    assert batch.images[:, :, :8, :8].min() == 1.0
+    seen = [system.source_pictures(batch.index), system.views_of_original(batch, Step(0)).images]
+    for images in seen:
+        assert (images - own[batch.index]).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("rule", ["pds", "dds", "sds", "lmc-sds"])

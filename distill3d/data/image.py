@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from distill3d.config.registry import register
 from distill3d.data.endless import endless_loader
 from distill3d.data.image_folder import read_image
-from distill3d.runtime.foreign import ForeignFileError
+from distill3d.runtime.foreign import ForeignFileError, open_image
 
 
 @register("data", "image-datamodule")
@@ -54,9 +56,25 @@ class ImageDataModule(pl.LightningDataModule):
         except ForeignFileError as error:
             raise ForeignFileError(f"data.image={self.cfg.image!r}: {error}") from error
 
+    def may_change(self) -> Bool[Tensor, "1 H W"] | None:
+        """Where an edit may change the file: where its alpha is at least a half; None for one that is opaque.
+
+        Raises ValueError for one that is transparent everywhere.
+        """
+        if self.cfg.image is None:
+            return None
+        image = open_image(Path(self.cfg.image), "data.image")
+        if image.mode != "RGBA":
+            return None
+        mask = torch.from_numpy(np.array(image.getchannel("A")))[None] >= 128
+        if not mask.any():
+            raise ForeignFileError(f"data.image={self.cfg.image!r} is transparent everywhere: nothing could change")
+        return None if mask.all() else mask
+
     def check(self) -> None:
         """Read the file, so that a mistake is told before the run begins. Raises ValueError."""
         self.picture()
+        self.may_change()
 
     def resized(self, picture: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 h w"]:
         """A picture in the size that is asked for."""

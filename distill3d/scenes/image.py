@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from distill3d.config.registry import register
@@ -40,6 +40,7 @@ class ImageScene(Scene):
         self.values = nn.Parameter(torch.empty(0))
         self.window: int | None = None
         self.each = 1
+        self._held: tuple[Tensor, Tensor] | None = None  # where nothing may change, and what stands there
 
     @property
     def is_empty(self) -> bool:
@@ -49,6 +50,17 @@ class ImageScene(Scene):
         """Start from these pictures."""
         self.values = nn.Parameter(values.detach().clone())
         self.window, self.each = window, each
+
+    def hold(self, may_change: Bool[Tensor, "1 h w"]) -> None:
+        """Let nothing change elsewhere from now on."""
+        self._held = (~may_change, self.values.detach().clone())
+
+    @torch.no_grad()
+    def after_backward(self, optimizer: torch.optim.Optimizer, step: Step) -> None:
+        """Back to what stood there wherever the pictures are held."""
+        if self._held is not None:
+            where, values = (part.to(self.values.device) for part in self._held)
+            self.values.copy_(torch.where(where, values, self.values))
 
     def views(self, batch: Any, step: Step) -> Views:
         height, width = self.values.shape[-2:]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -55,6 +56,17 @@ class ImageSystem(PictureSystem):
         self.scene.begin(start.expand(self.cfg.count, -1, -1, -1), self.window_side(), data.cfg.batch_size)
         if self.keeps_original:
             self.keep_original()
+            self.hold_transparent(data)
+
+    def hold_transparent(self, data: ImageDataModule) -> None:
+        """Let an edit change a picture with an alpha only where that shows it."""
+        mask = data.may_change()
+        if mask is None:
+            return
+        values = self.scene.values
+        pixels = data.resized(mask.float()).to(values.device)
+        # a latent may change where one of its pixels may
+        self.scene.hold(F.adaptive_max_pool2d(pixels, tuple(values.shape[-2:])) >= 0.5)
 
     @property
     def in_latents(self) -> bool:
@@ -103,7 +115,8 @@ class ImageSynthesis(ImageSystem):
 class ImageEdit(ImageSystem):
     """A picture, changed to show the prompt: by sds, lmc-sds, dds or pds.
 
-    It starts from ``data.image``, or from a sample of ``source_prompt``. ``loss.lambda_source`` holds it there.
+    It starts from ``data.image``, or from a sample of ``source_prompt``. ``loss.lambda_source`` holds it there. Where a
+    picture has an alpha, that is the mask: what is transparent stays as it is, white.
     """
 
     Config = ImageSettings

@@ -137,7 +137,8 @@ class NeRFEditSystem(TextTo3D):
         or as the data set's images over these backgrounds."""
         if self.source_is_rendered:
             return self.original.views(batch, replace(step, losses=frozenset()))
-        return Views(over_backdrop(batch, backdrop(self.renderer, batch.cameras, step.rng("background"))))
+        behind = backdrop(self.renderer, batch.cameras, step.rng("background"))
+        return Views(self._whole(over_backdrop(batch, behind), batch))
 
     # -- edited pictures -----------------------------------------------------------------------------------------
 
@@ -181,7 +182,13 @@ class NeRFEditSystem(TextTo3D):
         batch = self.views_of_scene().batch(index).to(self.device)
         if self.source_is_rendered:
             return self.original.preview(batch.cameras, need_normal=False).rgb
-        return over_backdrop(batch, backdrop(self.original.renderer, batch.cameras, None))
+        return self._whole(over_backdrop(batch, backdrop(self.original.renderer, batch.cameras, None)), batch)
+
+    def _whole(self, images: Float[Tensor, "B 3 H W"], batch: PosedImageBatch) -> Float[Tensor, "B 3 H W"]:
+        """The images, with what the original shows where a mask covers them: what hides there is not of the scene."""
+        if batch.counted is None:
+            return images
+        return batch.filled_in(images, self.original.preview(batch.cameras, need_normal=False).rgb)
 
     # -- pictures and figures ------------------------------------------------------------------------------------
 

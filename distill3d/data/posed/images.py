@@ -46,9 +46,15 @@ class PosedImageBatch:
         images = recomposited(self.images, self.alpha, background - self.background)
         return replace(self, images=images, background=background)
 
+    def filled_in(
+        self, images: Float[Tensor, "B 3 H W"], renders: Float[Tensor, "B 3 H W"]
+    ) -> Float[Tensor, "B 3 H W"]:
+        """``images`` of these views, with ``renders`` where pixels do not count."""
+        return images if self.counted is None else torch.where(self.counted > 0, images, renders)
+
     def shown_in(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """``images``, with the data set's own pixels where these do not count, so that no measure sees them differ."""
-        return images if self.counted is None else torch.where(self.counted > 0, images, self.images)
+        return self.filled_in(images, self.images)
 
 
 @dataclass(frozen=True)
