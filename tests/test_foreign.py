@@ -148,6 +148,7 @@ WITHIN = {
     "sweep.plan",
     "sweep.ray_engine",
     "sweep.ray_worker",
+    "priors.single_file",  # read within `_reading`, which is `reading` with a remedy
     "sweep.weights",
     "viewer.jobs",
     "embedded.text",
