@@ -166,6 +166,7 @@ def load_judge(folder: Path = FOLDER) -> Judge:
     content = read_json_mapping(folder / "judge.json", remedy)
     tensors, _ = read_tensors(folder / "judge.safetensors", str(folder / "judge.safetensors"), remedy)
     with reading(folder, "a judge", remedy):
-        judge = Judge(JudgeConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}))
+        settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}
+        judge = Judge(JudgeConfig(**settings))
         judge.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return judge.requires_grad_(False).eval()
