@@ -261,6 +261,8 @@ def test_a_setting_left_null_takes_the_types_published_value(name):
 GIVEN = {
     "nerf-reconstruction": ["data.root=views"],
     "splats-reconstruction": ["data.root=views"],
+    "image-to-3d": ["data.image=photo.png"],
+    "zero123": ["data.image=photo.png"],
     "dreamfusion-exact": ["system.prior.views=views"],
     "dreamfusion-lmc-exact": ["system.prior.views=views"],
     "nerf-edit": [
