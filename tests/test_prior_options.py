@@ -34,6 +34,8 @@ OPTIONS: dict[str, tuple[str, object]] = {
     "aesthetic_score": ("sdxl-refiner", 2.5),
     "text_tokens": ("deepfloyd-if", 9),
     "text_encoder_device": ("sd3", "cpu"),
+    "text_encoder_bits": ("sdxl", 8),
+    "network_bits": ("sdxl", 4),
     "channels_last": ("stable-diffusion", False),
     "compile": ("stable-diffusion", True),
     "compile_backend": ("stable-diffusion", "eager"),
@@ -42,7 +44,8 @@ OPTIONS: dict[str, tuple[str, object]] = {
     "vae_slicing": ("stable-diffusion", True),
     "vae_tiling": ("stable-diffusion", True),
 }
-ELSEWHERE = ("cpu_offload", "reference")  # on a device; with cameras, in test_prior_zero123.py
+# on a device; with cameras, in test_prior_zero123.py; in test_prior_quantised.py
+ELSEWHERE = ("cpu_offload", "reference", "text_encoder_bits", "network_bits")
 # with these the model says something else, or the same less exactly
 CHANGE_THE_ANSWER = {
     *("precision", "image_size", "lora_weights", "lora_scale", "distilled_guidance", "text_tokens"),

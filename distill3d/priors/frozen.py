@@ -64,7 +64,7 @@ class FrozenPrior:
 
     def load_network_module(self, device: torch.device) -> Any:
         """The network from its files, frozen."""
-        return self.folder.load_module(self.folder.kind.network, self.dtype, device)
+        return self.folder.load_module(self.folder.kind.network, self.dtype, device, self.cfg.network_bits)
 
     def n_view(self) -> int:
         """Rows that the network sees together, as views of one object."""

@@ -19,6 +19,7 @@ from distill3d.priors.model_folder import ModelFolder, open_folder
 from distill3d.priors.mvdream import MVDreamPrior
 from distill3d.priors.pixel import PixelPrior
 from distill3d.priors.prompt import TextTowers, encoder_dtype, text_identity_of
+from distill3d.priors.quantised import check_bits, check_network_device
 from distill3d.priors.resize import native_size
 from distill3d.priors.settings import PriorConfig
 from distill3d.priors.single_file import open_single_file
@@ -75,7 +76,8 @@ class PretrainedDiffusionModel(PriorModel):
         if self.kind().image_encoder is not None:
             return None  # it is of a picture, and costs one call
         precision = str(encoder_dtype(self.cfg, device)).removeprefix("torch.")
-        return f"{text_identity(self.cfg)}-{precision}"
+        bits = "" if self.cfg.text_encoder_bits is None else f"-{self.cfg.text_encoder_bits}bit"
+        return f"{text_identity(self.cfg)}-{precision}{bits}"
 
     def text_parameters(self) -> int:
         return text_parameters(self.cfg)
@@ -87,8 +89,10 @@ class PretrainedDiffusionModel(PriorModel):
         return prior_kind(self.cfg)
 
     def check(self) -> None:
-        """The model, its image_size, and the picture where the kind sees one. Raises ValueError."""
-        if self.kind().image_encoder is not None:
+        """The model, its image_size and bits, and the picture where the kind sees one. Raises ValueError."""
+        folder = _open(self.cfg, "index")
+        check_bits(self.cfg, folder.kind, folder.index)
+        if folder.kind.image_encoder is not None:
             on_white(reference_of(self.cfg), 8)
         sizes, size = self._square_sizes(), self.cfg.image_size
         if sizes and size not in (None, *sizes):
@@ -128,13 +132,16 @@ def load_prior(cfg: PriorConfig, device: torch.device | str = "cpu") -> Diffusio
     Raises PriorError, naming the setting and what to do, if it is gone, gated, partial, unreachable, without
     safetensors or of an unknown kind. It never takes another model instead.
     """
+    check_network_device(cfg, device)
     folder = _open(cfg, "image")
+    check_bits(cfg, folder.kind, folder.index)
     return _PRIORS[folder.kind.name](folder, cfg, device)
 
 
 def load_prompt_encoder(cfg: PriorConfig, device: torch.device | str = "cpu") -> PromptEncoder:
     """The text encoders of the same model; drop the object to free them. Raises as `load_prior`."""
     folder = _open(cfg, "text")
+    check_bits(cfg, folder.kind, folder.index)
     encoder = TextTowers if folder.kind.image_encoder is None else PictureEmbedding
     return encoder(folder, cfg, device)
 

@@ -16,6 +16,8 @@ from distill3d.priors.component_class import component_class
 from distill3d.priors.hub import SETTING, PriorError, check_weights, component_patterns, find_folder, read_json
 from distill3d.priors.identity import folder_identity
 from distill3d.priors.kinds import KINDS, PriorKind, kind_of
+from distill3d.priors.quantised import quantised
+from distill3d.priors.settings import Bits
 from distill3d.priors.suitability import unusable
 
 
@@ -40,18 +42,23 @@ class ModelFolder:
         file = "scheduler_config.json" if component == "scheduler" else "config.json"
         return read_json(self.path, f"{component}/{file}", self.name)
 
-    def load_module(self, component: str, dtype: torch.dtype, device: torch.device) -> Any:
-        """A frozen network of the folder, from safetensors; raises PriorError if it is missing or cut."""
+    def load_module(self, component: str, dtype: torch.dtype, device: torch.device, bits: Bits | None = None) -> Any:
+        """A frozen network of the folder, from safetensors, its linear layers in ``bits`` (None: in ``dtype``).
+
+        Raises PriorError if it is missing or cut.
+        """
         self.config(component)
         check_weights(self.path, component, self.variant, self.name, self.revision)
         cls = self._class(component)
+        options = self._options(cls, dtype) | ({} if bits is None else quantised(cls, bits, dtype, device))
         try:
             with _without_progress_bars():
-                module, loading = cls.from_pretrained(self.path / component, **self._options(cls, dtype))
+                module, loading = cls.from_pretrained(self.path / component, **options)
         except Exception as error:  # whatever a damaged file makes a library raise
             raise self.broken(component, error) from error
         self._check_complete(component, sorted(loading["missing_keys"]), sorted(loading["unexpected_keys"]))
-        return module.eval().requires_grad_(False).to(device)
+        module = module.eval().requires_grad_(False)
+        return module.to(device) if bits is None else module  # quantised while it was loaded there
 
     def count_parameters(self, component: str) -> int:
         """Numbers in the component's weights, by the headers of its files; 0 for one that was left out."""

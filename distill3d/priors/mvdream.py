@@ -11,6 +11,8 @@ from torch import Tensor
 from distill3d.priors.hub import SETTING, PriorError, check_weights
 from distill3d.priors.latent import LatentPrior
 from distill3d.priors.model_folder import ModelFolder
+from distill3d.priors.quantised import has_authors_network
+from distill3d.priors.settings import Bits
 from distill3d.priors.single_file import CAMERA_DIM, MULTIVIEW, UNET, SingleFile, read_tensors, with_class_labels
 from distill3d.types import Cameras, PromptEmbedding
 
@@ -25,7 +27,7 @@ class MVDreamPrior(LatentPrior):
     """
 
     def load_network_module(self, device: torch.device) -> Any:
-        network = multiview_network(self.folder, self.dtype, device)
+        network = multiview_network(self.folder, self.dtype, device, self.cfg.network_bits)
         if self.cfg.camera_conditioning == "none":
             network.class_embedding = None
         else:
@@ -53,16 +55,15 @@ class MVDreamPrior(LatentPrior):
         return network(z, t, encoder_hidden_states=text.tokens, class_labels=labels).sample
 
 
-def multiview_network(folder: ModelFolder, dtype: torch.dtype, device: torch.device) -> Any:
+def multiview_network(folder: ModelFolder, dtype: torch.dtype, device: torch.device, bits: Bits | None = None) -> Any:
     """The U-Net of an MVDream folder or file as diffusers' own class, which takes the camera as its class label.
 
     A folder may hold diffusers' class with such a label, or the authors' MultiViewUNetModel, whose tensors and config
     have the names of LDM. Raises PriorError for a network without an embedding of 16 numbers of a camera.
     """
-    entry = folder.index.get("unet")
-    if not isinstance(folder, SingleFile) and isinstance(entry, list) and entry[-1:] == ["MultiViewUNetModel"]:
+    if not isinstance(folder, SingleFile) and has_authors_network(folder.index):
         return _from_ldm(folder, dtype, device)
-    network = folder.load_module("unet", dtype, device)
+    network = folder.load_module("unet", dtype, device, bits)
     found = network.config.class_embed_type, network.config.projection_class_embeddings_input_dim
     if found != ("projection", CAMERA_DIM):
         raise PriorError(

@@ -38,6 +38,7 @@ class TextTowers:
     """A model's text encoders as one `PromptEncoder`; embeddings come in fp32 on the CPU, ready for the cache.
 
     Several encoders wait in main memory and visit the device one after the other: SD3's three together are 11.2 GB.
+    Quantised ones, a half or a quarter of that, stay there.
     """
 
     def __init__(self, folder: ModelFolder, cfg: PriorConfig, device: torch.device | str) -> None:
@@ -61,8 +62,9 @@ class TextTowers:
 def _load_encoder(
     folder: ModelFolder, cfg: PriorConfig, component: str, dtype: torch.dtype, device: torch.device
 ) -> Any:
-    visits = device.type != "cpu" and sum(folder.has(encoder) for _, encoder in folder.kind.towers) > 1
-    encoder = folder.load_module(component, dtype, torch.device("cpu") if visits else device)
+    bits, several = cfg.text_encoder_bits, sum(folder.has(encoder) for _, encoder in folder.kind.towers) > 1
+    visits = device.type != "cpu" and several and bits is None
+    encoder = folder.load_module(component, dtype, torch.device("cpu") if visits else device, bits)
     if cfg.lora_weights:
         fuse_text_lora(encoder, lora_file(cfg.lora_weights), cfg.lora_scale, component)
     if visits:

@@ -9,6 +9,7 @@ import torch
 
 from distill3d.runtime.cutout import Removal
 
+Bits = Literal[4, 8]
 PRECISIONS = {
     "float32": torch.float32,
     "32": torch.float32,
@@ -55,6 +56,8 @@ class PriorConfig:
     aesthetic_score: float = 6.0  # an input of SDXL's refiner
     text_tokens: int | None = None  # of a T5 or Qwen prompt; None: IF 77, SD3 256, PixArt 300, FLUX, Z-Image 512
     text_encoder_device: Literal["auto", "cpu"] = "auto"  # cpu: in main memory, where a GPU has no room for T5
+    text_encoder_bits: Bits | None = None  # linear layers of text encoders by bitsandbytes, an extra; null: precision
+    network_bits: Bits | None = None  # those of the network, on a GPU
     channels_last: bool = True
     compile: bool = False  # torch.compile of the network and of the VAE's encoder; where it fails they run without
     compile_backend: str = "inductor"  # torch.compile's: inductor needs a C++ compiler (CPU) or Triton (GPU)

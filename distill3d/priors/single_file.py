@@ -22,6 +22,7 @@ from distill3d.priors.hub import SETTING, PriorError, find_configs, read_json
 from distill3d.priors.identity import file_identity, folder_identity
 from distill3d.priors.kinds import KINDS, KindName, PriorKind
 from distill3d.priors.model_folder import ModelFolder
+from distill3d.priors.settings import Bits
 from distill3d.runtime.foreign import reading
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class SingleFile(ModelFolder):
         changes = MULTIVIEW if self._is_multiview(component) else {}
         return {**super().config(component), **changes}
 
-    def load_module(self, component: str, dtype: torch.dtype, device: torch.device) -> Any:
+    def load_module(self, component: str, dtype: torch.dtype, device: torch.device, bits: Bits | None = None) -> Any:
         tensors = read_tensors(self.file, self._prefix(component))
         if not tensors:
             raise PriorError(
