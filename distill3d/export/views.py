@@ -14,7 +14,10 @@ from distill3d.export.surface.grid import Box
 from distill3d.types import Cameras, RenderOutput
 
 VIEW_ELEVATIONS_DEG = (10.0, 40.0)  # by turns, so that silhouettes see the sides and the top
+TURN_ELEVATION_DEG = 15.0
 FIT_ELEVATIONS_DEG = (-10.0, 65.0)
+LENS_PIXELS = 32  # of the views that tell how narrow a lens may be
+SHOWN = 0.05  # opacity from which on a pixel shall be in the frame
 GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)  # its multiples fill [0, 1] evenly, however many there are
 
 
@@ -57,12 +60,30 @@ def surrounding_cameras(box: Box, count: int, size: int) -> Cameras:
     return _cameras_around(box, elevation_deg, index * (360.0 / count), size)
 
 
+def turning_cameras(box: Box, count: int, size: int) -> Cameras:
+    """Cameras once around the box from a little above, starting at the front."""
+    return _cameras_around(box, torch.full((count,), TURN_ELEVATION_DEG), torch.arange(count) * (360.0 / count), size)
+
+
 def fitting_cameras(box: Box, count: int, size: int) -> Cameras:
     """Cameras around the box, evenly in azimuth and over the elevations from which scenes are looked at."""
     index = torch.arange(count)
     low, high = (math.sin(math.radians(e)) for e in FIT_ELEVATIONS_DEG)
     height = low + (high - low) * ((index + 0.5) * GOLDEN % 1.0)
     return _cameras_around(box, torch.rad2deg(torch.asin(height)), (index + 0.5) * (360.0 / count), size)
+
+
+def framed(cameras: Cameras, opacity: Float[Tensor, "B 1 h w"]) -> Cameras:
+    """The same cameras with one narrower lens, through which what they show fills the frame.
+
+    ``opacity``: what they show now, of any size, square. Where nothing is seen the lens stays.
+    """
+    size = opacity.shape[-1]
+    edge = (torch.arange(size) + 0.5 - 0.5 * size).abs() + 1.5  # of a pixel, from the middle, with one more as a margin
+    shown = (opacity[:, 0] > SHOWN).any(dim=0)
+    reach = torch.maximum(edge[shown.any(dim=0)].amax(), edge[shown.any(dim=1)].amax()) if shown.any() else edge.amax()
+    narrowing = (reach / (0.5 * size)).clamp_max(1.0)
+    return replace(cameras, fovy_rad=2.0 * torch.atan(narrowing * torch.tan(0.5 * cameras.fovy_rad)))
 
 
 def _cameras_around(box: Box, elevation_deg: Tensor, azimuth_deg: Tensor, size: int) -> Cameras:

@@ -24,7 +24,7 @@ from distill3d.export.surface.photometric import matched
 from distill3d.export.surface.smoothing import BLURS, BlurChoice, choose_blur
 from distill3d.export.surface.threshold import choose_threshold
 from distill3d.export.surface.visibility import filling
-from distill3d.export.views import AlbedoViews, surrounding_cameras
+from distill3d.export.views import LENS_PIXELS, AlbedoViews, framed, surrounding_cameras
 from distill3d.scenes.base import Solid
 from distill3d.types import Cameras
 
@@ -98,6 +98,12 @@ def seen_views(solid: Solid, cameras: Cameras) -> AlbedoViews:
     white = torch.ones(3, device=device)
     seen = solid.render(cameras.to(device), shading="albedo", background=white, need_normal=False)
     return AlbedoViews.of(cameras, seen)
+
+
+def framed_views(solid: Solid, cameras: Cameras) -> AlbedoViews:
+    """The same through a lens that the object fills."""
+    small = replace(cameras, height=LENS_PIXELS, width=LENS_PIXELS)
+    return seen_views(solid, framed(cameras, seen_views(solid, small).opacity))
 
 
 def object_box(field: SceneField, threshold: float | None) -> Box:

@@ -27,11 +27,12 @@ log = logging.getLogger(__name__)
 
 ROUNDS = 4
 COLOR_CELLS, OFFSET_CELLS = 96, 48  # nodes along the object's size
-SMOOTHNESS, DAMPING = 0.3, 0.05  # of the offsets, in units of the mean curvature of the error
+SMOOTHNESS, DAMPING = 3.0, 0.05  # of the offsets, in units of the mean curvature of the error
 LARGEST_MOVE = 0.01  # in one round, of the object's size
 SILHOUETTE = 2.0  # how much more the silhouette counts than one channel of the colour
 BLUR_PIXELS = 1.0  # of both pictures, so that an edge that is a pixel off has a slope to follow
 RIM = 0.02  # share of the surface in a blurred pixel, from which on the pixel belongs to its silhouette
+SUPERSAMPLE = 2  # subpixels along a pixel's side
 ITERATIONS, TOLERANCE = 60, 1e-3
 GREY = 0.5
 
@@ -97,19 +98,21 @@ def _draw(surface: Surface, views: AlbedoViews, size: float) -> _Drawn | None:
     if len(pixels.points) == 0:
         return None
     centers = surface.vertices[surface.faces].mean(axis=1)
-    around = np.concatenate([surface.vertices, centers])
-    colors = fit_correction(around, size / COLOR_CELLS, pixels.points, pixels.color - GREY, pixels.weight)
-    seen = rasterize(Mesh(surface.vertices, surface.faces, vertex_normals(surface)), views.cameras, supersample=1)
-    mask = seen.mask > 0.5
-    image = torch.ones(*mask[:, 0].shape, 3)
+    everywhere = np.concatenate([surface.vertices, centers])
+    colors = fit_correction(everywhere, size / COLOR_CELLS, pixels.points, pixels.color - GREY, pixels.weight)
+    mesh = Mesh(surface.vertices, surface.faces, vertex_normals(surface))
+    seen = rasterize(mesh, views.cameras, SUPERSAMPLE)
+    share = seen.mask  # of a pixel: an outline of whole pixels would move by up to half of one
+    mask = share > 0.0
+    color = torch.zeros(*mask[:, 0].shape, 3)
     at = seen.position.permute(0, 2, 3, 1)[mask[:, 0]].numpy()
-    image[mask[:, 0]] = torch.from_numpy(GREY + colors.at(at)).float()
-    blurred = _blurred(torch.cat([image.permute(0, 3, 1, 2), SILHOUETTE * mask.float()], dim=1))
-    share = _blurred(mask.float())
-    continued = lambda x: torch.where(mask, x, _blurred(x * mask) / share.clamp_min(1e-6))  # noqa: E731
+    color[mask[:, 0]] = torch.from_numpy(GREY + colors.at(at)).float()
+    image = color.permute(0, 3, 1, 2) * share + 1.0 - share
+    blurred, around = _blurred(torch.cat([image, SILHOUETTE * share], dim=1)), _blurred(share)
+    continued = lambda x: torch.where(mask, x, _blurred(x * share) / around.clamp_min(1e-6))  # noqa: E731
     points, normals = continued(seen.position), F.normalize(continued(seen.attributes), dim=1)
     shift = _shift(points.permute(0, 2, 3, 1), normals.permute(0, 2, 3, 1), views.cameras)
-    return _Drawn(blurred.permute(0, 2, 3, 1), _slope(blurred, shift), points.permute(0, 2, 3, 1), (share > RIM)[:, 0])
+    return _Drawn(blurred.permute(0, 2, 3, 1), _slope(blurred, shift), points.permute(0, 2, 3, 1), (around > RIM)[:, 0])
 
 
 def _slope(image: Float[Tensor, "B C H W"], shift: Float[Tensor, "B H W 2"]) -> Float[Tensor, "B H W C"]:
