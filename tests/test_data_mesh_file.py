@@ -6,9 +6,11 @@ import struct
 import numpy as np
 import pytest
 import trimesh
+from scipy.spatial import cKDTree
 
-from distill3d.data.mesh_file import load_mesh_file
+from distill3d.data.mesh_file import load_fixed_mesh, load_mesh_file
 from distill3d.runtime.foreign import ForeignFileError
+from distill3d.scenes.mesh.raster import Mesh
 
 
 def arrow(front, up):
@@ -127,22 +129,30 @@ def test_vertex_colours_of_a_glb_are_linear_and_those_of_a_ply_are_not(tmp_path)
         assert np.abs(load_mesh_file(tmp_path / f"cube{suffix}").colors - (expected, 0.0, 1.0)).max() < 0.003
 
 
-@pytest.mark.parametrize("suffix", ["glb", "obj", "ply"])
-def test_what_the_program_exports_it_reads_with_the_same_colours_and_the_same_way_up(suffix, tmp_path):
+FORMATS = [("glb", None), ("obj", "y"), ("obj", "z"), ("obj", None), ("ply", "y"), ("ply", "z"), ("ply", None)]
+FORMATS += [("stl", "y"), ("stl", "z")]
+
+
+@pytest.mark.parametrize(("suffix", "up"), FORMATS)
+def test_what_the_program_exports_it_reads_with_the_same_colours_and_the_same_front(suffix, up, tmp_path):
     from export_assets import letter
 
-    from distill3d.export.formats.glb import glb_bytes
-    from distill3d.export.formats.obj import obj_files
-    from distill3d.export.formats.ply import ply_files
+    from distill3d.export.exporter import WRITERS
+    from distill3d.export.formats.asset import turned
 
     asset = letter(textured=False)
-    files = {"glb": lambda: {"letter.glb": glb_bytes(asset)}, "obj": lambda: obj_files(asset, "letter")}
-    for name, data in (files.get(suffix) or (lambda: ply_files(asset, "letter")))().items():
+    files = WRITERS[suffix](asset if up is None else turned(asset, up), "letter")
+    for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     mesh = load_mesh_file(tmp_path / f"letter.{suffix}")
-    assert np.abs(mesh.colors - asset.colors).max() < 0.03
-    extent = np.ptp(asset.vertices, axis=0)
-    assert np.ptp(mesh.vertices, axis=0) / np.ptp(mesh.vertices) == pytest.approx(extent / extent.max(), rel=1e-3)
+    expected = Mesh(asset.vertices, asset.faces, asset.colors).normalized()
+    distance, nearest = cKDTree(expected.vertices).query(mesh.vertices)  # STL has corners instead of vertices
+    assert distance.max() < 1e-4 and len(np.unique(nearest)) == len(expected.vertices)
+    if suffix != "stl":
+        assert np.abs(mesh.colors - expected.colors[nearest]).max() < 0.03
+    fixed = load_fixed_mesh(tmp_path / f"letter.{suffix}")
+    own = Mesh(fixed.vertices, fixed.faces, fixed.vertices).normalized().vertices
+    np.testing.assert_allclose(own, fixed.placed, atol=1e-4)  # its own numbers are in the world's axes, too
 
 
 def test_quads_and_a_lost_mtl_are_read(tmp_path):

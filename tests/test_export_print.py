@@ -58,7 +58,7 @@ def test_the_prompt_is_in_the_file_whatever_it_holds():
     kept = {m.get("name"): m.text for m in root.iter(f"{{{CORE}}}metadata")}
     assert kept["Description"] == METADATA["prompt"]
     header = stl_files(letter(False), "model")["model.stl"][:80]
-    assert header.startswith(b"distill3d; prompt: an ") and not header.startswith(b"solid")
+    assert header.startswith(b"distill3d; up: z; front: +x; prompt: an ") and not header.startswith(b"solid")
 
 
 def test_welding_undoes_the_cuts_of_the_texture():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,18 +25,18 @@ _GLTF = (".glb", ".gltf")
 def load_mesh_file(path: Path, up: UpAxis = "auto", turn_deg: float = 0.0, detail: int = 64, setting: str = "") -> Mesh:
     """The mesh with z up, centred, its farthest vertex at 0.5 from the origin; colours are sRGB in [0, 1].
 
-    up: the file's axis; ``auto``: y for GLB and glTF by their standard, y for OBJ as Blender and Maya write it (z where
-    the file says ``# up: z``), z for others. A y-up file has its front at +z, a z-up one at
-    +x, after a turn of ``turn_deg`` about its up axis. Textures are read at the vertices of faces that are divided
-    until no edge is longer than the mesh's size over ``detail``. Raises ForeignFileError for a file that is missing,
-    has no triangles, or needs a compression that is not read.
+    up: the file's axis; ``auto``: y for GLB and glTF by their standard; what an OBJ, PLY or STL of this program says;
+    else y for OBJ, as Blender and Maya write it, and z for others. A y-up file has its front at +z, a z-up one at +x
+    (at -y where it says so), after a turn of ``turn_deg`` about its up axis. Textures are read at the vertices of
+    faces that are divided until no edge is longer than the mesh's size over ``detail``. Raises ForeignFileError for a
+    file that is missing, has no triangles, or needs a compression that is not read.
     """
     parts = _read_parts(path, setting)
     with reading(path, "a mesh", setting=setting):
         is_gltf = path.suffix.lower() in _GLTF
         mesh = Mesh.merged([coloured(part, _size(parts) / detail, is_gltf) for part in parts])
-    is_y_up = _is_y_up(path) if up == "auto" else up == "y"
-    return _seen_in_world(mesh, is_y_up, turn_deg, path, setting)
+    is_y_up, vertices = _axes(path, up, mesh.vertices)
+    return _seen_in_world(replace(mesh, vertices=vertices), is_y_up, turn_deg, path, setting)
 
 
 def load_fixed_mesh(path: Path, up: UpAxis = "auto", turn_deg: float = 0.0, setting: str = "") -> FixedMesh:
@@ -46,8 +46,9 @@ def load_fixed_mesh(path: Path, up: UpAxis = "auto", turn_deg: float = 0.0, sett
     """
     parts = _read_parts(path, setting)
     mesh = Mesh.merged([Mesh(np.asarray(p.vertices), np.asarray(p.faces, np.int32), p.vertices) for p in parts])
-    is_y_up = _is_y_up(path) if up == "auto" else up == "y"
-    own = (y_up_to_world(mesh.vertices) if is_y_up else mesh.vertices).astype(np.float32)
+    is_y_up, vertices = _axes(path, up, mesh.vertices)
+    mesh = replace(mesh, vertices=vertices)
+    own = (y_up_to_world(vertices) if is_y_up else vertices).astype(np.float32)
     return FixedMesh(own, mesh.faces, _seen_in_world(mesh, is_y_up, turn_deg, path, setting).vertices, _uv(parts))
 
 
@@ -112,14 +113,31 @@ def _size(parts: list[Any]) -> float:
     return float(np.ptp(bounds, axis=0).max())
 
 
-def _is_y_up(path: Path) -> bool:
-    """By the file's kind; an OBJ of this program says in its first lines that it is z-up."""
-    if path.suffix.lower() != ".obj":
-        return path.suffix.lower() in _GLTF
-    with path.open(encoding="utf-8", errors="replace") as file:
-        said = list(itertools.takewhile(lambda line: line.startswith("#"), itertools.islice(file, 100)))
-    earlier = [any(line.startswith(f"# {key}: ") for line in said) for key in ("prompt", "version")]
-    return "# up: z" not in [line.strip() for line in said] and not all(earlier)
+def _axes(path: Path, up: UpAxis, vertices: Float[ndarray, "V 3"]) -> tuple[bool, Float[ndarray, "V 3"]]:
+    """Whether y is up, by the file's kind or what it says; and the vertices, with the front of z-up ones at +x."""
+    kind, said = path.suffix.lower(), _said(path)
+    # an OBJ that this program wrote before it told the axes is z-up
+    of_before = kind == ".obj" and "up" not in said and {"prompt", "version"} <= said.keys()
+    usual = "y" if kind in (*_GLTF, ".obj") and not of_before else "z"
+    found = said["up"] if said.get("up") in ("y", "z") else usual
+    is_y_up = (found if up == "auto" else up) == "y"
+    if not is_y_up and said.get("front") == "-y":
+        vertices = np.stack([-vertices[:, 1], vertices[:, 0], vertices[:, 2]], axis=1)
+    return is_y_up, vertices
+
+
+def _said(path: Path) -> dict[str, str]:
+    """What the comments at the head of an OBJ, PLY or STL say, as ``key: value``."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    if path.suffix.lower() == ".stl":
+        comments = head[:80].split(b";") if head.startswith(b"distill3d;") else []
+    else:
+        mark = {".obj": b"# ", ".ply": b"comment "}.get(path.suffix.lower())
+        lines = head.split(b"end_header")[0].splitlines() if mark else []
+        comments = [line.removeprefix(mark) for line in lines if mark and line.startswith(mark)]
+    pairs = (comment.decode("utf-8", "replace").partition(":") for comment in comments)
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _in_world(mesh: Mesh, is_y_up: bool, turn_deg: float) -> Mesh:

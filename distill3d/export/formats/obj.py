@@ -9,11 +9,9 @@ import numpy as np
 from distill3d.export.formats.asset import Asset, encoded_image
 from distill3d.export.formats.welding import welded
 
-UP = "up: z"  # said in the file, as OBJ itself does not say and most programs write y
-
 
 def obj_files(asset: Asset, name: str) -> dict[str, bytes]:
-    """``name.obj``, and with a texture ``name.mtl`` and the images; in the world frame, z up.
+    """``name.obj``, and with a texture ``name.mtl`` and the images; in the asset's frame.
 
     Texture coordinates have their origin at the lower left there. Without a texture the colours follow the positions
     (``v x y z r g b``), which most programs read.
@@ -28,8 +26,9 @@ def obj_files(asset: Asset, name: str) -> dict[str, bytes]:
 
 
 def comments(asset: Asset) -> list[str]:
-    """The metadata, one line each, whatever line breaks it holds."""
-    return [f"{key}: {' '.join(str(value).split())}" for key, value in asset.metadata.items()]
+    """The metadata and the axes, which these formats do not hold, one line each, whatever line breaks it holds."""
+    said = {**asset.metadata, "up": asset.up, "front": asset.front}
+    return [f"{key}: {' '.join(str(value).split())}" for key, value in said.items()]
 
 
 def _geometry(asset: Asset, name: str) -> str:
@@ -40,7 +39,7 @@ def _geometry(asset: Asset, name: str) -> str:
     mesh = welded(asset)
     textured = asset.base_color is not None and asset.uv is not None
     out = io.StringIO()
-    out.writelines(f"# {line}\n" for line in (*comments(asset), UP))
+    out.writelines(f"# {line}\n" for line in comments(asset))
     out.write(f"mtllib {name}.mtl\n" if textured else "")
     out.write(f"o {name}\n")
     colors = np.zeros((len(mesh.positions), 0)) if textured else asset.colors[mesh.first]

@@ -9,7 +9,7 @@ from distill3d.export.formats.obj import comments
 
 
 def ply_files(asset: Asset, name: str) -> dict[str, bytes]:
-    """``name.ply``: binary, little-endian, in the world frame (z up); sRGB-encoded 8-bit colours.
+    """``name.ply``: binary, little-endian, in the asset's frame; sRGB-encoded 8-bit colours.
 
     trimesh writes no metadata and adds an alpha, which some readers do not know.
     """

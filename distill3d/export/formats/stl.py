@@ -14,7 +14,7 @@ TRIANGLE = np.dtype([("normal", "<f4", (3,)), ("corners", "<f4", (3, 3)), ("attr
 
 
 def stl_files(asset: Asset, name: str) -> dict[str, bytes]:
-    """``name.stl``; z up, in the asset's own units. The 80 bytes of the header hold the beginning of the metadata.
+    """``name.stl``, in the asset's own frame and units. The header's 80 bytes hold the axes and the prompt's beginning.
 
     The header does not begin with "solid", by which readers know the textual kind.
     """
@@ -23,6 +23,7 @@ def stl_files(asset: Asset, name: str) -> dict[str, bytes]:
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     length = np.linalg.norm(normal, axis=1, keepdims=True)
     triangles["normal"], triangles["corners"] = normal / np.maximum(length, 1e-20), corners
-    header = b"distill3d; " + "; ".join(comments(asset)).encode("ascii", "replace")
+    *metadata, up, front = comments(asset)
+    header = "; ".join(["distill3d", up, front, *metadata]).encode("ascii", "replace")
     count = struct.pack("<I", len(triangles))
     return {f"{name}.stl": header[:HEADER_BYTES].ljust(HEADER_BYTES) + count + triangles.tobytes()}
