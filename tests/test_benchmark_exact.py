@@ -33,6 +33,7 @@ SHORT = [
     "system.exporter.resolution=40",
     "system.exporter.mode=vertex",
     "system.exporter.view_size=16",
+    "system.exporter.turntable_views=0",
     "system.exporter.viewer=false",
     "trainer.accelerator=cpu",
 ]

@@ -38,6 +38,7 @@ IN_LITTLE = [
     "system.exporter.resolution=24",
     "system.exporter.mode=vertex",
     "system.exporter.view_size=16",
+    "system.exporter.turntable_views=0",
     "system.exporter.viewer=false",
     "system.exporter.sharpen=false",
     "system.exporter.fit_count=0",

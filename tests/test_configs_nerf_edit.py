@@ -24,6 +24,7 @@ SMALL = (
     "system.exporter.resolution=16",
     "system.exporter.mode=vertex",
     "system.exporter.view_size=16",
+    "system.exporter.turntable_views=0",
     "system.exporter.viewer=false",
     "system.exporter.preview=false",
 )

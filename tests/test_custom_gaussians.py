@@ -18,6 +18,7 @@ EXPORT = {
     "faces": 300,
     "view_count": 1,
     "view_size": 24,
+    "turntable_views": 0,
     "mode": "vertex",
     "viewer": False,
 }

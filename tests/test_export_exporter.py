@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import trimesh
@@ -18,7 +19,8 @@ from distill3d.export.surface.isosurface import EmptySurfaceError
 from distill3d.export.surface.smoothing import BLURS
 
 SMALL = {"resolution": 48, "faces": 1500, "texture_size": 128, "view_count": 2, "view_size": 32, "blur": 0.003}
-SMALL |= {"fit_count": 8, "fit_size": 32}
+SMALL |= {"fit_count": 8, "fit_size": 32, "turntable_views": 0}
+TURN = {"turntable_views": 2, "turntable_size": 64}
 METADATA = {"prompt": "an F", "seed": "3"}
 
 
@@ -36,10 +38,11 @@ def test_it_is_registered():
 
 @pytest.mark.parametrize("fmt", ["glb", "obj", "obj-mtl", "ply", "usdz"])
 def test_every_format_holds_the_object_upright_and_unmirrored(tmp_path, fmt):
-    result = exporter(fmt=fmt, save_name="thing", threshold=1000.0).export(letter_scene(), tmp_path / "out", METADATA)
+    made = exporter(fmt=fmt, save_name="thing", threshold=1000.0, **TURN)
+    result = made.export(letter_scene(), tmp_path / "out", METADATA)
     suffix = "obj" if fmt == "obj-mtl" else fmt
     assert result.files[0].name == f"thing.{suffix}"
-    assert {p.name for p in result.files[-2:]} == {"viewer.html", "preview.png"}
+    assert [p.name for p in result.files[-3:]] == ["viewer.html", "preview.png", "turntable.mp4"]
     assert sorted(p.name for p in result.files) == sorted(p.name for p in (tmp_path / "out").iterdir())
     assert result.figures["watertight"] == 1 and result.figures["mesh_psnr"] > 20.0
     assert json.loads(json.dumps(result.figures)) == result.figures
@@ -47,9 +50,23 @@ def test_every_format_holds_the_object_upright_and_unmirrored(tmp_path, fmt):
         return  # test_export_usdz opens it
     scene = trimesh.load(result.files[0], process=False)
     mesh = next(iter(scene.geometry.values())) if fmt == "glb" else scene
-    vertices = mesh.vertices[:, [2, 0, 1]] if fmt == "glb" else mesh.vertices
+    x, y, z = np.asarray(mesh.vertices).T
+    vertices = np.stack([-y, x, z] if fmt == "ply" else [z, x, y], axis=1)
     visual = mesh.visual if fmt == "ply" else mesh.visual.to_color()
     assert_is_the_letter(vertices, mesh.faces, visual.vertex_colors[:, :3] / 255.0, 0.06)
+
+
+@pytest.mark.parametrize("fmt", ["obj", "ply", "stl"])
+def test_either_axis_can_be_up(tmp_path, fmt):
+    plain = {"fmt": fmt, "viewer": False, "preview": False, "threshold": 1000.0, "origin": "world"}
+    low, high = (
+        trimesh.load(exporter(up=up, **plain).export(letter_scene(), tmp_path / up, METADATA).files[0]).bounds
+        for up in ("y", "z")
+    )
+    x, y, z = range(3)
+    for up_y, up_z in ((x, x), (y, z)):  # Blender turns (x, y, z) of a y-up file to (x, -z, y)
+        np.testing.assert_allclose(low[:, up_y], high[:, up_z], atol=1e-3)
+    np.testing.assert_allclose(low[:, z], -high[::-1, y], atol=1e-3)
 
 
 def test_prints_stand_on_the_plate_in_millimetres(tmp_path):
@@ -187,6 +204,7 @@ WRONG = {
     "keep_parts": (0, "1 to"),
     "blur": (-0.1, "0 to 0.1"),
     "view_size": (0, "16 to"),
+    "up": ("x", "y"),
     "origin": ("top", "world, base, center"),
     "size_mm": (0.0, "0.1 to"),
     "flat_base": (1.0, "0 to 0.9"),
@@ -202,6 +220,11 @@ def test_wrong_settings_are_named(name):
     value, expected = WRONG[name]
     with pytest.raises(ConfigError, match=rf"system\.exporter\.{name}=.*{expected}"):
         exporter(**{name: value})
+
+
+def test_a_standard_may_leave_no_choice_of_the_axis():
+    with pytest.raises(ConfigError, match=r"system\.exporter\.up='z' is unknown; choose one of y"):
+        exporter(fmt="usdz", up="z")
 
 
 def test_importing_the_room_is_light_and_needs_no_diffusion_model():

@@ -10,9 +10,10 @@ from PIL import Image
 
 from distill3d.camera import camera_rays
 from distill3d.evaluation.metrics import psnr_db
-from distill3d.export.preview import preview, render_asset
+from distill3d.export.preview import preview, render_asset, turntable
 from distill3d.export.surface.grid import Box
-from distill3d.export.views import AlbedoViews, surrounding_cameras
+from distill3d.export.views import AlbedoViews, framed, surrounding_cameras
+from distill3d.runtime.pictures import GAP, HEAD, STRIP
 
 UNIT = Box(torch.full((3,), -0.5), torch.full((3,), 0.5))
 CAMERAS = surrounding_cameras(UNIT, 4, 48)
@@ -29,13 +30,38 @@ def test_the_mesh_looks_like_the_scene_and_the_sheet_has_three_rows():
     views = MarchingRenderer(AnalyticGeometry(letter_f, peak=100.0), steps=192).render(CAMERAS)  # opaque at the level
     data, figures = preview(letter(True), AlbedoViews.of(CAMERAS, views))
     sheet = np.asarray(Image.open(io.BytesIO(data)))
-    assert sheet.shape == (3 * 48, 4 * 48, 3)
+    cell, left = 48 + GAP, sheet.shape[1] - 4 * (48 + GAP)
+    top = sheet.shape[0] - 3 * cell
+    assert top >= STRIP and left > 60 and sheet[:, :left].min() < 128  # labels
+    rows = [sheet[top + i * cell : top + i * cell + 48, left : left + 48] for i in range(3)]
     assert figures["mesh_psnr"] > 25.0 and figures["mesh_silhouette_overlap"] > 0.85
     assert 15.0 < figures["mesh_psnr_foreground"] < figures["mesh_psnr"]
-    scene = np.concatenate(list(views.rgb.permute(0, 2, 3, 1).numpy()), axis=1)
-    np.testing.assert_allclose(sheet[:48] / 255.0, scene.clip(0.0, 1.0), atol=0.5 / 255.0 + 1e-6)
-    grey = sheet[96:]
-    assert (grey[..., 0] == grey[..., 1]).all() and (grey[0, 0] == 255).all()
+    scene = views.rgb[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(rows[0] / 255.0, scene.clip(0.0, 1.0), atol=0.5 / 255.0 + 1e-6)
+    assert float(np.abs(rows[1].astype(float) - rows[0]).mean()) < 20.0
+    assert (rows[2][..., 0] == rows[2][..., 1]).all() and (rows[2][0, 0] == 255).all()
+
+
+def test_a_turntable_shows_colour_and_normal_under_their_names():
+    frames = [frame.permute(1, 2, 0).numpy() for frame in turntable(letter(True), 4, 64)]
+    assert [frame.shape for frame in frames] == [(HEAD + 64, 128, 3)] * 4
+    assert all(np.array_equal(frame[:HEAD], frames[0][:HEAD]) for frame in frames) and frames[0][:HEAD].min() < 128
+    normal = frames[0][HEAD:, 64:]
+    shown = normal.any(axis=2)
+    columns = np.flatnonzero(shown.any(axis=0)), np.flatnonzero(shown.any(axis=1))
+    assert max(np.ptp(found) for found in columns) > 0.8 * 64  # it fills the frame
+    assert not shown[0].any() and not shown[:, 0].any()  # and is not cut
+    assert np.median(normal[shown][:, 0]) > 170  # the front looks towards +x
+    assert np.median(frames[2][HEAD:, 64:][shown[:, ::-1]][:, 0]) < 85
+
+
+def test_a_lens_is_narrowed_until_the_object_fills_the_frame():
+    mask = torch.zeros(4, 1, 32, 32)
+    mask[:, :, 12:20, 10:22] = 1.0
+    narrow = framed(CAMERAS, mask)
+    half = torch.tan(0.5 * narrow.fovy_rad) / torch.tan(0.5 * CAMERAS.fovy_rad)
+    torch.testing.assert_close(half, torch.full((4,), 7.0 / 16.0))  # six pixels, and one as a margin
+    torch.testing.assert_close(framed(CAMERAS, torch.zeros_like(mask)).fovy_rad, CAMERAS.fovy_rad)
 
 
 def test_a_mirrored_scene_does_not_match():

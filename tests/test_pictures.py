@@ -22,7 +22,7 @@ from distill3d.runtime.pictures import (
     whole_label,
     write_png,
 )
-from distill3d.systems.video import even_sides, write_video
+from distill3d.runtime.video import even_sides, write_video
 from distill3d.types import RenderOutput
 
 

@@ -24,7 +24,7 @@ from distill3d.scenes.base import Step
 from distill3d.scenes.mesh.fixed import SHAPES, box_mesh, sphere_mesh
 from distill3d.types import Cameras, Light
 
-EXPORT = {"texture_size": 64, "view_count": 2, "view_size": 24, "viewer": False}
+EXPORT = {"texture_size": 64, "view_count": 2, "view_size": 24, "viewer": False, "turntable_views": 0}
 ENCODING = {"otype": "DenseGrid", "n_levels": 1, "n_features_per_level": 4, "base_resolution": 8}
 SCENE = {"pos_encoding_config": ENCODING, "mlp_network_config": {"n_neurons": 8}, "material": {"ambient_only_steps": 2}}
 

@@ -162,6 +162,7 @@ LITTLE = (
     "system.exporter.resolution=24",
     "system.exporter.mode=vertex",
     "system.exporter.view_size=16",
+    "system.exporter.turntable_views=0",
     "system.exporter.viewer=false",
     "data.n_test_views=2",
     "trainer.max_steps=30",

@@ -23,6 +23,7 @@ from distill3d.scenes.splats.files import ply_bytes, read_gaussians, splat_bytes
 from distill3d.scenes.splats.gaussians import ball
 
 EXPORT = {"threshold": 2.0, "resolution": 24, "faces": 300, "view_count": 1, "view_size": 24, "mode": "vertex"}
+EXPORT["turntable_views"] = 0
 GROWING = {"every": 3, "start": 3, "until": 9, "max_count": 90, "split_size": 0.05}
 SETTINGS = {
     "scene_type": "splats",

@@ -315,7 +315,7 @@ def test_export_after_training_warns_where_there_is_no_surface(tmp_path):
 
 
 def test_an_exported_mesh_carries_prompt_and_seed_and_stands_in_the_metrics(tmp_path):
-    exporter = {"resolution": 16, "view_size": 16, "mode": "vertex", "viewer": False}
+    exporter = {"resolution": 16, "view_size": 16, "mode": "vertex", "viewer": False, "turntable_views": 0}
     import trimesh
 
     system, _ = fit(tmp_path, 1, exporter=exporter)

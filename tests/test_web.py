@@ -20,6 +20,7 @@ from distill3d.viewer.queue import JobQueue
 
 SHORT = (
     *("trainer.max_steps=2", "system.exporter.resolution=24", "system.exporter.mode=vertex", "data.n_test_views=2"),
+    "system.exporter.turntable_views=0",
     *("system.exporter.threshold=0.1", "data.eval_width=16", "data.eval_height=16", "system.exporter.faces=500"),
 )
 

@@ -19,7 +19,7 @@ from numpy import ndarray
 from distill3d import __version__
 from distill3d.config.registry import register
 from distill3d.export.fitted_color import fitted_colors
-from distill3d.export.formats.asset import Asset
+from distill3d.export.formats.asset import Asset, Up, turned
 from distill3d.export.formats.glb import glb_bytes, glb_files
 from distill3d.export.formats.obj import obj_files
 from distill3d.export.formats.ply import ply_files
@@ -29,21 +29,22 @@ from distill3d.export.formats.usdz import usdz_files
 from distill3d.export.formats.viewer import viewer_html
 from distill3d.export.formats.welding import Origin, flattened, placed, sized
 from distill3d.export.painted import FieldColors, own_charts, welded_surface
-from distill3d.export.preview import preview
+from distill3d.export.preview import preview, turntable
 from distill3d.export.query import SceneField
 from distill3d.export.sharpening import sharpened
 from distill3d.export.surface.extraction import (
     FoundSurface,
     SurfaceSettings,
     find_surface,
+    framed_views,
     object_box,
-    seen_views,
 )
 from distill3d.export.surface.grid import Box
 from distill3d.export.surface.mesh import Surface, vertex_normals
 from distill3d.export.texture import PointColors, Unwrapped, bake, unwrap
 from distill3d.export.views import AlbedoViews, fitting_cameras, surrounding_cameras
 from distill3d.runtime.files import write_atomically
+from distill3d.runtime.video import video_bytes
 from distill3d.scenes.base import Solid
 from distill3d.scenes.mesh.fixed import FixedMesh
 from distill3d.scenes.nerf.renderer import NeRFVolumeRenderer
@@ -59,8 +60,18 @@ WRITERS: dict[str, Writer] = {
     "stl": stl_files,
     "3mf": threemf_files,
 }
+UPS: dict[str, tuple[Up, ...]] = {  # axes that a file may have up, the usual one first; some standards leave no choice
+    "glb": ("y",),
+    "obj": ("y", "z"),
+    "ply": ("z", "y"),
+    "usdz": ("y",),
+    "stl": ("z", "y"),
+    "3mf": ("z",),
+}
 PRINTED = ("stl", "3mf")  # in millimetres, standing on the plate
 UNTEXTURED = ("ply", *PRINTED)
+TURNED_BY_WRITER = ("glb", "usdz")
+TURN_SECONDS = 3  # of the turntable
 RESOLUTION = 192
 FACES = {"texture": 10_000, "vertex": 60_000}  # unwrapping is quadratic in the faces; vertex colours need many
 RANGES: dict[str, tuple[float, float]] = {
@@ -77,6 +88,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "fit_count": (0, 256),
     "fit_size": (16, 1024),
     "sharpen_steps": (1, 100_000),
+    "turntable_views": (0, 1000),
+    "turntable_size": (16, 2048),
     "size_mm": (0.1, 100_000.0),
     "flat_base": (0.0, 0.9),
 }
@@ -132,7 +145,12 @@ class MeshExporter:
         xatlas_chart_options: dict = field(default_factory=dict)
         xatlas_pack_options: dict = field(default_factory=dict)
         viewer: bool = True  # a self-contained viewer.html beside the mesh
-        preview: bool = True  # preview.png: scene and mesh from the same views, and the PSNR between them
+        preview: bool = True  # preview.png, scene and mesh from the same views and the PSNR between them; turntable.mp4
+        turntable_views: int = 36  # of turntable.mp4, colour and normal of the mesh; 0: none
+        turntable_size: int = 512  # height of its pictures, which are square
+        # y (front +z) | z (front -y), which Blender shows alike; null: y for glb, usdz and obj; z for ply, stl and 3mf,
+        # and there a mesh that was given keeps its own axes
+        up: str | None = None
         size_mm: float = 100.0  # stl and 3mf: length of the object's longest side
         flat_base: float = 0.0  # stl and 3mf: the lowest share of the height, which is pressed flat to stand on
         origin: str | None = None  # world | base | center: where the origin is; null: base for stl and 3mf, else world
@@ -157,6 +175,8 @@ class MeshExporter:
                     raise ValueError(f"{name}={value!r} is out of range; expected {low:g} to {high:g}")
             self.threshold = _threshold(self.threshold)
             self.mode = "vertex" if self.fmt in UNTEXTURED else self.mode
+            if self.up is not None:
+                _choice("up", self.up, UPS[self.fmt])
             if self.origin is not None:
                 _choice("origin", self.origin, get_args(Origin))
 
@@ -166,7 +186,7 @@ class MeshExporter:
     def export(
         self, solid: Solid, out_dir: Path, metadata: Mapping[str, str], keep: Collection[str] = ()
     ) -> ExportResult:
-        """Write the mesh, ``viewer.html`` and ``preview.png`` into ``out_dir``; each appears whole or not at all.
+        """Write the mesh, viewer, preview and turntable into ``out_dir``; each appears whole or not at all.
 
         ``keep``: names of files there that the scene wrote itself; they are no leftovers of an earlier export.
         Raises EmptySurfaceError (a ValueError) where the scene has no surface, OSError where it cannot write.
@@ -174,25 +194,32 @@ class MeshExporter:
         cfg, clock = self.cfg, LapTimer()
         made = self.make(solid, metadata, clock)
         asset, figures = made.asset, made.figures
-        contents = WRITERS[cfg.fmt](self.written(made.in_own_units), cfg.save_name)
+        contents = WRITERS[cfg.fmt](self.written(made), cfg.save_name)
         if cfg.viewer:
             contents["viewer.html"] = viewer_html(glb_bytes(asset), asset.metadata, f"{cfg.save_name}.glb").encode()
         if cfg.preview:
-            others = seen_views(solid, surrounding_cameras(made.box, cfg.view_count, cfg.view_size))
-            contents["preview.png"], seen = preview(asset, others)
+            others = framed_views(solid, surrounding_cameras(made.box, cfg.view_count, cfg.view_size))
+            contents["preview.png"], seen = preview(asset, others, "volume" if solid.mesh is None else "scene")
             figures |= seen
+            if cfg.turntable_views:
+                frames = turntable(asset, cfg.turntable_views, cfg.turntable_size)
+                contents["turntable.mp4"] = video_bytes(frames, max(cfg.turntable_views // TURN_SECONDS, 1))
         files = [write_atomically(Path(out_dir) / name, contents[name]) for name in reversed(contents)][::-1]
         remove_stale(Path(out_dir), cfg.save_name, {*keep, *(path.name for path in files)})
         clock.lap("seconds_write")
         log.info("wrote %s to %s", ", ".join(path.name for path in files), out_dir)
         return ExportResult(files, figures | clock.laps)
 
-    def written(self, asset: Asset) -> Asset:
+    def written(self, made: MadeAsset) -> Asset:
         """The asset in the frame and the size of the file."""
         cfg, printed = self.cfg, self.cfg.fmt in PRINTED
+        asset = made.in_own_units
         asset = flattened(asset, cfg.flat_base) if printed and cfg.flat_base else asset
         asset = sized(asset, cfg.size_mm) if printed else asset
-        return placed(asset, cast(Origin, cfg.origin or ("base" if printed else "world")))
+        asset = placed(asset, cast(Origin, cfg.origin or ("base" if printed else "world")))
+        up = cast(Up, cfg.up or UPS[cfg.fmt][0])
+        keeps_axes = up == "z" and cfg.up is None and made.own_vertices is not None
+        return asset if cfg.fmt in TURNED_BY_WRITER or keeps_axes else turned(asset, up)
 
     def make(self, solid: Solid, metadata: Mapping[str, str], clock: LapTimer | None = None) -> MadeAsset:
         """The mesh with its colours, in memory. Raises EmptySurfaceError where the scene has no surface."""
@@ -201,7 +228,7 @@ class MeshExporter:
             return self.painted(SceneField.of(solid), solid.mesh, {"version": __version__, **metadata})
         settings = self.surface_settings(solid)
         box = object_box(SceneField.of(solid), settings.threshold)
-        fit = seen_views(solid, fitting_cameras(box, cfg.fit_count, cfg.fit_size)) if cfg.fit_count else None
+        fit = framed_views(solid, fitting_cameras(box, cfg.fit_count, cfg.fit_size)) if cfg.fit_count else None
         clock.lap("seconds_views")
         sharp = self.sharp(solid, fit, float(box.extent.max()))
         clock.lap("seconds_sharpen")
@@ -287,7 +314,7 @@ def remove_stale(folder: Path, name: str, kept: Collection[str]) -> None:
     """Remove what an earlier export under this name left there and this one did not write; other files stay."""
     old = [f"{name}.{suffix}" for suffix in (*WRITERS, "mtl")]
     old += [f"{name}_{part}.{suffix}" for part in ("albedo", "normal") for suffix in ("png", "jpg")]
-    for file in {*old, "viewer.html", "preview.png"} - set(kept):
+    for file in {*old, "viewer.html", "preview.png", "turntable.mp4"} - set(kept):
         (folder / file).unlink(missing_ok=True)
 
 

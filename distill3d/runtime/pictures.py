@@ -46,19 +46,19 @@ def panel(output: RenderOutput, view: int) -> UInt8[Tensor, "3 H 3W"]:
     return to_uint8(torch.cat([part[view : view + 1] for part in parts], dim=-1))[0]
 
 
-def large_panel(panel: UInt8[Tensor, "3 H 3W"], side: int) -> UInt8[Tensor, "3 h w"]:
+def large_panel(panel: UInt8[Tensor, "3 H NW"], side: int, columns: Sequence[str] = COLUMNS) -> UInt8[Tensor, "3 h w"]:
     """A panel whose pictures are enlarged (bicubic) until the longer side is ``side``, below the names of its columns.
 
     A panel that is larger stays as it is; all sides of the result are even.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    height, width = panel.shape[1], panel.shape[2] // len(COLUMNS)
+    height, width = panel.shape[1], panel.shape[2] // len(columns)
     factor = max(1.0, side / max(height, width))
     tall, wide = (2 * round(size * factor / 2) for size in (height, width))
-    sheet = Image.new("RGB", (len(COLUMNS) * wide, HEAD + tall), "white")
+    sheet = Image.new("RGB", (len(columns) * wide, HEAD + tall), "white")
     pencil, font = ImageDraw.Draw(sheet), ImageFont.load_default(HEAD_FONT)
-    for i, (name, part) in enumerate(zip(COLUMNS, panel.split(width, dim=2), strict=True)):
+    for i, (name, part) in enumerate(zip(columns, panel.split(width, dim=2), strict=True)):
         picture = Image.fromarray(part.permute(1, 2, 0).contiguous().numpy())
         sheet.paste(picture.resize((wide, tall), Image.Resampling.BICUBIC), (i * wide, HEAD))
         pencil.text(((i + 0.5) * wide, HEAD / 2), name, fill="black", font=font, anchor="mm")

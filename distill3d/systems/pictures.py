@@ -15,10 +15,10 @@ from distill3d.config.schedule import Scheduled
 from distill3d.priors.base import DiffusionPrior
 from distill3d.runtime.foreign import open_image, reading
 from distill3d.runtime.pictures import write_png
+from distill3d.runtime.video import write_video
 from distill3d.systems.base import LossWeights
 from distill3d.systems.distillation import DistillationSettings, DistillationSystem
 from distill3d.systems.prior_samples import draw_picture
-from distill3d.systems.video import write_video
 from distill3d.types import TextRequest
 
 SHORTEST_SIDE = 256  # of a video's frames: small pictures are enlarged by whole pixels

@@ -15,13 +15,13 @@ from distill3d.data.kinds import check_kind
 from distill3d.data.random_cameras import RandomCameraBatch
 from distill3d.runtime.pictures import contact_sheet, large_panel, normal_picture, panel
 from distill3d.runtime.protocols import SeenAround
+from distill3d.runtime.video import write_video
 from distill3d.scenes.base import NoSurfaceError, Views
 from distill3d.scenes.nerf.losses import OrientReduction
 from distill3d.scenes.nerf.scene import NeRFParts
 from distill3d.systems.base import LossWeights
 from distill3d.systems.distillation import DistillationSettings, DistillationSystem
 from distill3d.systems.health import SceneHealth, rim_opacity
-from distill3d.systems.video import write_video
 from distill3d.types import Cameras, RenderOutput, ShadingMode
 
 

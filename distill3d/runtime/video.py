@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -25,6 +26,14 @@ def write_video(path: Path, frames: Iterable[UInt8[Tensor, "3 H W"]], fps: int) 
     first = even_sides(next(given), path.name)
     with replacing(path) as temporary:
         _encode(temporary, chain([first], (_padded(frame) for frame in given)), first.shape[-2:], fps)
+
+
+def video_bytes(frames: Iterable[UInt8[Tensor, "3 H W"]], fps: int) -> bytes:
+    """The contents of the file that `write_video` would write."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "frames.mp4"
+        write_video(path, frames, fps)
+        return path.read_bytes()
 
 
 def _encode(path: Path, frames: Iterator[UInt8[Tensor, "3 H W"]], size: torch.Size, fps: int) -> None:
