@@ -1,8 +1,10 @@
-"""How exact, fast and large an export is: python benchmarks/export.py [--config parsed.yaml --resume last.ckpt].
+"""How exact, fast and large an export is: python benchmarks/export.py [TRIAL ... | --config YAML --resume CHECKPOINT].
 
 Without arguments, spheres, tori and boxes of known size: volume, Chamfer distance, orientation, and the baked texture
-against the albedo. With a trial, its scene at several resolutions: seconds, peak memory, and the PSNR between the mesh
-and the scene. Each export runs in a process of its own; nothing else may run meanwhile.
+against the albedo. With a checkpoint, its scene at several resolutions: seconds, peak memory, and the PSNR between the
+mesh and the scene. With the folders of trials, or of a sweep: what an export of each loses, by changing one setting at
+a time (`export_table`). A stopped table goes on where it was: cells that ``--cells`` holds are not measured again.
+Each export runs in a process of its own; where seconds count, nothing else may run meanwhile.
 """
 
 # ruff: noqa: T201  a benchmark prints
@@ -25,7 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import numpy as np
 import torch
+from export_table import CHANGES, measured, read_cells, report, trials_in, write_cells
 
+PROJECT = Path(__file__).resolve().parent.parent
+GRID = 256  # of the table of changes
 SHAPES = {
     "sphere": 4.0 / 3.0 * math.pi * 0.5**3,
     "torus": 2.0 * math.pi**2 * 0.4 * 0.15**2,
@@ -36,6 +41,9 @@ SAMPLES = 100_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("trials", nargs="*", type=Path, help="folders of trials, or of a sweep")
+    parser.add_argument("--changes", nargs="*", default=list(CHANGES), choices=list(CHANGES), metavar="CHANGE")
+    parser.add_argument("--cells", type=Path, default=PROJECT / "outputs" / "export" / "cells.json")
     parser.add_argument("--config", help="the trial's configs/parsed.yaml")
     parser.add_argument("--resume", help="its checkpoint")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[128, 192, 256, 512])
@@ -43,6 +51,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if (arguments.config is None) != (arguments.resume is None):
         parser.error("--config and --resume go together")
+    if arguments.trials:
+        return print_changes(arguments)
     rows = []
     for resolution in arguments.resolutions:
         if arguments.config is None:
@@ -50,6 +60,24 @@ def main() -> None:
         else:
             rows.append(isolated(trained, arguments.config, arguments.resume, resolution, arguments.threads))
     print_table(rows)
+
+
+def print_changes(arguments: argparse.Namespace) -> None:
+    """Measure the cells that are missing, trial by trial, and print the tables of all that were asked for."""
+    trials = trials_in(arguments.trials)
+    if not trials:
+        raise SystemExit(f"no finished trial in {', '.join(map(str, arguments.trials))}: each needs ckpts/last.ckpt")
+    resolution = arguments.resolutions[0] if len(arguments.resolutions) == 1 else GRID
+    cells = read_cells(arguments.cells, resolution)
+    for trial in trials:
+        row = cells.setdefault(trial.name, {})
+        for change in arguments.changes:
+            if change not in row:
+                row |= isolated(measured, str(trial), change, resolution, arguments.threads)
+                arguments.cells.parent.mkdir(parents=True, exist_ok=True)
+                write_cells(arguments.cells, cells, resolution)
+                print(f"{trial.name}, {change}: {row[change].psnr_db:.1f} dB", file=sys.stderr, flush=True)
+    print(report({trial.name: cells[trial.name] for trial in trials}))
 
 
 def isolated(function: Any, *arguments: Any) -> dict[str, Any]:
