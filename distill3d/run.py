@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from distill3d.config.check import build
 from distill3d.config.experiment import ConfigError, Experiment, Loaded, load
 from distill3d.config.registry import find, make
-from distill3d.runtime.checkpoint import check_resumable, checkpoint_file, read_checkpoint
+from distill3d.runtime.checkpoint import check_finite, check_resumable, checkpoint_file, read_checkpoint
 from distill3d.runtime.device import choose_accelerator, choose_precision, keep_threads, set_threads
 from distill3d.runtime.files import write_json
 from distill3d.runtime.foreign import read_record, reading
@@ -227,6 +227,7 @@ def _load_state(system: Any, path: str, training: bool) -> None:
     checkpoint = read_checkpoint(path)
     if training:
         check_resumable(checkpoint, path)
+    check_finite(checkpoint, path)
     with reading(path, "a checkpoint of this experiment", "take another one of its trial", "resume"):
         keep_threads(checkpoint["distill3d"].get("threads"))
         system.on_load_checkpoint(checkpoint)

@@ -161,10 +161,11 @@ def read_config(path: Path) -> object:
 
 
 def read_saved(path: Path) -> object:
-    from distill3d.runtime.checkpoint import check_resumable, read_checkpoint
+    from distill3d.runtime.checkpoint import check_finite, check_resumable, read_checkpoint
 
     content = read_checkpoint(path)
     check_resumable(content, path)
+    check_finite(content, path)
     assert torch.equal(content["state_dict"]["w"], torch.ones(64)), "damage was accepted"
     return content
 

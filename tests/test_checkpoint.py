@@ -12,6 +12,7 @@ from system_doubles import fit, make_trainer, tiny_data, tiny_system
 from distill3d.runtime.checkpoint import (
     AtomicCheckpointIO,
     CheckpointError,
+    check_finite,
     check_resumable,
     checkpoint_file,
     read_checkpoint,
@@ -155,10 +156,11 @@ def test_what_a_checkpoint_lacks_is_named(name, tmp_path):
         check_resumable(read_checkpoint(tmp_path / "last.ckpt"), "last.ckpt")
 
 
-def test_weights_that_are_nan_are_refused(tmp_path):
-    written(tmp_path / "last.ckpt", state_dict={"w": torch.tensor([1.0, float("nan")])})
-    with pytest.raises(CheckpointError, match="its w holds NaN"):
-        check_resumable(read_checkpoint(tmp_path / "last.ckpt"), "last.ckpt")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value, tmp_path):
+    written(tmp_path / "last.ckpt", state_dict={"w": torch.tensor([1.0, value])})
+    with pytest.raises(CheckpointError, match="its w holds NaN or infinity"):
+        check_finite(read_checkpoint(tmp_path / "last.ckpt"), "last.ckpt")
 
 
 def test_a_folder_stands_for_its_last_checkpoint(tmp_path):

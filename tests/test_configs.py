@@ -75,7 +75,9 @@ def launched(tmp_path, monkeypatch):
 def test_it_trains_and_leaves_pictures_a_turntable_a_mesh_and_a_record(name, launched):
     trial = launched("--config", f"{name}.yaml", "--train", "trainer.max_steps=2", *in_little(name))
     metrics = json.loads((trial / "metrics.json").read_text())
-    assert (metrics["steps"], metrics["diverged"], metrics["warnings"]) == (2, False, [])
+    # a closed-form prior stands in for the config's own, whose settings it does not have
+    warnings = [text for text in metrics["warnings"] if not text.startswith("ignored settings") or "scene" in text]
+    assert (metrics["steps"], metrics["diverged"], warnings) == (2, False, [])
     assert {"save/it2-test.mp4", "save/it2-views.png", "save/it2-export/model.glb"} <= set(metrics["files"])
     assert all((trial / file).stat().st_size > 0 for file in metrics["files"])
     after = torch.load(trial / "ckpts/last.ckpt", weights_only=True)["state_dict"]

@@ -71,16 +71,20 @@ def checkpoint_file(path: str | Path) -> Path:
 
 
 def check_resumable(checkpoint: Mapping[str, Any], path: str | Path, setting: str = "resume") -> None:
-    """Raise CheckpointError unless a training can go on from it: all its parts are there, and no weight is NaN."""
+    """Raise CheckpointError unless a training can go on from it: all its parts are there."""
     missing = [name for name in RESUMED if name not in checkpoint]
     if missing:
         raise CheckpointError(
             f"{setting}={path} lacks {', '.join(missing)}, so a training cannot go on from it; take another one"
         )
-    for name, value in checkpoint["state_dict"].items():
-        if isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any()):
+
+
+def check_finite(checkpoint: Mapping[str, Any], path: str | Path, setting: str = "resume") -> None:
+    """Raise CheckpointError where a weight is NaN or infinite: nothing can be trained from it, shown or exported."""
+    for name, value in checkpoint.get("state_dict", {}).items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
             raise CheckpointError(
-                f"{setting}={path}: its {name} holds NaN, so nothing can come of it; take an earlier checkpoint"
+                f"{setting}={path}: its {name} holds NaN or infinity, so nothing can come of it; take an earlier one"
             )
 
 
