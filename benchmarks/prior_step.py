@@ -109,7 +109,7 @@ class RandomModel(ModelFolder):
     def config(self, component: str) -> dict[str, Any]:
         return {}
 
-    def load_module(self, component: str, dtype: torch.dtype, device: torch.device) -> Any:
+    def load_module(self, component: str, dtype: torch.dtype, device: torch.device, bits: Any = None) -> Any:
         from diffusers import AutoencoderKL, UNet2DConditionModel
         from diffusers.utils import logging
 

@@ -189,7 +189,7 @@ def test_what_is_no_corrective_is_said_to_be_none(prior, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"corrective='nowhere.safetensors' does not exist"):
         load_corrective("nowhere.safetensors", prior, prior.embed([""]), 16)
     (tmp_path / "text.safetensors").write_text("hello")
-    with pytest.raises(ValueError, match="is not a safetensors file"):
+    with pytest.raises(ValueError, match="cannot be read as a safetensors file"):
         load_corrective(str(tmp_path / "text.safetensors"), prior, prior.embed([""]), 16)
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="is not a corrective"):

@@ -45,5 +45,5 @@ def test_a_file_round_trips_and_others_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"translation\.yaml"):
         load_translator(tmp_path / "y.safetensors")
     (tmp_path / "z.safetensors").write_bytes(b"no")
-    with pytest.raises(ValueError, match="not a safetensors file"):
+    with pytest.raises(ValueError, match="cannot be read as a safetensors file"):
         load_translator(tmp_path / "z.safetensors")

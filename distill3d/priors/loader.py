@@ -56,8 +56,10 @@ _PRIORS: dict[KindName, type[FrozenPrior]] = {
 
 @register("prior", "pretrained-diffusion-model")
 class PretrainedDiffusionModel(PriorModel):
-    """Any diffusers folder, checkpoint file or Hub id: the embedded prior, Stable Diffusion, SDXL, MVDream, DeepFloyd
-    IF, SD3, FLUX, PixArt-Sigma, Z-Image, Zero123."""
+    """Any diffusers folder, checkpoint file or Hub id: the embedded prior, Stable Diffusion, DeepFloyd IF, and others.
+
+    Others are SDXL, SD3, FLUX, PixArt-Sigma, Z-Image, MVDream and Zero123.
+    """
 
     Config = PriorConfig
     cfg: PriorConfig
