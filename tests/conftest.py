@@ -10,6 +10,14 @@ settings.register_profile("distill3d", deadline=None, derandomize=True, suppress
 settings.load_profile("distill3d")
 
 
+@pytest.fixture(autouse=True)
+def no_earlier_warnings() -> None:
+    """What another test was warned of is in no metrics.json of this one."""
+    from distill3d.runtime.logs import forget_warnings
+
+    forget_warnings()
+
+
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref]:
     """Every text encoder that is built for embeddings while the test runs."""

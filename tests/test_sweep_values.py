@@ -55,7 +55,7 @@ def test_a_file_gives_a_value_a_line(tmp_path):
         ("seed", "0:3:0", "must not be 0"),
         ("seed", "3:0:1", "is empty"),
         ("seed", "0:1e9:1", "has 1000000001 values"),
-        ("seed", "@nowhere.txt", "cannot be read"),
+        ("seed", "@nowhere.txt", "does not exist"),
     ],
 )
 def test_mistakes_name_the_setting(key, text, message):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distill3d.config.check import ConfigError
 from distill3d.config.yaml_text import is_text_key
-from distill3d.runtime.foreign import read_text
+from distill3d.runtime.foreign import ForeignFileError, read_text
 
 MAX_VALUES = 100_000  # of one range: more is a slip of the keyboard
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -35,8 +35,11 @@ def split_values(key: str, text: str) -> list[str]:
 
 
 def _lines(key: str, text: str) -> list[str]:
-    lines = [line.strip() for line in read_text(Path(text[1:]), "values, one a line", setting=key).splitlines()]
-    values = [line for line in lines if line]
+    try:
+        content = read_text(Path(text[1:]), "values, one a line", setting=key)
+    except ForeignFileError as error:
+        raise ConfigError(str(error), key) from error
+    values = [line.strip() for line in content.splitlines() if line.strip()]
     if not values:
         raise ConfigError(f"{key}={text}: the file holds no value; write one a line", key)
     return values
