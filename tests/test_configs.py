@@ -52,7 +52,7 @@ def in_little(name: str) -> list[str]:
     """The same experiment, small to look at, under the closed-form prior: a flow where the rule wants one."""
     schedule = "flow" if EXPERIMENTS[name].system["guidance_type"] == "rfds" else "sd"
     # published views are uncapped, some 300 000 samples: fewer rays of them will do
-    uncapped = EXPERIMENTS[name].system["renderer"].get("max_samples_per_ray", 32) is None
+    uncapped = EXPERIMENTS[name].system.get("renderer", {}).get("max_samples_per_ray", 32) is None
     small = ["data.width=24", "data.height=24"] if uncapped else []
     small += ["data.batch_size=4"] if EXPERIMENTS[name].data.get("n_view", 1) > 1 else []
     return [*IN_LITTLE, *small, f"system.prior.schedule={schedule}"]
