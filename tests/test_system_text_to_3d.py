@@ -234,17 +234,18 @@ def test_an_empty_scene_is_explained_once(tmp_path, caplog):
     assert "lambda_sparsity" in warnings[0]
 
 
-def test_a_scene_that_fills_its_bounds_is_warned_of_and_one_that_does_not_is_not(tmp_path):
-    for name, settings, warned in (
-        ("full", {"density_bias": 20.0}, True),
-        ("object", {"density_blob_std": 0.2, "density_blob_scale": 100.0}, False),
-    ):
-        view = {"eval_camera_distance": 1.8, "eval_fovy_deg": 50.0}  # the whole sphere, and around it nothing
-        system, trainer = fit(tmp_path / name, 1, geometry=settings, data=view)
-        trainer.test(system, trainer.datamodule, verbose=False)
-        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
-        assert (metrics["rim_opacity"] > 0.9) is warned
-        assert any("fills its bounds" in text for text in metrics["warnings"]) is warned
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [({"density_bias": 20.0}, True), ({"density_blob_std": 0.2, "density_blob_scale": 100.0}, False)],
+    ids=["full", "object"],
+)
+def test_a_scene_that_fills_its_bounds_is_warned_of_and_one_that_does_not_is_not(tmp_path, settings, warned):
+    view = {"eval_camera_distance": 1.8, "eval_fovy_deg": 50.0}  # the whole sphere, and around it nothing
+    system, trainer = fit(tmp_path, 1, geometry=settings, data=view)
+    trainer.test(system, trainer.datamodule, verbose=False)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["rim_opacity"] > 0.9) is warned
+    assert any("fills its bounds" in text for text in metrics["warnings"]) is warned
 
 
 def test_accumulated_batches_have_cameras_and_noise_of_their_own(tmp_path):
