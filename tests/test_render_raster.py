@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distill3d.camera import camera_rays, make_cameras, orbit_cameras
-from distill3d.scenes.mesh.raster import Mesh, face_normals, rasterize
+from distill3d.scenes.mesh.raster import Mesh, face_normals, rasterize, unit_vectors
 
 
 def quad(x: float, color: tuple[float, float, float], half: float = 0.3) -> Mesh:
@@ -101,3 +101,10 @@ def test_degenerate_faces_draw_nothing_and_bad_meshes_are_refused():
         rasterize(Mesh(flat.vertices, np.zeros((0, 3), np.int32), flat.colors), front_camera())
     with pytest.raises(ValueError, match="no indices"):
         rasterize(Mesh(flat.vertices, np.asarray([[0, 1, 9]], np.int32), flat.colors), front_camera())
+
+
+def test_unit_vectors_are_those_of_torch_and_zero_stays_zero():
+    image = torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    image[:, :, 0] = 0.0
+    torch.testing.assert_close(unit_vectors(image), torch.nn.functional.normalize(image, dim=1))
+    assert bool((unit_vectors(image)[:, :, 0] == 0.0).all())

@@ -18,7 +18,7 @@ from distill3d.config.check import ConfigError, build
 from distill3d.data.mesh_file import SUFFIXES, UpAxis, load_mesh_file
 from distill3d.data.posed.write import RenderedViews, check_free, write_posed_images
 from distill3d.runtime.rng import rng
-from distill3d.scenes.mesh.raster import Mesh, rasterize
+from distill3d.scenes.mesh.raster import Mesh, rasterize, unit_vectors
 from distill3d.types import Cameras, Light
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def _mesh_view(mesh: Mesh, camera: Cameras, shading: str) -> tuple[Float[Tensor,
     seen = rasterize(mesh, camera, supersample=1)
     color = seen.attributes * seen.mask
     if shading == "lambertian":
-        to_light = F.normalize(torch.tensor(LIGHT_POSITION)[None, :, None, None] - seen.position, dim=1)
+        to_light = unit_vectors(torch.tensor(LIGHT_POSITION)[None, :, None, None] - seen.position)
         cosine = (seen.normal * to_light).sum(1, keepdim=True).clamp_min(0.0)
         color = color * (AMBIENT + (1.0 - AMBIENT) * cosine)
     return F.avg_pool2d(color, SUPERSAMPLE), F.avg_pool2d(seen.mask, SUPERSAMPLE)

@@ -14,7 +14,7 @@ from distill3d.export.color_grid import ColorCorrection, fit_correction
 from distill3d.export.query import SceneField
 from distill3d.export.surface.mesh import Surface, vertex_normals
 from distill3d.export.views import AlbedoViews
-from distill3d.scenes.mesh.raster import Mesh, rasterize
+from distill3d.scenes.mesh.raster import Mesh, rasterize, unit_vectors
 
 LEAST_OPACITY = 0.3  # pixels that show less of the object tell too little of its colour
 CELLS = 128  # nodes of the correction along the object's size: about one a pixel of the views
@@ -34,7 +34,7 @@ class SurfacePixels:
         seen = rasterize(Mesh(surface.vertices, surface.faces, vertex_normals(surface)), views.cameras, supersample=1)
         shown = (seen.mask > 0.5) & (views.opacity > LEAST_OPACITY)
         rows = lambda image: image.permute(0, 2, 3, 1)[shown[:, 0]].numpy()  # noqa: E731
-        normals = torch.nn.functional.normalize(seen.attributes, dim=1)
+        normals = unit_vectors(seen.attributes)
         color = views.own_color(LEAST_OPACITY)
         return SurfacePixels(rows(seen.position), rows(normals), rows(color), views.opacity[shown].numpy())
 

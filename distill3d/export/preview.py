@@ -16,7 +16,7 @@ from distill3d.export.formats.asset import Asset
 from distill3d.export.surface.grid import Box
 from distill3d.export.views import LENS_PIXELS, AlbedoViews, framed, turning_cameras
 from distill3d.runtime.pictures import labelled_grid, large_panel, png_bytes, to_uint8
-from distill3d.scenes.mesh.raster import GBuffer, Mesh, rasterize
+from distill3d.scenes.mesh.raster import GBuffer, Mesh, rasterize, unit_vectors
 from distill3d.types import Cameras
 
 SUPERSAMPLE = 3
@@ -79,7 +79,7 @@ def asset_views(asset: Asset, cameras: Cameras, supersample: int = SUPERSAMPLE) 
     )
     looked_up, mask = buffer.attributes[:, :-3], buffer.mask
     color = _textured(looked_up, asset) if textured else looked_up
-    normal = 0.5 + 0.5 * F.normalize(buffer.attributes[:, -3:], dim=1)
+    normal = 0.5 + 0.5 * unit_vectors(buffer.attributes[:, -3:])
     shape = _headlit(buffer, fine).expand_as(color)
     small = lambda image: F.avg_pool2d(image, supersample).clamp(0.0, 1.0)  # noqa: E731
     over_white = [small(image * mask + 1.0 - mask) for image in (color, shape)]
@@ -109,5 +109,5 @@ def _textured(uv: Float[Tensor, "B 2 H W"], asset: Asset) -> Float[Tensor, "B 3 
 
 def _headlit(buffer: GBuffer, cameras: Cameras) -> Float[Tensor, "B 1 H W"]:
     """Lambertian shading of the flat normals by a light at the camera."""
-    towards = F.normalize(cameras.position[:, :, None, None] - buffer.position, dim=1)
+    towards = unit_vectors(cameras.position[:, :, None, None] - buffer.position)
     return GREY * (AMBIENT + (1.0 - AMBIENT) * (buffer.normal * towards).sum(dim=1, keepdim=True).clamp_min(0.0))

@@ -20,7 +20,7 @@ from distill3d.export.color_grid import NodeGrid, fit_correction
 from distill3d.export.fitted_color import SurfacePixels
 from distill3d.export.surface.mesh import Surface, face_normals, vertex_normals
 from distill3d.export.views import AlbedoViews
-from distill3d.scenes.mesh.raster import Mesh, rasterize
+from distill3d.scenes.mesh.raster import Mesh, rasterize, unit_vectors
 from distill3d.types import Cameras
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def _draw(surface: Surface, views: AlbedoViews, size: float) -> _Drawn | None:
     image = color.permute(0, 3, 1, 2) * share + 1.0 - share
     blurred, around = _blurred(torch.cat([image, SILHOUETTE * share], dim=1)), _blurred(share)
     continued = lambda x: torch.where(mask, x, _blurred(x * share) / around.clamp_min(1e-6))  # noqa: E731
-    points, normals = continued(seen.position), F.normalize(continued(seen.attributes), dim=1)
+    points, normals = continued(seen.position), unit_vectors(continued(seen.attributes))
     shift = _shift(points.permute(0, 2, 3, 1), normals.permute(0, 2, 3, 1), views.cameras)
     return _Drawn(blurred.permute(0, 2, 3, 1), _slope(blurred, shift), points.permute(0, 2, 3, 1), (around > RIM)[:, 0])
 
