@@ -2,17 +2,24 @@
 
 import base64
 import json
+import math
 import re
 import shutil
 import subprocess
 
 import numpy as np
 import pytest
+import torch
 from export_assets import letter
 from PIL import Image
 
+from distill3d.camera import look_at
 from distill3d.export.formats.glb import glb_bytes
 from distill3d.export.formats.viewer import PARTS, viewer_html
+from distill3d.scenes.splats.draw import draw
+from distill3d.scenes.splats.files import splat_bytes
+from distill3d.scenes.splats.gaussians import Gaussians, ball
+from distill3d.types import Cameras
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--no-first-run", "--disable-quic", "--disable-sync", "--hide-scrollbars"),
@@ -102,3 +109,48 @@ def test_a_broken_mesh_is_reported_on_the_page(chromium, tmp_path):
     page = tmp_path / "viewer.html"
     page.write_text(viewer_html(b"not a mesh", {"prompt": "x"}), encoding="utf-8")
     assert "The mesh cannot be read" in dom_of(chromium, tmp_path, page).split("<script")[0]
+
+
+# -- Gaussians -------------------------------------------------------------------------------------------------------
+
+
+def dots(count=400) -> Gaussians:
+    """Of all colours, faint and opaque ones: their order is to be seen."""
+    generator = torch.Generator().manual_seed(0)
+    first = ball(count, 0.35, 0.03, 0.3, 0.8, generator)
+    opacities = first.opacities + torch.randn(count, generator=generator)
+    colors = 3.0 * torch.randn(count, 3, generator=generator)
+    return Gaussians(first.means, first.scales, first.quaternions, opacities, colors)
+
+
+def first_camera(height: int, width: int) -> Cameras:
+    """From where the page looks at first: 3.6 radii in front of the mesh, to the right and above."""
+    low, high = (torch.from_numpy(corner(letter(False).vertices, axis=0)).float() for corner in (np.min, np.max))
+    middle, radius = 0.5 * (low + high), 0.5 * (high - low).norm()
+    position = middle + 3.6 * radius * torch.tensor([0.89, 0.35, 0.3])
+    zero = torch.zeros(1)
+    c2w = look_at(position[None], middle[None], torch.tensor([[0.0, 0.0, 1.0]]))
+    return Cameras(c2w, torch.tensor([math.radians(35.0)]), zero, zero, zero, height, width)
+
+
+def test_a_browser_draws_gaussians_as_the_trainer_does(chromium, tmp_path):
+    cloud, page = dots(), tmp_path / "viewer.html"
+    made = viewer_html(glb_bytes(letter(False)), {"prompt": "dots"}, gaussians=splat_bytes(cloud))
+    page.write_text(made, encoding="utf-8")
+    shown = picture(chromium, tmp_path, page, "turntable")[:185]  # above the buttons
+    drawn = draw(cloud, cloud.colors.sigmoid()[None], first_camera(360, 480))
+    image = 255.0 * drawn.values + drawn.passed * torch.tensor(BACKGROUND).view(1, 3, 1, 1)
+    error = np.abs(shown - image[0].permute(1, 2, 0).numpy()[70:255])
+    assert error.mean() < 0.5 and np.quantile(error, 0.999) < 8.0  # the file has 8 bits for colours and turns
+    mesh = picture(chromium, tmp_path, page, "turntable,splats,unlit")[:185]
+    assert np.abs(shown - mesh).mean() > 5.0
+
+
+def test_a_page_of_gaussians_says_how_many(chromium, tmp_path):
+    page, triangles = tmp_path / "viewer.html", f"{len(letter(False).faces):,} triangles"
+    for gaussians, told in ((splat_bytes(dots(1200)), f"1,200 Gaussians · {triangles}"), (None, triangles)):
+        page.write_text(viewer_html(glb_bytes(letter(False)), {}, gaussians=gaussians), encoding="utf-8")
+        dom = dom_of(chromium, tmp_path, page)
+        assert f'<p id="facts">{told}</p>' in dom
+        button = re.search(r'<button id="splats"[^>]*>', dom)[0]
+        assert ("hidden" in button) == (gaussians is None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,9 +108,10 @@ def test_they_come_to_show_views_that_they_were_never_given(tmp_path):
 
 
 def test_its_files_are_read_by_others(tmp_path):
-    system, _ = fit(tmp_path, 2, **SETTINGS)
+    system, _ = fit(tmp_path, 2, **{**SETTINGS, "exporter": {**SETTINGS["exporter"], "viewer": True}})
     files = {path.name: path for path in system.export()}
-    assert {"gaussians.ply", "gaussians.splat", "model.glb", "preview.png"} <= set(files)
+    assert {"gaussians.ply", "gaussians.splat", "model.glb", "preview.png", "viewer.html"} <= set(files)
+    assert base64.b64encode(files["gaussians.splat"].read_bytes()).decode() in files["viewer.html"].read_text("utf-8")
     scene, rows = system.scene, PlyData.read(str(files["gaussians.ply"]))["vertex"].data
     assert ",".join(rows.dtype.names) == ",".join(ATTRIBUTES)
     assert np.array_equal(rows["y"], scene.means[:, 1].detach().numpy())

@@ -196,7 +196,9 @@ class MeshExporter:
         asset, figures = made.asset, made.figures
         contents = WRITERS[cfg.fmt](self.written(made), cfg.save_name)
         if cfg.viewer:
-            contents["viewer.html"] = viewer_html(glb_bytes(asset), asset.metadata, f"{cfg.save_name}.glb").encode()
+            name = f"{cfg.save_name}.glb"
+            page = viewer_html(glb_bytes(asset), asset.metadata, name, gaussians=solid.gaussians)
+            contents["viewer.html"] = page.encode()
         if cfg.preview:
             others = framed_views(solid, surrounding_cameras(made.box, cfg.view_count, cfg.view_size))
             contents["preview.png"], seen = preview(asset, others, "volume" if solid.mesh is None else "scene")

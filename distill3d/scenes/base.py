@@ -79,6 +79,7 @@ class Solid:
     resolution: int | None = None
     renderer: nn.Module | None = None  # what draws the field, where that can be trained on
     mesh: FixedMesh | None = None  # where the surface is known: it is written as it is, in the field's colours
+    gaussians: bytes | None = None  # a .splat of what the field is made of, for the viewer
 
 
 class Scene(nn.Module):

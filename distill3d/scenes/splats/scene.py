@@ -292,7 +292,8 @@ class SplatScene(Scene):
     # -- as a solid, and as a file -----------------------------------------------------------------------------------
 
     def surface(self) -> Solid:
-        return Solid(SplatField.of(self.gaussians, self.cfg.radius), self.cfg.radius, self.preview, "sphere")
+        geometry = SplatField.of(self.gaussians, self.cfg.radius)
+        return Solid(geometry, self.cfg.radius, self.preview, "sphere", gaussians=splat_bytes(self.gaussians))
 
     def export(self, folder: Path) -> list[Path]:
         """gaussians.ply and gaussians.splat, as viewers read them."""

@@ -1,4 +1,5 @@
-// Shows the inlined GLB: drag to orbit, wheel to zoom, right-drag to pan; buttons or T, W, G, U switch the looks.
+// Shows the inlined GLB, or the inlined Gaussians where there are some: drag to orbit, wheel to zoom, right-drag to pan;
+// buttons or T, S, W, G, U switch the looks.
 "use strict";
 
 const element = (id) => document.getElementById(id);
@@ -9,15 +10,16 @@ function report(state, message) {
 	element("message").textContent = message;
 }
 
-function modelBytes() {
-	return Uint8Array.from(atob(element("model").textContent.trim()), (character) => character.charCodeAt(0));
+function inlinedBytes(id) {
+	return Uint8Array.from(atob(element(id).textContent.trim()), (character) => character.charCodeAt(0));
 }
 
-function showFacts(mesh) {
+function showFacts(mesh, splats) {
 	const metadata = JSON.parse(element("metadata").textContent);
 	const facts = Object.entries(metadata).filter(([key]) => key !== "prompt").map(([key, value]) => `${key} ${value}`);
 	const triangles = mesh.geometry.index.count / 3;
-	element("facts").textContent = [`${triangles.toLocaleString("en")} triangles`, ...facts].join(" · ");
+	const gaussians = splats ? [`${splats.count.toLocaleString("en")} Gaussians`] : [];
+	element("facts").textContent = [...gaussians, `${triangles.toLocaleString("en")} triangles`, ...facts].join(" · ");
 }
 
 // One material for each look; the loader's own is the textured, lit one.
@@ -42,7 +44,11 @@ function start(gltf) {
 	let mesh = null;
 	gltf.scene.traverse((node) => { mesh = node.isMesh ? node : mesh; });
 	const materials = makeMaterials(mesh.material);
-	showFacts(mesh);
+	const bytes = inlinedBytes("gaussians");
+	const splats = bytes.length ? makeSplats(bytes) : null;
+	if (splats) scene.add(splats.object);
+	element("splats").disabled = element("splats").hidden = !splats;
+	showFacts(mesh, splats);
 
 	const sphere = new THREE.Box3().setFromObject(gltf.scene).getBoundingSphere(new THREE.Sphere());
 	const camera = new THREE.PerspectiveCamera(35, 1, sphere.radius / 50, sphere.radius * 50);
@@ -61,6 +67,9 @@ function start(gltf) {
 		const look = [pressed("textureless") && "textureless", pressed("unlit") && "unlit"].filter(Boolean).join("_") || "lit";
 		mesh.material = materials[look];
 		mesh.material.wireframe = pressed("wireframe");
+		mesh.visible = !(splats && pressed("splats"));
+		if (splats) splats.object.visible = !mesh.visible;
+		for (const id of ["wireframe", "textureless", "unlit"]) element(id).disabled = !mesh.visible;
 		controls.autoRotate = pressed("turntable");
 	}
 
@@ -90,13 +99,14 @@ function start(gltf) {
 	applyLook();
 	renderer.setAnimationLoop(() => {
 		controls.update();
+		if (splats) splats.sort(renderer, camera);
 		renderer.render(scene, camera);
 		if (document.body.dataset.state === "loading") report("ready", "");
 	});
 }
 
 try {
-	const bytes = modelBytes();
+	const bytes = inlinedBytes("model");
 	element("download").href = URL.createObjectURL(new Blob([bytes], { type: "model/gltf-binary" }));
 	new THREE.GLTFLoader().parse(bytes.buffer, "", (gltf) => {
 		try {
