@@ -115,7 +115,7 @@ def main() -> None:
     seen = read_by_eye(given.results)
     content = json.loads((evaluate_folder(folder) / "evaluation.json").read_text(encoding="utf-8"))
     judge = load_judge()
-    candidates = [with_article(noun) for noun in judge.config.nouns] + combinations()
+    candidates = judge.captions + combinations()
     exported = lambda run: any((folder / "runs" / run["id"]).glob("save/*export/model.glb"))  # noqa: E731
     made = [run for run in content["runs"] if not run.get("error") and exported(run)]
     results = [judged(run, folder / "runs" / run["id"], judge, candidates, given.assets, seen) for run in made]

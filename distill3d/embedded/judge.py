@@ -24,6 +24,7 @@ from distill3d.runtime.tensor_file import read_tensors, write_tensors
 FOLDER = Path(__file__).with_name("judge_weights")
 IMAGE_SIZE = 64
 MAX_WORDS = 16
+NONE_OF_THESE = "none of these"  # the caption of what shows no noun, where a judge rejects
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class JudgeConfig:
     text_width: int = 128
     text_layers: int = 2
     embedding: int = 192
+    rejects: bool = False  # knows the caption `NONE_OF_THESE`
 
 
 class Judge(nn.Module):
@@ -57,6 +59,7 @@ class Judge(nn.Module):
         )
         self.text_tower = nn.TransformerEncoder(layer, config.text_layers, enable_nested_tensor=False)
         self.text_projection = nn.Linear(config.text_width, config.embedding)
+        self.nothing = nn.Parameter(torch.randn(config.embedding)) if config.rejects else None
         self.log_scale = nn.Parameter(torch.tensor(3.0))
 
     def image_features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B F"]:
@@ -74,12 +77,16 @@ class Judge(nn.Module):
         return self.embed_features(self.image_features(images))
 
     def embed_texts(self, texts: list[str]) -> Float[Tensor, "B E"]:
-        """Captions to unit vectors; view words and templates are ordinary words."""
+        """Captions to unit vectors; view words and templates are ordinary words, `NONE_OF_THESE` is a vector."""
         ids = self.tokenize(texts).to(self.position.device)
         mask = ids == 0
         h = self.text_tower(self.words(ids) + self.position, src_key_padding_mask=mask)
         kept = (~mask)[:, :, None].to(h.dtype)
-        return F.normalize(self.text_projection((h * kept).sum(1) / kept.sum(1).clamp_min(1.0)), dim=-1)
+        embedded = self.text_projection((h * kept).sum(1) / kept.sum(1).clamp_min(1.0))
+        if self.nothing is not None:
+            none = torch.tensor([text == NONE_OF_THESE for text in texts], device=embedded.device)[:, None]
+            embedded = torch.where(none, self.nothing.to(embedded), embedded)
+        return F.normalize(embedded, dim=-1)
 
     def tokenize(self, texts: list[str]) -> Int[Tensor, "B N"]:
         rows = [[self.index.get(word, 1) for word in split_words(text)][:MAX_WORDS] or [1] for text in texts]
@@ -88,6 +95,11 @@ class Judge(nn.Module):
     def scale(self) -> Tensor:
         """The inverse temperature of the contrast, at most 100."""
         return self.log_scale.exp().clamp_max(100.0)
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """What a view is told apart from: each noun, and none of them where the judge rejects."""
+        return [*self._noun_captions, *([NONE_OF_THESE] if self.config.rejects else [])]
 
     @cached_property
     def _noun_captions(self) -> list[str]:
@@ -106,10 +118,11 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def top_nouns(self, images: Float[Tensor, "B 3 H W"], count: int = 5) -> list[list[str]]:
-        """The best nouns for each image, best first; at most as many as there are."""
-        similarity = self.embed_images(images) @ self.embed_texts(self._noun_captions).T
-        best = similarity.topk(min(count, len(self.config.nouns)), dim=1).indices.tolist()
-        return [[self.config.nouns[i] for i in row] for row in best]
+        """The best nouns for each image, best first, `NONE_OF_THESE` among them; at most as many as there are."""
+        names = [*self.config.nouns, *self.captions[len(self.config.nouns) :]]
+        similarity = self.embed_images(images) @ self.embed_texts(self.captions).T
+        best = similarity.topk(min(count, len(names)), dim=1).indices.tolist()
+        return [[names[i] for i in row] for row in best]
 
     @torch.no_grad()
     def similarity(self, images: Float[Tensor, "B 3 H W"], text: str) -> Float[Tensor, "B"]:

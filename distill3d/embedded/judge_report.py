@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.embedded.judge import Judge
+from distill3d.embedded.judge import NONE_OF_THESE, Judge
 
 BATCH = 100
 CONFUSED = 0.15  # of a noun's views: from this share on a confusion is listed
@@ -34,13 +34,20 @@ class JudgeReport:
     top1: float
     top5: float
     view_words: float | None  # of views of nouns with a front; None without any
+    rejected: float | None = None  # of pictures of nothing; None for a judge that never rejects
+    wrongly_rejected: float | None = None  # of views
     confusions: list[Confusion] = field(default_factory=list)
 
 
 def report_judge(
-    judge: Judge, images: Float[Tensor, "B 3 H W"], nouns: Sequence[str], view_words: Sequence[str]
+    judge: Judge,
+    images: Float[Tensor, "B 3 H W"],
+    nouns: Sequence[str],
+    view_words: Sequence[str],
+    nothing: Float[Tensor, "N 3 H W"] | None = None,
 ) -> JudgeReport:
-    """Rank ``images`` in [0, 1], each a view of one of ``nouns`` from where ``view_words`` says."""
+    """Rank ``images`` in [0, 1], each a view of one of ``nouns`` from where ``view_words`` says; and count how many of
+    ``nothing``, pictures of no noun, the judge rejects."""
     parts = images.split(BATCH)
     best = [row for part in parts for row in judge.top_nouns(part, 5)]
     seen = [word for part in parts for word in judge.view_words(part)]
@@ -52,8 +59,14 @@ def report_judge(
         top1=_share([noun == row[0] for noun, row in zip(nouns, best, strict=True)]),
         top5=_share([noun in row for noun, row in zip(nouns, best, strict=True)]),
         view_words=_share(words) if words else None,
+        rejected=None if nothing is None else _share(_rejected(judge, nothing)),
+        wrongly_rejected=None if nothing is None else _share([row[0] == NONE_OF_THESE for row in best]),
         confusions=confusions(nouns, [row[0] for row in best]),
     )
+
+
+def _rejected(judge: Judge, images: Float[Tensor, "N 3 H W"]) -> list[bool]:
+    return [row[0] == NONE_OF_THESE for part in images.split(BATCH) for row in judge.top_nouns(part, 1)]
 
 
 def confusions(nouns: Sequence[str], found: Sequence[str]) -> list[Confusion]:

@@ -122,7 +122,7 @@ def _nouns(
 ) -> Tensor:
     images = draw_nouns(sample, nouns, settings)
     captions = [with_article(noun) for noun in nouns for _ in range(settings.per_noun)]
-    ranks = judge.rank_of(images, captions, [with_article(noun) for noun in judge.config.nouns])
+    ranks = judge.rank_of(images, captions, judge.captions)
     ranks = ranks.view(len(nouns), settings.per_noun)
     is_core = torch.tensor([noun in set(core) for noun in nouns])
     report.precision_all, report.top5_all = share(ranks < 1), share(ranks < 5)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill3d.embedded.captions import COLORS, MATERIALS
-from distill3d.scenes.mesh.raster import GBuffer
+from distill3d.scenes.mesh.raster import GBuffer, unit_vectors
 
 CHANNELS = 11  # albedo 3, normal 3, position 3, mask, share of the second object
 UNLIT = (0, 1, 2, 9)  # of these: albedo and mask
@@ -49,7 +48,7 @@ def pack(buffer: GBuffer) -> UInt8[Tensor, "B 11 H W"]:
 
 def unpack(packed: UInt8[Tensor, "B 11 H W"]) -> ShadedSurface:
     unit = packed.float() / 255.0
-    normal = F.normalize(2.0 * unit[:, 3:6] - 1.0, dim=1)
+    normal = unit_vectors(2.0 * unit[:, 3:6] - 1.0)
     position = (unit[:, 6:9] - 0.5) * _POSITION_RANGE
     return ShadedSurface(unit[:, :3], normal, position, unit[:, 9:10], unit[:, 10:11])
 
@@ -91,7 +90,7 @@ def overridden(
             if name in COLORS:
                 new = recolored(surface.albedo[part], surface.mask[part] * share, albedo.new_tensor([COLORS[name]]))
             elif name in MATERIALS:
-                to_eye = F.normalize(eye[part, :, None, None] - surface.position[part], dim=1)
+                to_eye = unit_vectors(eye[part, :, None, None] - surface.position[part])
                 facing = (surface.normal[part] * to_eye).sum(dim=1, keepdim=True).clamp(0.0, 1.0)
                 new = material_albedo(name, surface.position[part], facing)
             else:
@@ -104,7 +103,7 @@ def lambertian(
     surface: ShadedSurface, albedo: Tensor, light: Float[Tensor, "B 3"], ambient: Float[Tensor, "B"]
 ) -> Float[Tensor, "B 3 H W"]:
     """``albedo * (ambient + (1 - ambient) max(0, n.l))`` with a point light, as the NeRF is shaded."""
-    to_light = F.normalize(light[:, :, None, None] - surface.position, dim=1)
+    to_light = unit_vectors(light[:, :, None, None] - surface.position)
     cosine = (surface.normal * to_light).sum(dim=1, keepdim=True).clamp_min(0.0)
     ambient = ambient[:, None, None, None]
     return albedo * (ambient + (1.0 - ambient) * cosine)

@@ -47,11 +47,9 @@ class EmbeddedJudge:
     """The project's own judge of the embedded prior, with its view classifier."""
 
     def __init__(self, judge: Judge, name: str = "embedded judge") -> None:
-        from distill3d.embedded.captions import with_article
-
         self.judge, self.name = judge, name
         self.identity = _digest(judge)  # figures by other weights are other figures
-        self.captions = [with_article(noun) for noun in judge.config.nouns]
+        self.captions = judge.captions
 
     @torch.no_grad()
     def embed_images(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
