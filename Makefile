@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 export PROMPT
 
-.PHONY: install install-dev demo test test-slow lint docs bench clean
+.PHONY: install install-dev demo test test-slow lint docs bench results clean
 
 install: .venv/installed
 install-dev: .venv/installed-dev
@@ -30,6 +30,10 @@ docs: .venv/installed-dev
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/step.py
+
+# every table and picture of README and docs anew; resumes: make results ASSETS=MESHES
+results: .venv/installed-dev
+	$(BIN)/python benchmarks/results.py --assets "$(ASSETS)"
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info

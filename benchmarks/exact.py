@@ -3,6 +3,7 @@
     python benchmarks/exact.py    # eight objects x text, view words, camera x SDS, LMC-SDS
     python benchmarks/exact.py --objects car duck --conditions camera --rules sds
     python benchmarks/exact.py --meshes FOLDER --set system.loss.lambda_sds=20 --name heavier
+    python benchmarks/exact.py --among-all --rules sds lmc-sds csd nfsd ism sdi --scales 0 1 10 --name rules
 
 Each training is a line of OUT/exact.jsonl, and is not done again; views and trials are in WORK. Figures are means over
 held-out views: IoU of the silhouettes, PSNR of the albedo where object or truth is (before grey), Chamfer distance
@@ -13,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,6 +46,7 @@ from distill3d.scenes.mesh.raster import Mesh, rasterize
 
 RESULTS = Path(__file__).parent / "results"
 CONFIGS = {"sds": "dreamfusion-exact.yaml", "lmc-sds": "dreamfusion-lmc-exact.yaml"}
+RULES = (*CONFIGS, "csd", "nfsd", "ism", "sdi")  # not VSD, which adapts a network that is not there
 CONDITIONS = ("text", "view-words", "camera")
 HELD_OUT = 24  # views that no prior saw
 TURNS = 24  # views of the truth around it, among which a Janus view is looked for
@@ -66,6 +69,7 @@ class Row:
     janus: float  # share of views
     seconds: float  # of training, without export and turntable
     key: str
+    scale: float | None = None  # of the guidance; None: the config's
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,15 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("distill3d").setLevel(logging.WARNING)
     out, work = Path(args.out), Path(args.work)
     ledger = out / "exact.jsonl"
-    for name, mesh in chosen_meshes(args).items():
-        views = rendered(work, name, mesh, args.views)
-        for condition in args.conditions:
-            for rule in args.rules:
-                key = row_key(name, condition, rule, args.set, args.views)
-                if all(row.key != key for row in read_rows(ledger)):
-                    row = train_and_measure(work, args.name, name, mesh, views, condition, rule, args.set, key)
-                    append(ledger, row)
-                    sys.stderr.write(json.dumps(asdict(row)) + "\n")
+    meshes = chosen_meshes(args)
+    views = {name: rendered(work, name, mesh, args.views) for name, mesh in meshes.items()}
+    for name, condition, rule, scale in itertools.product(meshes, args.conditions, args.rules, args.scales):
+        cell = Cell(args.name, name, condition, rule, scale, tuple(args.set), tuple(views) if args.among_all else ())
+        key = row_key(cell, args.views)
+        if all(row.key != key for row in read_rows(ledger)):
+            row = train_and_measure(work, cell, meshes[name], views, key)
+            append(ledger, row)
+            sys.stderr.write(json.dumps(asdict(row)) + "\n")
     rows = [row for row in read_rows(ledger) if row.name == args.name]
     stem = "exact" if args.name == SHIPPED else f"exact-{args.name}"
     write_atomically(out / f"{stem}.md", report(rows, args.set))
@@ -96,7 +100,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--meshes", nargs="*", default=[], help="mesh files, or folders of them")
     parser.add_argument("--up", default="auto", choices=("auto", "y", "z"), help="axis of the mesh files")
     parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), choices=CONDITIONS)
-    parser.add_argument("--rules", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
+    parser.add_argument("--rules", nargs="+", default=list(CONFIGS), choices=RULES)
+    parser.add_argument("--scales", nargs="+", type=float, default=[None], help="of the guidance; the config's")
+    parser.add_argument("--among-all", action="store_true", help="the prior knows all objects, and goes by the caption")
     parser.add_argument("--views", type=int, default=640)
     parser.add_argument("--set", nargs="*", default=[], help="settings of the experiment, key=value")
     parser.add_argument("--name", default=SHIPPED, help="of these settings, in the table")
@@ -134,30 +140,53 @@ def rendered(work: Path, name: str, mesh: Mesh, count: int) -> Path:
 # -- one training ----------------------------------------------------------------------------------------------------
 
 
-def train_and_measure(
-    work: Path, name: str, obj: str, mesh: Mesh, views: Path, condition: str, rule: str, settings: list[str], key: str
-) -> Row:
-    root = work / "exact-trials" / key
+@dataclass(frozen=True)
+class Cell:
+    """What is trained: an object, what the prior is told of it, and by which rule."""
+
+    name: str  # of the settings
+    object: str
+    condition: str
+    rule: str
+    scale: float | None
+    settings: tuple[str, ...]
+    known: tuple[str, ...] = ()  # the objects that the prior knows, where it knows more than this one
+
+    @property
+    def config(self) -> str:
+        return CONFIGS.get(self.rule, CONFIGS["sds"])
+
+    def overrides(self) -> list[str]:
+        rule = [] if self.rule in CONFIGS else [f"system.guidance_type={self.rule}"]
+        scale = [] if self.scale is None else [f"system.guidance.guidance_scale={self.scale:g}"]
+        return [*rule, *scale, *self.settings]
+
+
+def train_and_measure(work: Path, cell: Cell, mesh: Mesh, folders: Mapping[str, Path], key: str) -> Row:
+    root, views = work / "exact-trials" / key, folders[cell.object]
+    known = "[" + ", ".join(str(folders[name]) for name in cell.known or (cell.object,)) + "]"
     given = [
-        f"system.prior.views={views}",
-        f"system.prior.condition={condition}",
+        f"system.prior.views={known}",
+        f"data.cameras_like={views}",
+        f"system.prior.condition={cell.condition}",
         "trainer.enable_progress_bar=false",
-        f"system.prompt_processor.prompt={obj}",
+        f"system.prompt_processor.prompt={cell.object}",
         f"exp_root_dir={root}",
         "data.n_test_views=1",
-        *settings,
+        *cell.overrides(),
     ]
     before = dict(os.environ)
-    status = cli.main(["--config", CONFIGS[rule], "--train", *given])
+    status = cli.main(["--config", cell.config, "--train", *given])
     os.environ.clear()
     os.environ.update(before)
     if status != 0:
-        raise RuntimeError(f"the training of {obj} ({condition}, {rule}) failed")
+        raise RuntimeError(f"the training of {cell.object} ({cell.condition}, {cell.rule}) failed")
     metrics = json.loads(next(root.rglob("metrics.json")).read_text(encoding="utf-8"))
     trial = load_trial(next(root.rglob("metrics.json")).parent)
     figures = measure(trial, mesh, views, root / SHEET)
     seconds = metrics["seconds_per_step"]["total"] * metrics["steps"]
-    return Row(name, obj, condition, rule, **figures, seconds=round(seconds, 1), key=key)
+    about = (cell.name, cell.object, cell.condition, cell.rule)
+    return Row(*about, **figures, seconds=round(seconds, 1), key=key, scale=cell.scale)
 
 
 @torch.no_grad()
@@ -219,16 +248,17 @@ def visible_points(mesh: Mesh) -> Float[np.ndarray, "P 3"]:
 # -- ledger and report -----------------------------------------------------------------------------------------------
 
 
-def row_key(obj: str, condition: str, rule: str, settings: list[str], views: int) -> str:
-    content = json.dumps([obj, condition, rule, sorted(settings), views, config_text(rule)])
+def row_key(cell: Cell, views: int) -> str:
+    about = [cell.object, cell.condition, cell.rule, sorted(cell.overrides()), views, config_text(cell.config)]
+    content = json.dumps([*about, *cell.known])
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
-def config_text(rule: str) -> str:
+def config_text(config: str) -> str:
     """The experiment as it is now: other settings are other trainings."""
     from distill3d.config.experiment import load
 
-    experiment = load(CONFIGS[rule], ["system.prior.views=."], check=False).experiment
+    experiment = load(config, ["system.prior.views=."], check=False).experiment
     return json.dumps([experiment.system, experiment.data, experiment.trainer], sort_keys=True, default=str)
 
 
@@ -245,8 +275,8 @@ def append(ledger: Path, row: Row) -> None:
 
 
 def report(rows: list[Row], settings: list[str]) -> str:
-    """Means by condition and rule, then every object."""
-    head = ("condition", "rule", "object", "IoU", "Chamfer, % of the diagonal", "albedo PSNR, dB", "Janus", "s")
+    """Means by condition, rule and scale, then every object."""
+    head = ("condition", "rule", "w", "object", "IoU", "Chamfer, % of the diagonal", "albedo PSNR, dB", "Janus", "s")
     lines = [text_row(group, "mean of " + str(len(group))) for group in groups(rows)]
     lines += [text_row([row], row.object) for row in rows]
     given = f"\nSettings beside the config: `{' '.join(settings)}`.\n" if settings else "\n"
@@ -263,14 +293,15 @@ def write_sheet(path: Path, sheets: list[Path]) -> None:
 
 
 def groups(rows: list[Row]) -> list[list[Row]]:
-    keys = dict.fromkeys((row.condition, row.rule) for row in rows)
-    return [[row for row in rows if (row.condition, row.rule) == key] for key in keys]
+    keys = dict.fromkeys((row.condition, row.rule, row.scale) for row in rows)
+    return [[row for row in rows if (row.condition, row.rule, row.scale) == key] for key in keys]
 
 
 def text_row(rows: list[Row], name: str) -> list[str]:
     mean = lambda field, digits: f"{np.mean([getattr(row, field) for row in rows]):.{digits}f}"  # noqa: E731
     figures = [mean("iou", 3), mean("chamfer_percent", 2), mean("psnr_db", 1), mean("janus", 2), mean("seconds", 0)]
-    return [rows[0].condition, rows[0].rule, name, *figures]
+    scale = "" if rows[0].scale is None else f"{rows[0].scale:g}"
+    return [rows[0].condition, rows[0].rule, scale, name, *figures]
 
 
 if __name__ == "__main__":

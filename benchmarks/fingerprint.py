@@ -67,11 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no such file: {', '.join(missing)}" if missing else "--config is missing: say what made them")
     weights = None if given.no_weights else weights_hash()
     names = [path.resolve().relative_to(PROJECT).as_posix() for path in given.files]
-    record(names, Fingerprint(weights, given.config, _commit()))
+    record(names, Fingerprint(weights, given.config, commit()))
     return 0
 
 
-def _commit() -> str:
+def commit() -> str:
+    """What git calls the present commit, and whether files differ from it."""
     command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--exclude=*"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 

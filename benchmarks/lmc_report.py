@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
-from claims import claim_table
+from claims import claim_records, claim_table
 from jaxtyping import Float, UInt8
 from lmc_cells import RULES
 from lmc_claims import Line, claims_of
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from distill3d.evaluation.confidence import interval, paired_difference
 from distill3d.evaluation.samples import read_strip
-from distill3d.runtime.files import write_atomically
+from distill3d.runtime.files import write_atomically, write_json
 from distill3d.runtime.pictures import labelled_grid, to_uint8, write_png
 from distill3d.systems.pictures import enlarged
 
@@ -51,6 +52,7 @@ def write_report(lines: Sequence[Line], picture: Callable[[str], Path], results:
     """results/lmc_vs_sds.md, a grid of pictures for each suite, and the README's sheet; returns the text."""
     results.mkdir(parents=True, exist_ok=True)
     parts = ["# SDS, LMC-SDS and L_cond alone", f"`{command}`, {hardware(lines)}.", ABOUT]
+    found: dict[str, list[dict[str, Any]]] = {}
     for suite, title in TITLES.items():
         own = [line for line in lines if line[0].suite == suite]
         if not own:
@@ -60,11 +62,13 @@ def write_report(lines: Sequence[Line], picture: Callable[[str], Path], results:
             parts += ["Paired differences, LMC-SDS minus SDS, by guidance scale:", paired_table(own, "sds", "lmc-sds")]
         claims = claims_of(suite, own, picture)
         if claims:
+            found[title] = claim_records(claims)
             parts += ["What the paper says, against these numbers:", claim_table(claims)]
         name = f"lmc_vs_sds-{suite}.png"
         if draw_grid(own, picture, results / name):
             parts.append(f"![{title}]({name})")
     draw_sheet(lines, picture, results / "lmc_vs_sds.jpg")
+    write_json(results / "lmc_vs_sds.json", {"claims": found})
     text = "\n\n".join(parts) + "\n"
     write_atomically(results / "lmc_vs_sds.md", text)
     return text

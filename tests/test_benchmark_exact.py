@@ -68,7 +68,7 @@ def test_the_camera_beats_the_text_alone_by_a_wide_margin(tmp_path, monkeypatch)
     monkeypatch.setattr(exact, "train_and_measure", lambda *_: pytest.fail("trained again"))
     assert len(benchmark(tmp_path, "--conditions", "camera")) == 2
     text = (tmp_path / "exact-short.md").read_text()
-    assert f"| camera | sds | car | {rows['camera'].iou:.3f} |" in text
+    assert f"| camera | sds |  | car | {rows['camera'].iou:.3f} |" in text
     assert (tmp_path / "exact-short.jpg").stat().st_size > 0
     assert len([json.loads(line) for line in (tmp_path / "exact.jsonl").read_text().splitlines()]) == 2
 

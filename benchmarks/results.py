@@ -1,0 +1,154 @@
+"""Every table and picture of README and docs anew: python benchmarks/results.py --assets MESHES [--only NAME ...].
+
+The steps below run one after the other, each a benchmark's own command. A step that ran whole under the present weights
+is not run again, and what it wrote gets its fingerprint; each benchmark resumes by itself where it was stopped. Last,
+the claims of the three papers stand in one table, benchmarks/results/claims.md. ``--list`` shows what is done.
+"""
+
+# ruff: noqa: T201  a benchmark prints
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fingerprint import PROJECT, Fingerprint, commit, record, weights_hash
+from paper_claims import write_claims
+
+from distill3d.runtime.files import write_json
+from distill3d.runtime.foreign import read_json_mapping
+
+RESULTS = PROJECT / "benchmarks" / "results"
+ASSETS = "{assets}"  # in a command: the folder of meshes
+
+
+@dataclass(frozen=True)
+class Step:
+    """A benchmark's command, and the files in the checkout that it writes. ``minutes``: about, on two cores."""
+
+    name: str
+    command: tuple[str, ...]
+    files: tuple[str, ...]
+    config: str
+    minutes: int
+    weights: bool = True  # whether the embedded weights have a part in it
+
+
+def _results(*names: str) -> tuple[str, ...]:
+    return tuple(f"benchmarks/results/{name}" for name in names)
+
+
+STEPS = (
+    Step(
+        "exact",
+        ("benchmarks/exact.py", "--rules", "sds", "lmc-sds"),
+        _results("exact.md", "exact.jpg"),
+        "benchmarks/exact.py",
+        60,
+        weights=False,
+    ),
+    Step(
+        "exact-rules",
+        (
+            *("benchmarks/exact.py", "--objects", "car", "chair", "--among-all", "--conditions", "camera"),
+            *("--rules", "sds", "lmc-sds", "csd", "nfsd", "ism", "sdi", "--scales", "1", "10", "--name", "rules"),
+        ),
+        _results("exact-rules.md", "exact-rules.jpg"),
+        "benchmarks/exact.py",
+        30,
+        weights=False,
+    ),
+    Step(
+        "text-to-3d",
+        (
+            *("benchmarks/text_to_3d.py", "--config", "dreamfusion-lmc.yaml", "--every", "1", "--jobs", "2"),
+            *("--assets", ASSETS),
+        ),
+        _results("text_to_3d.md", "text_to_3d.jpg"),
+        "dreamfusion-lmc.yaml",
+        110,
+    ),
+    Step(
+        "lmc-vs-sds",
+        ("benchmarks/lmc_vs_sds.py", "--first", "--jobs", "2"),
+        _results(
+            "lmc_vs_sds.md",
+            "lmc_vs_sds.jpg",
+            *(f"lmc_vs_sds-{suite}.png" for suite in ("2d", "3d", "64", "noise-2d", "noise-3d", "translation")),
+        ),
+        "benchmarks/lmc_vs_sds.py",
+        50,
+    ),
+    Step(
+        "ablation",
+        ("benchmarks/dreamfusion_ablation.py", "--jobs", "2"),
+        _results("dreamfusion_ablation.md", "dreamfusion_ablation.jpg"),
+        "dreamfusion-quick.yaml",
+        20,
+    ),
+    Step(
+        "edit",
+        ("benchmarks/edit.py", "--assets", ASSETS, "--jobs", "2"),
+        (*_results("edit.md", "edit.jpg"), "docs/pictures/edit.jpg"),
+        "benchmarks/edit.py",
+        25,
+    ),
+    Step("edit-toy", ("benchmarks/edit_toy.py",), _results("edit_toy.png"), "benchmarks/edit_toy.py", 1, weights=False),
+    Step("texture-mesh", ("benchmarks/texture_mesh.py",), ("docs/pictures/texture-mesh.jpg",), "texture-mesh.yaml", 3),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--assets", help="the folder of meshes that the prior was taught, with index.csv")
+    parser.add_argument("--only", nargs="+", default=None, choices=[step.name for step in STEPS], metavar="NAME")
+    parser.add_argument("--again", action="store_true", help="also what ran whole under these weights")
+    parser.add_argument("--list", action="store_true", help="run nothing")
+    parser.add_argument("--done", type=Path, default=PROJECT / "outputs" / "results.json", help="what ran whole")
+    given = parser.parse_args(arguments)
+    chosen = [step for step in STEPS if given.only is None or step.name in given.only]
+    waiting = [step for step in chosen if given.again or not is_done(step, given.done)]
+    if given.list:
+        for step in chosen:
+            print(f"{step.name:14} {'waiting' if step in waiting else 'done':8} {' '.join(step.command)}")
+        return 0
+    if given.assets is None and any(ASSETS in step.command for step in waiting):
+        parser.error("--assets is missing: the folder of meshes that the prior was taught")
+    for number, step in enumerate(waiting, 1):
+        left = sum(other.minutes for other in waiting[number - 1 :])
+        print(f"[{number}/{len(waiting)}] {step.name}; about {left} minutes for what is left", flush=True)
+        run(step, given.assets or "", given.done)
+    write_claims(RESULTS)
+    return 0
+
+
+def run(step: Step, assets: str, done: Path) -> None:
+    """Run a step whole, then note it and the fingerprints. Raises CalledProcessError where the benchmark fails."""
+    begun = time.monotonic()
+    command = [assets if word == ASSETS else word for word in step.command]
+    subprocess.run([sys.executable, *command], cwd=PROJECT, check=True)
+    print(f"{step.name}: {time.monotonic() - begun:.0f} s", flush=True)
+    made = Fingerprint(weights_hash() if step.weights else None, step.config, commit())
+    record([name for name in step.files if (PROJECT / name).is_file()], made)
+    write_json(done, {**_read(done), step.name: asdict(made)})
+
+
+def is_done(step: Step, done: Path) -> bool:
+    """Whether it ran whole under the present weights, or, where they have no part in it, at all."""
+    entry = _read(done).get(step.name)
+    return entry is not None and entry["weights"] == (weights_hash() if step.weights else None)
+
+
+def _read(done: Path) -> dict[str, dict[str, str | None]]:
+    return read_json_mapping(done, "remove it, and all is run again") if done.is_file() else {}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
