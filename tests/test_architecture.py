@@ -38,7 +38,6 @@ EXCEPTIONS = {
     ("embedded.prior_training", "systems.model_training"),  # what all trainings of models share
     ("embedded.judge_training", "systems.model_training"),
     ("evaluation.judges", "embedded.judge"),  # the network of the shipped judge
-    ("evaluation.judges", "embedded.captions"),
     ("evaluation.retrieval", "embedded.judge"),
     ("evaluation.samples", "embedded.prior_report"),  # the sampler of the shipped prior
     ("priors.empirical", "data.posed.files"),  # a prior whose weights are a data set
