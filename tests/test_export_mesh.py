@@ -37,7 +37,7 @@ def test_a_vertex_of_degenerate_faces_still_has_a_unit_normal():
     np.testing.assert_allclose(np.linalg.norm(vertex_normals(line), axis=1), 1.0)
 
 
-def test_parts_by_volume_and_the_walls_of_cavities_go():
+def test_parts_by_area_and_the_walls_of_cavities_go():
     scene = joined(
         moved(CUBE, (3, 0, 0), 0.5),
         CUBE,
@@ -49,6 +49,13 @@ def test_parts_by_volume_and_the_walls_of_cavities_go():
     only, dropped = largest_parts(scene, keep_parts=1, min_part_share=0.0)
     assert only.volume == pytest.approx(1.0) and dropped == 3
     np.testing.assert_array_equal(np.unique(only.faces), np.arange(8))
+
+
+def test_a_blade_beside_the_object_stays_though_it_has_hardly_any_volume():
+    blade = Surface(CUBE.vertices * np.array([0.6, 0.2, 0.01], np.float32) + np.float32(2.0), CUBE.faces)
+    assert blade.volume < 0.002
+    kept, dropped = largest_parts(joined(CUBE, blade), keep_parts=8, min_part_share=0.02)
+    assert dropped == 0 and kept.volume == pytest.approx(1.0012, rel=1e-4)
 
 
 def test_unused_vertices_go():

@@ -133,7 +133,7 @@ class MeshExporter:
         resolution: int | None = None  # cells along the object; null: the geometry's isosurface_resolution, else 192
         faces: int | None = None  # target after decimation; null: 10 000 with a texture, 60 000 with vertex colours
         keep_parts: int = 8  # at most so many connected parts,
-        min_part_share: float = 0.02  # each with at least this share of the largest part's volume
+        min_part_share: float = 0.02  # each with at least this share of the largest part's area
         blur: float | None = (
             None  # removes noise finer than this share of the object's size; null: by need, .0075 to .03
         )

@@ -83,10 +83,11 @@ def with_distinct_vertices(surface: Surface, gap: float) -> Surface:
 
 
 def largest_parts(surface: Surface, keep_parts: int, min_part_share: float) -> tuple[Surface, int]:
-    """The connected parts with the largest volumes, and how many others were dropped.
+    """The connected parts with the largest areas, and how many others were dropped.
 
     A part stays if it is among the ``keep_parts`` largest and has at least ``min_part_share`` of the largest one's
-    volume. Parts of negative volume are the walls of cavities inside the object, which nobody sees: they go.
+    area: that is what is seen, and the blades of a rotor have hardly any volume. Parts of negative volume are the walls
+    of cavities inside the object, which nobody sees: they go.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -97,8 +98,9 @@ def largest_parts(surface: Surface, keep_parts: int, min_part_share: float) -> t
     _, label = connected_components(graph, directed=False)
     part = label[surface.faces[:, 0]]
     volumes = np.bincount(part, weights=_signed_volumes(surface), minlength=label.max() + 1)
-    largest = np.argsort(-volumes, kind="stable")[:keep_parts]
-    kept = largest[volumes[largest] >= max(min_part_share * volumes.max(), 1e-30)]
+    areas = np.bincount(part, weights=_areas(surface), minlength=label.max() + 1) * (volumes > 1e-30)
+    largest = np.argsort(-areas, kind="stable")[:keep_parts]
+    kept = largest[areas[largest] >= max(min_part_share * areas.max(), 1e-30)]
     present = len(np.unique(part))
     return without_unused_vertices(Surface(surface.vertices, surface.faces[np.isin(part, kept)])), present - len(kept)
 
@@ -121,6 +123,11 @@ def decimated(surface: Surface, target_faces: int) -> Surface:
         surface.vertices.astype(np.float64), surface.faces.astype(np.int32), target_count=target_faces
     )[:2]
     return without_unused_vertices(Surface(vertices.astype(np.float32), faces.astype(np.int64)))
+
+
+def _areas(surface: Surface) -> Float[ndarray, "F"]:
+    a, b, c = (surface.vertices[surface.faces[:, i]].astype(np.float64) for i in range(3))
+    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
 
 
 def _signed_volumes(surface: Surface) -> Float[ndarray, "F"]:
