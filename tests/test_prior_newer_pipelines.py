@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ def test_what_pads_a_text_changes_nothing(folders: TinyFolders, kind: str) -> No
     other = type(text)(torch.where(text.mask[..., None], text.tokens, torch.tensor(9.0)), text.mask)
     first, second = (prior.predict([Pass(z, torch.tensor([400]), one)])[0].noise for one in (text, other))
     torch.testing.assert_close(first, second, atol=1e-5, rtol=0.0)
+
+
+def test_pixart_is_read_by_the_name_that_its_published_folder_gives_its_network(tmp_path: Path) -> None:
+    from diffusers import PixArtTransformer2DModel
+
+    folders = TinyFolders(tmp_path)
+    index = folders("pixart-sigma") / "model_index.json"
+    older = {**json.loads(index.read_text()), "transformer": ["diffusers", "Transformer2DModel"]}
+    index.write_text(json.dumps(older))
+    assert isinstance(load(folders, "pixart-sigma").network, PixArtTransformer2DModel)  # type: ignore[attr-defined]
 
 
 def test_folders_are_read_as_their_kind(folders: TinyFolders, tmp_path: Path) -> None:

@@ -147,11 +147,12 @@ def test_layers_that_visit_the_device_answer_as_those_that_stay(folders: TinyFol
     torch.testing.assert_close(prior.predict([item])[0].noise, plain.predict([item])[0].noise)
 
 
-def test_what_offloading_needs_is_installed_with_the_program() -> None:
+def test_what_offloading_and_tokenizers_need_is_installed_with_the_program() -> None:
     root = Path(__file__).parents[1]
     needed = [line.split("==")[0] for line in (root / "requirements.txt").read_text().splitlines()]
-    assert "accelerate" in needed
+    assert {"accelerate", "sentencepiece"} <= set(needed)
     import tomllib
 
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    assert any(line.startswith("accelerate>") for line in project["dependencies"])
+    for package in ("accelerate", "sentencepiece"):
+        assert any(line.startswith(f"{package}>") for line in project["dependencies"])

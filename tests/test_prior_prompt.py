@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +86,28 @@ def test_the_embedded_kind_gives_states_mask_and_pooled_text(folders: TinyFolder
     torch.testing.assert_close(embedding.tokens, output.last_hidden_state)
     torch.testing.assert_close(embedding.pooled, output.pooler_output)
     assert embedding.mask is not None and embedding.mask.dtype == torch.bool
+
+
+def test_a_tokenizer_of_sentencepiece_alone_is_read(tmp_path: Path) -> None:
+    """As DeepFloyd IF and PixArt-Sigma publish theirs: there is a spiece.model, and no tokenizer.json."""
+    import sentencepiece
+
+    folders = TinyFolders(tmp_path)
+    place = folders("deepfloyd-if") / "tokenizer"
+    for file in place.iterdir():
+        file.unlink()
+    lines = iter([f"the quick brown fox and a small red cat jump over {number} lazy dogs" for number in range(99)])
+    special = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=lines, model_prefix=str(place / "spiece"), vocab_size=40, minloglevel=2, **special
+    )
+    (place / "spiece.vocab").unlink()
+    config = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "model_max_length": 77}
+    (place / "tokenizer_config.json").write_text(json.dumps(config))
+    encoder: Any = load_prompt_encoder(folders.config("deepfloyd-if"), "cpu")
+    expected = sentencepiece.SentencePieceProcessor(str(place / "spiece.model")).encode("a lazy red fox")
+    (ids,) = encoder.towers[0].tokenize(["a lazy red fox"], 30)["input_ids"].tolist()
+    assert len(expected) > 3 and ids == [*expected, 1, *[0] * (29 - len(expected))]
 
 
 @pytest.mark.parametrize("kind", list(TINY))

@@ -197,7 +197,7 @@ def component_patterns(component: str, variant: str | None) -> list[str]:
 
 def config_patterns(component: str) -> list[str]:
     """The files of a component without its weights."""
-    return [f"{component}/{file}" for file in ("*.json", "*.txt", "*.model")]
+    return [f"{component}/{file}" for file in ("*.json", "*.txt", "*.model", "*.jinja")]
 
 
 def _remedy(name: str) -> str:
@@ -223,7 +223,7 @@ _WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".msgpack")
 _CONVERT = (
     "pickled files can run code and are not read. Convert them once, where you trust them: "
     "DiffusionPipeline.from_pretrained({name!r}, use_safetensors=False).save_pretrained(FOLDER), and name FOLDER; or "
-    "name another model"
+    "set system.prior.revision=refs/pr/N where pull request N adds safetensors; or name another model"
 )
 _ROOT_FILES = ("model_index.json", "words.json", "cameras.json")
 _PARTIAL = "the download or copy is incomplete: fetch it again"
