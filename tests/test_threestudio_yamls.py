@@ -120,12 +120,21 @@ def test_gpus_are_devices_and_empty_settings_of_stages_are_left_out(
     assert made.trainer["devices"] == 2 and caplog.text == ""
 
 
+def test_a_density_begins_with_that_of_another_trial(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    converted = loaded(tmp_path, "prolificdreamer", **{"system.geometry_convert_from": "a.ckpt"}).system
+    assert converted["weights"] == "a.ckpt"
+    assert converted["weights_ignore_modules"] == ["material", "background", "occupancy"]
+    whole = {"system.weights": "b.ckpt", "system.weights_ignore_modules": ["background"]}
+    made = loaded(tmp_path, "prolificdreamer", **whole, **{"system.geometry_convert_from": "a.ckpt"}).system
+    assert (made["weights"], made["weights_ignore_modules"]) == ("b.ckpt", ["background"])
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"system.stage": "geometry"}, r"system\.stage is threestudio's.*resume=TRIAL"),
         ({"system.refinement": True}, r"system\.refinement is threestudio's"),
-        ({"system.geometry_convert_from": "a.ckpt"}, r"system\.geometry_convert_from is threestudio's"),
         ({"system.material.n_output_dims": 4}, r"n_output_dims=4 is threestudio's.*no latents"),
         ({"system": "sdj-system"}, r"'sdj-system' is not a registered system; known: "),
     ],

@@ -40,7 +40,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "": ("n_gpus", "exp_dir", "trial_name", "trial_dir"),
     "data": ("rays_d_normalize", "zoom_range"),
     "system": (
-        *("weights", "weights_ignore_modules", "cleanup_after_validation_step", "cleanup_after_test_step"),
+        *("cleanup_after_validation_step", "cleanup_after_test_step"),
         *("geometry_convert_override", "geometry_convert_inherit_texture", "visualize_samples", "freq"),
     ),
     "geometry": (
@@ -164,7 +164,7 @@ def _refuse_latents(channels: Any, setting: str) -> None:
 
 
 def _of_stages(content: dict[str, Any]) -> None:
-    """What their stages hand on, in place. Raises ConfigError for a later stage: none here starts from another's."""
+    """What their stages hand on, in place. Raises ConfigError for a stage of signed distances."""
     system = content["system"]
     devices = content.get("n_gpus")
     if isinstance(devices, int) and devices > 1:
@@ -172,8 +172,8 @@ def _of_stages(content: dict[str, Any]) -> None:
         content["trainer"] = {"devices": devices, **(content.get("trainer") or {})}
     stage, source = system.pop("stage", "coarse"), system.pop("geometry_convert_from", None)
     refined = system.pop("refinement", False)
-    if stage != "coarse" or refined or source:
-        name = "stage" if stage != "coarse" else "refinement" if refined else "geometry_convert_from"
+    if stage != "coarse" or refined:
+        name = "stage" if stage != "coarse" else "refinement"
         raise ConfigError(
             f"system.{name} is threestudio's, and not here: its later stages turn a density into tetrahedra. An export "
             "makes the mesh, texture-mesh.yaml paints one, and resume=TRIAL/ckpts/last.ckpt trains on",
@@ -182,6 +182,8 @@ def _of_stages(content: dict[str, Any]) -> None:
     for name in ("weights", "weights_ignore_modules"):
         if system.get(name) is None:
             system.pop(name, None)
+    if source and "weights" not in system:  # of a density and its colours: a copy
+        system |= {"weights": source, "weights_ignore_modules": ["material", "background", "occupancy"]}
 
 
 def _rename(system: dict[str, Any]) -> list[str]:

