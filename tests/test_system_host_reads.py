@@ -14,7 +14,8 @@ from tiny_pipelines import stable_diffusion
 from distill3d.data.random_cameras import training_batch
 from distill3d.scenes.nerf.sampler import places
 
-# how many samples there are, and the gradient's norm with the views' opacity
+# how many samples there are, which sizes all that comes after; and, when these are gone, the gradient's norm with the
+# views' opacity, which decides whether the optimiser takes the step. Neither is known when the other is needed
 EXPECTED = ["nonzero", "tolist"]
 
 

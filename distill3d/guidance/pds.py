@@ -41,11 +41,10 @@ def released_coefficients(prior: DiffusionPrior, t: Int[Tensor, "B"]) -> Coeffic
     those of one step. With ``a_t = abar_t / abar_p`` psi vanishes, and PDS is DDS with another weight.
     Raises ValueError for a prior that does not preserve variance, which has no such coefficients.
     """
+    if prior.spec.flow:
+        raise ValueError(_NO_FLOW)
     back = max(prior.num_train_timesteps // INFERENCE_STEPS, 1)
     t = t.clamp_min(back)  # before it there is no previous step
-    alpha, sigma = (value.double() for value in prior.alpha_sigma(t))
-    if not torch.allclose(alpha**2 + sigma**2, torch.ones_like(alpha), atol=1e-3):
-        raise ValueError(_NO_FLOW)
     abar, abar_before, abar_p = (prior.alpha_sigma(t - steps)[0].double() ** 2 for steps in (0, 1, back))
     a = abar / abar_before
     beta, kept = 1 - a, 1 - abar

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from distill3d.config.registry import register
@@ -41,7 +40,7 @@ class RFDS(ScoreDistillation):
             raise ValueError(_needs_flow(kind.title))
 
     def gradient(self, prior: DiffusionPrior, inputs: GuidanceInput, draw: Draw) -> tuple[Tensor, Diagnostics]:
-        if not torch.allclose(draw.alpha + draw.sigma, torch.ones_like(draw.alpha), atol=1e-3):
+        if not prior.spec.flow:
             raise ValueError(_needs_flow(type(prior).__name__))
         w = self.at("guidance_scale", inputs)
         answer = self.predict(prior, inputs, draw.pair(w))

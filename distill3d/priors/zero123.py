@@ -55,7 +55,7 @@ class Zero123Prior(LatentPrior):
             )
         pose = relative_pose(self.reference, cameras).to(z)
         told = self.projection(torch.cat([text.tokens[:, 0], pose], dim=-1))[:, None]
-        kept = text.mask.to(z)  # B 1
+        kept = text.mask[:, :1].to(z)  # the token alone: VSD adds the camera as one more, which the pose tells already
         seen = torch.cat([z, self.picture * kept[..., None, None]], dim=1)
         return network(seen, t, encoder_hidden_states=told * kept[..., None]).sample
 
