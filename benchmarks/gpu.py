@@ -1,8 +1,9 @@
 """What the program costs on a GPU, in one resumable command: OUT=FOLDER benchmarks/gpu.sh [--device cpu --tiny].
 
 Parts (a) to (f) of `gpu_parts`, each in a process of its own that is ended at its limit. Every row is written to
-FOLDER/report.json as it is measured, and a row that is there is not measured again; report.md is the table, log.txt
-what the parts said. With ``--tiny`` the same parts run in little, to try the script on a CPU.
+FOLDER/report.json as it is measured, and a row that is there is not measured again: a second call goes on with parts
+that were cut. report.md is the table, log.txt what the parts said. With ``--tiny`` the same parts run in little, to try
+the script on a CPU.
 """
 
 # ruff: noqa: T201  a benchmark prints
@@ -109,7 +110,7 @@ def run_parts(args: argparse.Namespace, settings: Settings, report: Report) -> N
     with (settings.out / "log.txt").open("a", encoding="utf-8") as log:
         for part, (title, most) in PARTS.items():
             limit = settings.left if args.tiny else min(most, settings.left)
-            if part not in args.parts or report.ended(part) or limit < 10.0:
+            if part not in args.parts or report.ended(part) == "done" or limit < 10.0:
                 continue
             command = [sys.executable, __file__, "--out", str(settings.out), "--device", args.device]
             command += [*(["--tiny"] if args.tiny else []), "--part", part, "--seconds", str(limit)]

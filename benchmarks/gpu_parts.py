@@ -24,7 +24,16 @@ from distill3d.config.registry import find
 
 Row = tuple[str, Callable[[], dict[str, Any]]]
 ROOT = Path(__file__).resolve().parent.parent
-TINY_CONFIGS = ("dreamfusion-quick", "dreamfusion-sd", "image-to-3d", "image-synthesis")  # of a dry run
+# of a dry run: some that the embedded model serves, and each kind of real model
+TINY_CONFIGS = (
+    *("dreamfusion-quick", "image-to-3d", "image-synthesis", "splats-sd", "zero123"),
+    *(f"dreamfusion-{name}" for name in ("sd", "sdxl", "sd3", "flux", "if", "mvdream")),
+)
+OTHER_MODELS = {  # that docs/models.md names for a config beside its own
+    "dreamfusion-sd": "stable-diffusion-2",
+    "dreamfusion-sdxl": "pixart-sigma",
+    "dreamfusion-sd3": "z-image",
+}
 
 
 class Told(Protocol):
@@ -139,13 +148,15 @@ def configs(told: Told) -> Iterator[Row]:
         os.environ["DISTILL3D_CACHE"] = str(scratch / "cache")
         names = [path.stem for path in sorted((ROOT / "configs").glob("*.yaml"))]
         # edits start from the reconstruction, which comes after them in the alphabet
-        for name in sorted(names, key=lambda name: name.startswith("nerf-edit")):
+        runs = [(name, "") for name in sorted(names, key=lambda name: name.startswith("nerf-edit"))]
+        for name, kind in (*runs, *OTHER_MODELS.items()):
             if not told.tiny or name in TINY_CONFIGS:
-                yield f"{name}.yaml", lambda name=name: three_steps(told, name, scratch)
+                title = f"{name}.yaml, {kind}" if kind else f"{name}.yaml"
+                yield title, lambda name=name, kind=kind: three_steps(told, name, scratch, kind)
 
 
-def three_steps(told: Told, name: str, scratch: Path) -> dict[str, Any]:
-    """Train a config for three steps, with its pictures and its mesh."""
+def three_steps(told: Told, name: str, scratch: Path, kind: str = "") -> dict[str, Any]:
+    """Train a config for three steps, with its pictures and its mesh; under a model of another kind if one is named."""
     little = (
         [
             *LITTLE,
@@ -158,15 +169,15 @@ def three_steps(told: Told, name: str, scratch: Path) -> dict[str, Any]:
         if told.tiny
         else LITTLE
     )
-    needed = settings_for(name, scratch)
+    needed = settings_for(name, scratch, kind)
     own = [setting for setting in little if setting.partition("=")[0] in known_settings(name, needed)] + needed
-    metrics, _ = trained(told, f"{name}.yaml", str(scratch / "out" / name), ["trainer.max_steps=3", *own])
+    metrics, _ = trained(told, f"{name}.yaml", str(scratch / "out" / f"{name}{kind}"), ["trainer.max_steps=3", *own])
     release()
     warnings = "; ".join(metrics["warnings"])[:200]
     return {"steps": metrics["steps"], "s/step": metrics["seconds_per_step"]["total"], "warnings": warnings}
 
 
-def settings_for(name: str, scratch: Path) -> list[str]:
+def settings_for(name: str, scratch: Path, other_kind: str = "") -> list[str]:
     """The data and the tiny model that a config needs to run without a download."""
     from posed_scenes import make_data_set
     from tiny_pipelines import TinyFolders, tiny_settings, zero123
@@ -193,7 +204,7 @@ def settings_for(name: str, scratch: Path) -> list[str]:
         "sd": "stable-diffusion",
         "mvdream": "mvdream",
     }
-    kind = kinds.get(name.rpartition("-")[2])
+    kind = other_kind or kinds.get(name.rpartition("-")[2])
     if name == "zero123":
         folder = scratch / "zero123"
         prior = {"pretrained_model_name_or_path": folder if folder.is_dir() else zero123(folder), "image_size": 32}

@@ -86,6 +86,17 @@ def test_rows_that_are_there_stay_and_one_that_fails_stops_none(
         gpu.Report(tmp_path, {"device": "b"})
 
 
+def test_a_second_call_goes_on_with_what_was_cut(tmp_path: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    report, run = gpu.Report(tmp_path, {"device": "a"}), []
+    for part, how in {"a": "done", "c": "cut after 130 s", "d": "failed with exit status 1, see log.txt"}.items():
+        report.end(part, how)
+    monkeypatch.setattr(gpu, "watched", lambda command, *_: run.append(command[command.index("--part") + 1]) or "done")
+    settings = gpu.Settings(tmp_path, torch.device("cpu"), True, time.time() + 99)
+    gpu.run_parts(SimpleNamespace(tiny=True, device="cpu", parts="acd"), settings, report)
+    assert run == ["c", "d"]
+    assert [gpu.Report(tmp_path, {"device": "a"}).ended(part) for part in "acd"] == ["done"] * 3
+
+
 def test_a_part_is_ended_at_its_limit_with_what_it_started(tmp_path: Path, gpu: Any) -> None:
     with (tmp_path / "log.txt").open("w") as log:
         assert gpu.watched([sys.executable, "-c", "print(1)"], 60.0, log) == "done"
