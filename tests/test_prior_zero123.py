@@ -21,6 +21,7 @@ from distill3d.cli import main
 from distill3d.config.check import build
 from distill3d.guidance.base import distillation_loss
 from distill3d.guidance.sds import SDS
+from distill3d.guidance.vsd import VSD
 from distill3d.priors.hub import PriorError
 from distill3d.priors.loader import PretrainedDiffusionModel, load_prior, load_prompt_encoder
 from distill3d.priors.settings import PriorConfig
@@ -116,6 +117,19 @@ def test_the_gradient_is_that_of_guidance_over_picture_and_pose_together(folder:
         expected = (1 - draw.alpha**2) * (none + 3 * (told - none) - draw.eps) / 3
     assert x.grad is not None
     torch.testing.assert_close(x.grad, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_vsd_trains_an_adapter_under_it(folder: Path, photo: Path) -> None:
+    """The camera token of VSD is no second condition here: the pose is told already."""
+    cfg = config(folder, photo)
+    prior, encoder = load_prior(cfg), load_prompt_encoder(cfg)
+    texts = {role: encoder([text] * 3) for role, text in {"conditional": "a", "object": "a", "negative": ""}.items()}
+    rule = VSD(build(VSD.Config, {}, "system.guidance"))
+    x = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(2))
+    output = rule(prior, GuidanceInput(x, texts, 0, 1, torch.Generator().manual_seed(3), cameras()))
+    assert output.grad.isfinite().all() and output.grad.abs().max() > 0 and output.own_loss is not None
+    output.own_loss.backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in rule.adapter.parameters())  # type: ignore[union-attr]
 
 
 def test_the_camera_moves_the_answer_and_must_be_told(folder: Path, photo: Path) -> None:
