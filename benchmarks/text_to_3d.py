@@ -47,6 +47,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 WORDS = PROJECT / "distill3d" / "embedded" / "weights" / "words.json"
 PROMPT = "system.prompt_processor.prompt"
 LEAST_F_SCORE, LEAST_PSNR_DB = 0.6, 17.0  # the aims
+LEAST_MESH_DB, LEAST_OVERLAP = 24.0, 0.97  # of the mesh against the volume
 VIEWS = 8  # of which the albedo is compared
 LABEL_HEIGHT = 16
 
@@ -62,6 +63,8 @@ class Result:
     f_score: float | None  # against the mesh that the prior was taught; None without one
     psnr_db: float | None  # of the albedo on the object, against the same
     by_eye: str  # yes, half, no, or nothing
+    mesh_db: float | None  # PSNR of the exported mesh against the volume, on the object
+    overlap: float | None  # of their outlines
     seconds: float
     warnings: list[str]
     pictures: list[str]
@@ -191,10 +194,16 @@ def judged(
         f_score=None if truth is None or made is None else round(f_score(made, truth), 3),
         psnr_db=None if truth is None else round(albedo_against(trial, truth), 2),
         by_eye=seen.get(run["prompt"], ""),
+        mesh_db=_rounded(metrics["export"].get("mesh_psnr_foreground"), 1),
+        overlap=_rounded(metrics["export"].get("mesh_silhouette_overlap"), 3),
         seconds=float(metrics["seconds_total"]),
         warnings=list(metrics.get("warnings", [])),
         pictures=[str(strip), str(strip.with_name("textureless.png"))],
     )
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def write(given: argparse.Namespace, results: list[Result], failed: dict[str, list[str]]) -> None:
@@ -206,8 +215,9 @@ def write(given: argparse.Namespace, results: list[Result], failed: dict[str, li
         "",
         *summary(results),
         "",
-        "| prompt | F-score | albedo, dB | by eye | median rank | worst rank | seen as | seconds | warnings |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| prompt | F-score | albedo, dB | by eye | median rank | worst rank | seen as | mesh, dB | outlines | seconds "
+        "| warnings |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
         *map(line, results),
         *(f"\n{len(prompts)} {why}: {', '.join(prompts)}." for why, prompts in failed.items()),
         "",
@@ -230,11 +240,15 @@ def summary(results: list[Result]) -> list[str]:
         both = sum((r.f_score or 0.0) >= LEAST_F_SCORE and (r.psnr_db or 0.0) >= LEAST_PSNR_DB for r in group)
         eye, half = (sum(r.by_eye == word for r in group) for word in ("yes", "half"))
         first = sum(r.median_rank == 1 for r in group)
+        close = sum((r.mesh_db or 0.0) >= LEAST_MESH_DB for r in group)
+        overlap = sum((r.overlap or 0.0) >= LEAST_OVERLAP for r in group)
         figures = f"F-score at least {LEAST_F_SCORE} for {shape}, and albedo at least {LEAST_PSNR_DB:g} dB for {both}; "
         figures = figures if group is known else ""
         if group:
             lines.append(
-                f"- {len(group)} {name}: {figures}by eye yes {eye}, half {half}; first for the judge: {first}."
+                f"- {len(group)} {name}: {figures}by eye yes {eye}, half {half}; first for the judge: {first}; mesh "
+                f"against volume at least {LEAST_MESH_DB:g} dB on the object for {close}, outlines overlap by at least "
+                f"{LEAST_OVERLAP:.0%} for {overlap}."
             )
     return lines
 
@@ -243,7 +257,9 @@ def line(r: Result) -> str:
     shape = "" if r.f_score is None else f"{r.f_score:.2f}"
     albedo = "" if r.psnr_db is None else f"{r.psnr_db:.1f}"
     ranks = f"{r.median_rank:g} | {r.worst_rank} | {', '.join(r.top_nouns[:3])}"
-    return f"| {r.prompt} | {shape} | {albedo} | {r.by_eye} | {ranks} | {r.seconds:.0f} | {'; '.join(r.warnings)} |"
+    mesh = f"{'' if r.mesh_db is None else r.mesh_db} | {'' if r.overlap is None else r.overlap}"
+    warnings = "; ".join(r.warnings)
+    return f"| {r.prompt} | {shape} | {albedo} | {r.by_eye} | {ranks} | {mesh} | {r.seconds:.0f} | {warnings} |"
 
 
 def sheet(results: list[Result], columns: int = 2) -> Image.Image:
