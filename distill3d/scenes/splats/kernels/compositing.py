@@ -35,6 +35,20 @@ def _columns(center_x, dy, conic, level, width):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _ellipse(g, centers, conics, opacity, least):
+    """Centre and conic of a Gaussian in float64, and the level ``log(opacity / least)`` at its ellipse's edge."""
+    conic = (float(conics[g, 0]), float(conics[g, 1]), float(conics[g, 2]))
+    return float(centers[g, 0]), float(centers[g, 1]), conic, math.log(opacity / least)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _recurrence(dx, dy, conic, opacity):
+    """Alpha at an offset from the centre, its ratio to the next pixel's, and the factor of that ratio per pixel."""
+    alpha = opacity * math.exp(-0.5 * (conic[0] * dx * dx + 2.0 * conic[1] * dx * dy + conic[2] * dy * dy))
+    return alpha, math.exp(-conic[0] * (dx + 0.5) - conic[1] * dy), math.exp(-conic[0])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def composite_view(order, centers, conics, opacities, values, least, largest, stop, out, passed, last):
     """Sum of weighted values ``out C H W``, the transmittance ``passed H W`` behind all, and the rank of the last one.
 
@@ -48,18 +62,14 @@ def composite_view(order, centers, conics, opacities, values, least, largest, st
         opacity = float(opacities[g])
         if opacity < least:
             continue
-        level, conic = math.log(opacity / least), (float(conics[g, 0]), float(conics[g, 1]), float(conics[g, 2]))
-        x, y = float(centers[g, 0]), float(centers[g, 1])
+        x, y, conic, level = _ellipse(g, centers, conics, opacity, least)
         begin, end = _rows(y, conic, level, height)
         for row in range(begin, end):
             dy = row + 0.5 - y
             first, behind = _columns(x, dy, conic, level, width)
             if first >= behind:
                 continue
-            dx = first + 0.5 - x
-            alpha = opacity * math.exp(-0.5 * (conic[0] * dx * dx + 2.0 * conic[1] * dx * dy + conic[2] * dy * dy))
-            ratio = math.exp(-conic[0] * (dx + 0.5) - conic[1] * dy)
-            bend = math.exp(-conic[0])
+            alpha, ratio, bend = _recurrence(first + 0.5 - x, dy, conic, opacity)
             for column in range(first, behind):
                 before = passed[row, column]
                 if before >= stop:
@@ -117,8 +127,7 @@ def composite_view_backward(
         opacity = float(opacities[g])
         if opacity < least:
             continue
-        level, conic = math.log(opacity / least), (float(conics[g, 0]), float(conics[g, 1]), float(conics[g, 2]))
-        x, y = float(centers[g, 0]), float(centers[g, 1])
+        x, y, conic, level = _ellipse(g, centers, conics, opacity, least)
         begin, end = _rows(y, conic, level, height)
         own[:] = 0.0
         at_x, at_y, at_a, at_b, at_c, at_opacity = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -127,10 +136,7 @@ def composite_view_backward(
             first, after = _columns(x, dy, conic, level, width)
             if first >= after:
                 continue
-            dx = first + 0.5 - x
-            alpha = opacity * math.exp(-0.5 * (conic[0] * dx * dx + 2.0 * conic[1] * dx * dy + conic[2] * dy * dy))
-            ratio = math.exp(-conic[0] * (dx + 0.5) - conic[1] * dy)
-            bend = math.exp(-conic[0])
+            alpha, ratio, bend = _recurrence(first + 0.5 - x, dy, conic, opacity)
             for column in range(first, after):
                 if rank < last[row, column]:
                     used = min(alpha, largest)
