@@ -149,3 +149,19 @@ def fit(root: Path, steps: int, resume: Path | None = None, seed: int = 0, **cha
     trainer = make_trainer(root, steps, **trainer_settings)
     trainer.fit(system, data, ckpt_path=resume)
     return system, trainer
+
+
+def check_resumed_run(root: Path, steps: int, stop: int, **changes: Any) -> Any:
+    """A run that stops and resumes ends with the bits of a whole one, its optimiser's too. Returns its system."""
+    whole, _ = fit(root / "whole", steps, **changes)
+    fit(root / "parts", stop, **changes)
+    resumed, _ = fit(root / "parts", steps, root / "parts/ckpts/last.ckpt", **changes)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    memories = [
+        torch.load(root / name / "ckpts/last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+        for name in ("whole", "parts")
+    ]
+    for own, other in zip(*(memory.values() for memory in memories), strict=True):
+        assert all(torch.equal(own[key], other[key]) for key in own)
+    return resumed

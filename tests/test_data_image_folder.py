@@ -53,5 +53,5 @@ def test_mistakes_are_named(tmp_path, folder):
     (tmp_path / "empty" / "bad.png").write_text("no image")
     with pytest.raises(ValueError, match=r"bad\.png cannot be read"):
         module(tmp_path / "empty").batch(0)
-    with pytest.raises(ValueError, match=r"image_size=0 must be positive"):
+    with pytest.raises(ValueError, match=r"image_size=0 must be at least 1"):
         module(folder, image_size=0)

@@ -266,7 +266,7 @@ def test_a_file_that_is_no_image_is_named(box, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "data.batch_size=0 must be positive"),
+        ({"batch_size": 0}, "data.batch_size=0 must be at least 1"),
         ({"test_every": 1}, "leaves no view to fit"),
         ({"radius": 0}, "data.radius=0.0 must be positive"),
         ({"eval_width": 0}, "data.eval_width=0"),

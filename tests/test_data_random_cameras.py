@@ -91,8 +91,8 @@ def test_a_relative_radius_shows_the_object_as_large_through_every_lens():
         ({"batch_size": 0}, "data.batch_size=0 must be positive"),
         ({"batch_size": [8, 6], "resolution_milestones": [9], "n_view": 4}, r"data.batch_size=\[8, 6\].*n_view=4"),
         ({"height": -3}, "data.height=-3 must be positive"),
-        ({"eval_width": 0}, "data.eval_width=0 must be positive"),
-        ({"n_test_views": 0}, "data.n_test_views=0 must be positive"),
+        ({"eval_width": 0}, "data.eval_width=0 must be at least 1"),
+        ({"n_test_views": 0}, "data.n_test_views=0 must be at least 1"),
         ({"elevation_rnage": [0, 1]}, "did you mean 'elevation_range'"),
         ({"light_sample_strategy": "sun"}, "data.light_sample_strategy"),
     ],
@@ -108,7 +108,7 @@ def test_wrong_settings_are_named(settings, message):
         ({"fovy_range": [50, 40]}, "data.fovy_range"),
         ({"camera_distance_range": [0, 1]}, "data.camera_distance_range.*positive"),
         ({"elevation_range": [-100, 0]}, r"data.elevation_range.*\[-90, 90\]"),
-        ({"camera_perturb": -0.1}, "data.camera_perturb.*negative"),
+        ({"camera_perturb": -0.1}, "data.camera_perturb=-0.1 must be at least 0"),
     ],
 )
 def test_impossible_ranges_are_named(settings, message):

@@ -5,14 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from edit_doubles import edit, make_source
-from tiny_pipelines import (
-    _unet,
-    _vae,
-    clip_text_model,
-    clip_tokenizer,
-    save_pipeline,
-    stable_diffusion,
-)
+from tiny_components import clip, make_unet, make_vae
+from tiny_pipelines import save_pipeline, stable_diffusion
 
 from distill3d.priors.hub import PriorError
 from distill3d.priors.settings import PriorConfig
@@ -26,11 +20,10 @@ def cfg(tmp_path_factory):
 
     torch.manual_seed(0)
     components = {
-        "unet": _unet(16, 8, out_channels=4),
-        "vae": _vae(scaling_factor=0.18215),
+        "unet": make_unet(16, 8, out_channels=4),
+        "vae": make_vae(scaling_factor=0.18215),
         "scheduler": DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
-        "text_encoder": clip_text_model(),
-        "tokenizer": clip_tokenizer(),
+        **clip(),
         "safety_checker": None,
         "feature_extractor": None,
     }

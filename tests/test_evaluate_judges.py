@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_pipelines import clip_config, clip_tokenizer
+from tiny_components import clip_config, clip_tokenizer
 
 from distill3d.camera import VIEW_WORDS
 from distill3d.config.check import ConfigError

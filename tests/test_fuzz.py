@@ -1,7 +1,8 @@
 """Damaged files of every kind: no traceback, no hang, no silent nonsense. `fuzzing` says how to run more of them."""
 
 import pytest
-from fuzzing import attempt, kinds, mutated, run
+from fuzz_kinds import kinds
+from fuzzing import attempt, mutated, run
 
 SAMPLE = 150
 MANY = 1000

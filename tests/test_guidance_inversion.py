@@ -118,11 +118,12 @@ def test_inversion_adds_eta_times_the_reverse_deviation(prior):
     assert float((noisy - calm).std()) == pytest.approx(deviation, rel=0.02)
 
 
-def test_sdi_inverts_with_its_own_eta(prior):
+@pytest.mark.parametrize("released", [False, True])
+def test_sdi_inverts_with_its_own_eta(prior, released):
     """Without the overshoot nothing else is drawn at random."""
 
     def kappas(eta):
-        rule = make("sdi", inversion_eta=eta, inversion_overshoot=False)
+        rule = make("sdi", inversion_eta=eta, inversion_overshoot=False, released=released)
         inputs = inputs_for(rule, prior)
         draw = draw_at(prior, inputs.x, [500, 500], weighting="uniform")
         return [rule.inverted_noise(prior, inputs, draw) for _ in range(2)]

@@ -79,8 +79,8 @@ def test_a_solid_colour_is_a_parameter_where_it_is_learned():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("solid-color-background", {"random_aug_prob": -0.5}, "random_aug_prob=-0.5 is a probability"),
-        ("neural-environment-map-background", {"random_aug_prob": 2.0}, "random_aug_prob=2.0 is a probability"),
+        ("solid-color-background", {"random_aug_prob": -0.5}, "random_aug_prob=-0.5 must lie in 0 .. 1"),
+        ("neural-environment-map-background", {"random_aug_prob": 2.0}, "random_aug_prob=2.0 must lie in 0 .. 1"),
         ("neural-environment-map-background", {"color_activation": "lin"}, "color_activation='lin' is unknown"),
         ("neural-environment-map-background", {"dir_encoding_config": {"degree": 9}}, "degree=9 must lie in 1 .. 3"),
         ("neural-environment-map-background", {"mlp_network_config": {"n_neurons": 0}}, "n_neurons=0 must be"),

@@ -2,31 +2,19 @@
 
 import pytest
 import torch
+from grids import table_and_points
 
 from distill3d.config.check import ConfigError, build
 from distill3d.scenes.nerf.encoding import DenseGrid, HashGrid, interpolate
-from distill3d.scenes.nerf.grid import grid_levels, interpolate_reference
+from distill3d.scenes.nerf.grid import interpolate_reference
 
-GRIDS = {
-    "hashed": (grid_levels(4, 4, 1.6, 128), 2),
-    "dense": (grid_levels(1, 7, 2.0), 5),
-    "one feature": (grid_levels(2, 3, 2.0, 64), 1),
-}
+NAMES = ("mostly hashed", "dense alone", "one feature")
 
 
-def _table_and_points(name, dtype, count=200):
-    levels, n_features = GRIDS[name]
-    generator = torch.Generator().manual_seed(1)
-    table = torch.randn(levels[-1].offset + levels[-1].size, n_features, dtype=dtype, generator=generator)
-    points = torch.rand(count, 3, dtype=dtype, generator=generator) * 1.2 - 0.1
-    points[:8] = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=dtype)] * 3)  # the corners of the volume
-    return table.requires_grad_(), points, levels
-
-
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_kernel_and_twin_agree_in_values_and_gradients(name, dtype):
-    table, points, levels = _table_and_points(name, dtype)
+    table, points, levels = table_and_points(name, dtype, 200)
     answers = interpolate(table, points, levels, need_jacobian=True)
     expected = interpolate_reference(table, points, levels)
     grads = [torch.randn_like(x) for x in expected]
@@ -41,7 +29,7 @@ def test_kernel_and_twin_agree_in_values_and_gradients(name, dtype):
 
 
 def test_without_jacobian_the_kernel_gives_the_same_features_and_gradient():
-    table, points, levels = _table_and_points("hashed", torch.float64)
+    table, points, levels = table_and_points("mostly hashed", count=200)
     features, _ = interpolate(table, points, levels, need_jacobian=False)
     expected, _ = interpolate_reference(table, points, levels)
     torch.testing.assert_close(features, expected)
@@ -51,9 +39,9 @@ def test_without_jacobian_the_kernel_gives_the_same_features_and_gradient():
     )
 
 
-@pytest.mark.parametrize("name", ["hashed", "dense"])
+@pytest.mark.parametrize("name", NAMES[:2])
 def test_the_number_of_threads_does_not_change_a_bit(name):
-    table, points, levels = _table_and_points(name, torch.float32, 1001)
+    table, points, levels = table_and_points(name, torch.float32, 1001)
     results, threads = [], torch.get_num_threads()
     for count in (1, 3):
         torch.set_num_threads(count)
@@ -66,14 +54,14 @@ def test_the_number_of_threads_does_not_change_a_bit(name):
 
 
 def test_no_points_give_no_features():
-    table, points, levels = _table_and_points("hashed", torch.float32)
+    table, points, levels = table_and_points("mostly hashed", torch.float32, 200)
     features, jacobian = interpolate(table, points[:0], levels, need_jacobian=True)
     assert features.shape == (8, 0) and jacobian.shape == (8, 3, 0)
 
 
 def test_the_torch_backend_is_used_when_it_is_asked_for(monkeypatch):
     monkeypatch.setenv("DISTILL3D_KERNELS", "torch")
-    table, points, levels = _table_and_points("hashed", torch.float64)
+    table, points, levels = table_and_points("mostly hashed", count=200)
     features, _ = interpolate(table, points, levels, need_jacobian=True)
     assert "Interpolation" not in type(features.grad_fn).__name__
 

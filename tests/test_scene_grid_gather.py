@@ -6,29 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from grids import table_and_points
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill3d.scenes.nerf import grid_gather
 from distill3d.scenes.nerf.grid import grid_levels, interpolate_reference
 from distill3d.scenes.nerf.grid_gather import interpolate_gathered
 
-GRIDS = {
-    "dense and hashed": (grid_levels(5, 3, 1.6, 256), 2),
-    "dense alone": (grid_levels(1, 7, 2.0), 5),
-    "hashed alone": (grid_levels(2, 9, 2.0, 64), 1),
-}
+NAMES = ("dense and hashed", "dense alone", "hashed alone")
 
 
-def table_and_points(name: str, dtype: torch.dtype = torch.float64, count: int = 300) -> tuple[Any, Any, Any]:
-    levels, n_features = GRIDS[name]
-    generator = torch.Generator().manual_seed(1)
-    table = torch.randn(levels[-1].offset + levels[-1].size, n_features, dtype=dtype, generator=generator)
-    points = torch.rand(count, 3, dtype=dtype, generator=generator) * 1.2 - 0.1
-    points[:8] = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=dtype)] * 3)  # the corners of the volume
-    return table.requires_grad_(), points, levels
-
-
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("chunk", [1 << 17, 77])
 def test_it_is_the_reference_in_values_and_gradients(name: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid_gather, "CHUNK", chunk)

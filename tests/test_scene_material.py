@@ -52,7 +52,7 @@ def test_light_colours_are_the_settings_unless_a_ratio_replaces_them():
 
 
 def test_wrong_settings_are_named():
-    with pytest.raises(ConfigError, match=r"system\.material\.diffuse_prob=1\.5 is a probability"):
+    with pytest.raises(ConfigError, match=r"system\.material\.diffuse_prob=1\.5 must lie in 0 \.\. 1"):
         _material(diffuse_prob=1.5)
     with pytest.raises(ConfigError, match="albedo_activation='sig' is unknown"):
         _material(albedo_activation="sig")

@@ -8,48 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_components import (
+    WIDTH,
+    clip,
+    clip_projected,
+    cosine_scheduler,
+    flow_vae,
+    make_unet,
+    make_vae,
+    qwen3,
+    qwen_tokenizer,
+    stable_schedule,
+    t5,
+)
 
 from distill3d.priors.settings import PriorConfig
-
-WIDTH = 32  # of the text encoders
-
-
-def byte_level_vocabulary() -> dict[str, int]:
-    """CLIP's byte alphabet, alone and at the end of a word, and its two special tokens: any text can be written."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    symbols = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
-    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), "<|startoftext|>", "<|endoftext|>"]
-    return {token: i for i, token in enumerate(tokens)}
-
-
-def clip_tokenizer(length: int = 16) -> Any:
-    from transformers import CLIPTokenizer
-
-    return CLIPTokenizer(vocab=byte_level_vocabulary(), merges=[], model_max_length=length)
-
-
-def clip_config(width: int = WIDTH, length: int = 16, projection: int = 16) -> Any:
-    from transformers import CLIPTextConfig
-
-    return CLIPTextConfig(
-        vocab_size=514,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        projection_dim=projection,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=length,
-        bos_token_id=512,
-        eos_token_id=513,
-        pad_token_id=513,
-    )
-
-
-def clip_text_model(**sizes: int) -> Any:
-    from transformers import CLIPTextModel
-
-    return CLIPTextModel(clip_config(**sizes)).eval()
 
 
 def save_pipeline(folder: Path, class_name: str, components: dict[str, Any], **extra: Any) -> Path:
@@ -66,45 +39,14 @@ def save_pipeline(folder: Path, class_name: str, components: dict[str, Any], **e
     return folder
 
 
-def qwen_tokenizer(length: int = 128) -> Any:
-    """Bytes alone, and a chat template of the shape that Qwen3's has."""
-    from transformers import Qwen2Tokenizer
-
-    vocabulary = {name: i for i, name in enumerate(byte_level_vocabulary()) if not name.endswith("</w>")}
-    vocabulary = {name: i for i, name in enumerate(vocabulary)} | {"<|im_start|>": 300, "<|im_end|>": 301}
-    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], model_max_length=length)
-    tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-        "{% if enable_thinking is false %}<think></think>{% endif %}"
-    )
-    return tokenizer
-
-
-def _qwen3() -> Any:
-    from transformers import Qwen3Config, Qwen3Model
-
-    config = Qwen3Config(
-        vocab_size=512,
-        hidden_size=WIDTH,
-        intermediate_size=WIDTH,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=16,
-    )
-    return Qwen3Model(config).eval()
-
-
 def embedded(folder: Path, seed: int = 0) -> Path:
     """The embedded prior's kind, with diffusers' own U-Net: v-prediction in pixels, pooled text and cross-attention."""
     torch.manual_seed(seed)
-    unet = _unet(16, 3, encoder_hid_dim=WIDTH, addition_embed_type="text", addition_embed_type_num_heads=2)
+    unet = make_unet(16, 3, encoder_hid_dim=WIDTH, addition_embed_type="text", addition_embed_type_num_heads=2)
     components = {
         "unet": unet,
-        "scheduler": _cosine_scheduler(),
-        "text_encoder": clip_text_model(),
-        "tokenizer": clip_tokenizer(),
+        "scheduler": cosine_scheduler(),
+        **clip(),
     }
     return save_pipeline(folder, "EmbeddedPixelPipeline", components)
 
@@ -129,70 +71,10 @@ def embedded_own(folder: Path, seed: int = 0) -> Path:
             parameter += 0.05 * torch.randn_like(parameter)
     components = {
         "unet": unet,
-        "scheduler": _cosine_scheduler(),
-        "text_encoder": clip_text_model(),
-        "tokenizer": clip_tokenizer(),
+        "scheduler": cosine_scheduler(),
+        **clip(),
     }
     return save_pipeline(folder, "EmbeddedPixelPipeline", components)
-
-
-def _cosine_scheduler() -> Any:
-    from diffusers import DDPMScheduler
-
-    return DDPMScheduler(prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2")
-
-
-def _unet(sample_size: int, channels: int, context: int = WIDTH, **extra: Any) -> Any:
-    from diffusers import UNet2DConditionModel
-
-    settings: dict[str, Any] = {
-        "sample_size": sample_size,
-        "in_channels": channels,
-        "out_channels": channels,
-        "block_out_channels": (8, 16),
-        "layers_per_block": 1,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-        "norm_num_groups": 4,
-        "attention_head_dim": 2,
-        "cross_attention_dim": context,
-    }
-    return UNet2DConditionModel(**(settings | extra))
-
-
-def _vae(latent_channels: int = 4, **extra: Any) -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=latent_channels,
-        norm_num_groups=4,
-        sample_size=16,
-        **extra,
-    )
-
-
-def _clip_with_projection(**sizes: int) -> Any:
-    from transformers import CLIPTextModelWithProjection
-
-    return CLIPTextModelWithProjection(clip_config(**sizes)).eval()
-
-
-def _t5(width: int = WIDTH) -> Any:
-    from transformers import T5Config, T5EncoderModel
-
-    config = T5Config(vocab_size=300, d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    return T5EncoderModel(config).eval()
-
-
-def t5_tokenizer() -> Any:
-    """Characters as unigram pieces: enough for a T5 tokenizer that takes any ASCII text."""
-    from transformers import T5Tokenizer
-
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    return T5Tokenizer(vocab=pieces + [(chr(i), -3.0) for i in range(33, 127)], extra_ids=0)
 
 
 def stable_diffusion(folder: Path, prediction_type: str = "epsilon", seed: int = 0, **network: Any) -> Path:
@@ -201,19 +83,16 @@ def stable_diffusion(folder: Path, prediction_type: str = "epsilon", seed: int =
 
     torch.manual_seed(seed)
     components = {
-        "unet": _unet(16, 4, **network),
-        "vae": _vae(scaling_factor=0.18215),
-        "scheduler": DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
+        "unet": make_unet(16, 4, **network),
+        "vae": make_vae(scaling_factor=0.18215),
+        "scheduler": stable_schedule(
+            DDIMScheduler,
             clip_sample=False,
             set_alpha_to_one=False,
             steps_offset=1,
             prediction_type=prediction_type,
         ),
-        "text_encoder": clip_text_model(),
-        "tokenizer": clip_tokenizer(),
+        **clip(),
         "safety_checker": None,
         "feature_extractor": None,
     }
@@ -229,7 +108,7 @@ def mvdream(folder: Path, seed: int = 0) -> Path:
     from diffusers import DDIMScheduler
 
     torch.manual_seed(seed)
-    unet = _unet(
+    unet = make_unet(
         16,
         4,
         class_embed_type="projection",
@@ -239,15 +118,12 @@ def mvdream(folder: Path, seed: int = 0) -> Path:
         attention_head_dim=(2, 4),
         use_linear_projection=True,
     )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False
-    )
+    scheduler = stable_schedule(DDIMScheduler, clip_sample=False, set_alpha_to_one=False)
     components = {
         "unet": unet,
-        "vae": _vae(scaling_factor=0.18215),
+        "vae": make_vae(scaling_factor=0.18215),
         "scheduler": scheduler,
-        "text_encoder": clip_text_model(),
-        "tokenizer": clip_tokenizer(),
+        **clip(),
         "feature_extractor": None,
         "image_encoder": None,
     }
@@ -259,7 +135,7 @@ def sdxl(folder: Path, seed: int = 0) -> Path:
     from diffusers import EulerDiscreteScheduler
 
     torch.manual_seed(seed)
-    unet = _unet(
+    unet = make_unet(
         16,
         4,
         context=2 * WIDTH,
@@ -269,14 +145,10 @@ def sdxl(folder: Path, seed: int = 0) -> Path:
     )
     components = {
         "unet": unet,
-        "vae": _vae(scaling_factor=0.13025, force_upcast=True),
-        "scheduler": EulerDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="leading"
-        ),
-        "text_encoder": clip_text_model(),
-        "tokenizer": clip_tokenizer(),
-        "text_encoder_2": _clip_with_projection(),
-        "tokenizer_2": clip_tokenizer(),
+        "vae": make_vae(scaling_factor=0.13025, force_upcast=True),
+        "scheduler": stable_schedule(EulerDiscreteScheduler, timestep_spacing="leading"),
+        **clip(),
+        **clip_projected("_2"),
     }
     return save_pipeline(folder, "StableDiffusionXLPipeline", components, force_zeros_for_empty_prompt=True)
 
@@ -286,7 +158,7 @@ def sdxl_refiner(folder: Path, seed: int = 0) -> Path:
     from diffusers import EulerDiscreteScheduler
 
     torch.manual_seed(seed)
-    unet = _unet(
+    unet = make_unet(
         16,
         4,
         addition_embed_type="text_time",
@@ -295,12 +167,11 @@ def sdxl_refiner(folder: Path, seed: int = 0) -> Path:
     )
     components = {
         "unet": unet,
-        "vae": _vae(scaling_factor=0.13025, force_upcast=True),
-        "scheduler": EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        "vae": make_vae(scaling_factor=0.13025, force_upcast=True),
+        "scheduler": stable_schedule(EulerDiscreteScheduler),
         "text_encoder": None,
         "tokenizer": None,
-        "text_encoder_2": _clip_with_projection(),
-        "tokenizer_2": clip_tokenizer(),
+        **clip_projected("_2"),
     }
     return save_pipeline(folder, "StableDiffusionXLImg2ImgPipeline", components, requires_aesthetics_score=True)
 
@@ -310,7 +181,7 @@ def deepfloyd_if(folder: Path, seed: int = 0) -> Path:
     from diffusers import DDPMScheduler
 
     torch.manual_seed(seed)
-    unet = _unet(
+    unet = make_unet(
         16,
         3,
         out_channels=6,
@@ -327,8 +198,7 @@ def deepfloyd_if(folder: Path, seed: int = 0) -> Path:
     components = {
         "unet": unet,
         "scheduler": scheduler,
-        "text_encoder": _t5(),
-        "tokenizer": t5_tokenizer(),
+        **t5(),
         "safety_checker": None,
         "feature_extractor": None,
         "watermarker": None,
@@ -356,14 +226,11 @@ def sd3(folder: Path, seed: int = 0, with_t5: bool = True) -> Path:
     )
     components = {
         "transformer": transformer,
-        "vae": _vae(scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
+        "vae": flow_vae(1.5305, 0.0609),
         "scheduler": FlowMatchEulerDiscreteScheduler(),
-        "text_encoder": _clip_with_projection(),
-        "tokenizer": clip_tokenizer(),
-        "text_encoder_2": _clip_with_projection(),
-        "tokenizer_2": clip_tokenizer(),
-        "text_encoder_3": _t5(2 * WIDTH) if with_t5 else None,
-        "tokenizer_3": t5_tokenizer() if with_t5 else None,
+        **clip_projected(),
+        **clip_projected("_2"),
+        **(t5("_3", 2 * WIDTH) if with_t5 else {"text_encoder_3": None, "tokenizer_3": None}),
     }
     return save_pipeline(folder, "StableDiffusion3Pipeline", components)
 
@@ -387,12 +254,10 @@ def flux(folder: Path, seed: int = 0, guidance_embeds: bool = True) -> Path:
     )
     components = {
         "transformer": transformer,
-        "vae": _vae(scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        "vae": flow_vae(0.3611, 0.1159),
         "scheduler": FlowMatchEulerDiscreteScheduler(),
-        "text_encoder": clip_text_model(),
-        "tokenizer": clip_tokenizer(),
-        "text_encoder_2": _t5(),
-        "tokenizer_2": t5_tokenizer(),
+        **clip(),
+        **t5("_2"),
     }
     return save_pipeline(folder, "FluxPipeline", components)
 
@@ -409,9 +274,9 @@ def zero123(folder: Path, layer: str = "cc_projection", seed: int = 0) -> Path:
         image_size=28, patch_size=14,
     )  # fmt: skip
     components = {
-        "unet": _unet(16, 8, out_channels=4),
-        "vae": _vae(scaling_factor=0.18215),
-        "scheduler": DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        "unet": make_unet(16, 8, out_channels=4),
+        "vae": make_vae(scaling_factor=0.18215),
+        "scheduler": stable_schedule(DDIMScheduler),
         "image_encoder": CLIPVisionModelWithProjection(vision).eval(),
         "safety_checker": None,
         "feature_extractor": None,
@@ -447,10 +312,9 @@ def pixart_sigma(folder: Path, seed: int = 0) -> Path:
     )
     components = {
         "transformer": transformer,
-        "vae": _vae(scaling_factor=0.13025, force_upcast=True),
+        "vae": make_vae(scaling_factor=0.13025, force_upcast=True),
         "scheduler": DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02),
-        "text_encoder": _t5(),
-        "tokenizer": t5_tokenizer(),
+        **t5(),
     }
     return save_pipeline(folder, "PixArtSigmaPipeline", components)
 
@@ -476,9 +340,9 @@ def z_image(folder: Path, seed: int = 0) -> Path:
             parameter.normal_(0.0, 0.1)
     components = {
         "transformer": transformer,
-        "vae": _vae(scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        "vae": flow_vae(0.3611, 0.1159),
         "scheduler": FlowMatchEulerDiscreteScheduler(),
-        "text_encoder": _qwen3(),
+        "text_encoder": qwen3(),
         "tokenizer": qwen_tokenizer(),
     }
     return save_pipeline(folder, "ZImagePipeline", components)
