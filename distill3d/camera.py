@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distill3d.config.ranges import check_least
 from distill3d.types import Cameras, Rays
 
 ViewWord = Literal["front", "side", "back", "overhead"]
@@ -47,9 +48,7 @@ class CameraRanges:
             raise ValueError(f"elevation_range={list(self.elevation_range)} must lie in [-90, 90] degrees")
         if self.fovy_range[0] <= 0 or self.fovy_range[1] >= 180:
             raise ValueError(f"fovy_range={list(self.fovy_range)} must lie in (0, 180) degrees")
-        for name in ("camera_perturb", "center_perturb", "up_perturb"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        check_least(self, camera_perturb=0, center_perturb=0, up_perturb=0)
 
 
 def ranges_of(cameras: Cameras) -> CameraRanges:

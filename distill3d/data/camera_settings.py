@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from distill3d.camera import CameraRanges, ranges_of
 from distill3d.config.check import ConfigError, build
 from distill3d.config.files import EMBEDDED_WEIGHTS
+from distill3d.config.ranges import check_least
 from distill3d.light import LightStrategy
 from distill3d.runtime.foreign import ForeignFileError, read_json
 
@@ -29,8 +30,7 @@ class ViewDistribution(CameraRanges):
             raise ValueError(f"light_distance_range={[low, high]} must be [low, high]")
         if low <= 0:
             raise ValueError(f"light_distance_range={[low, high]} must be positive distances in world units")
-        if self.light_position_perturb < 0:
-            raise ValueError(f"light_position_perturb={self.light_position_perturb} must not be negative")
+        check_least(self, light_position_perturb=0)
 
     @property
     def camera_ranges(self) -> CameraRanges:

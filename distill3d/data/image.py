@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.data.endless import endless_loader
 from distill3d.data.image_folder import read_image
@@ -36,10 +37,7 @@ class ImageDataModule(pl.LightningDataModule):
         batch_size: int = 1
 
         def __post_init__(self) -> None:
-            for name in ("width", "height", "batch_size"):
-                value = getattr(self, name)
-                if value is not None and value < 1:
-                    raise ValueError(f"{name}={value} must be positive")
+            check_least(self, width=1, height=1, batch_size=1)
 
     def __init__(self, cfg: Config, seed: int = 0) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.data.image_batch import ImageBatch, ImageBatches
 from distill3d.runtime.foreign import open_image, read_text
@@ -29,9 +30,7 @@ class ImageFolderDataModule(ImageBatches):
         batch_size: int = 32
 
         def __post_init__(self) -> None:
-            for name in ("image_size", "batch_size"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name}={getattr(self, name)} must be positive")
+            check_least(self, image_size=1, batch_size=1)
 
     def __init__(self, cfg: Config, seed: int = 0) -> None:
         super().__init__(cfg, seed)

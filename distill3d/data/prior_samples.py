@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.data.image_batch import ImageBatch, ImageBatches
 from distill3d.runtime.rng import rng
@@ -29,9 +30,7 @@ class PriorSamplesDataModule(ImageBatches):
         def __post_init__(self) -> None:
             if not self.prompts:
                 raise ValueError('prompts=[] is empty; give at least one, which may be ""')
-            for name in ("count", "sampling_steps", "batch_size"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name}={getattr(self, name)} must be positive")
+            check_least(self, count=1, sampling_steps=1, batch_size=1)
             if self.image_size is not None and self.image_size < 1:
                 raise ValueError(f"image_size={self.image_size} must be positive, or null for the prior's largest")
 

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from distill3d.camera import CameraRanges, make_cameras, random_cameras
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled, scheduled
 from distill3d.data.camera_settings import NullableViewDistribution, ViewDistribution, cameras_folder, view_distribution
@@ -73,9 +74,7 @@ class RandomCameraConfig(NullableViewDistribution):
                     f"{name}={values} has {len(values)} entries; resolution_milestones={self.resolution_milestones} "
                     f"asks for {len(self.resolution_milestones) + 1}, one more than there are milestones"
                 )
-        for name in ("eval_height", "eval_width", "eval_batch_size", "n_val_views", "n_test_views", "n_view"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        check_least(self, eval_height=1, eval_width=1, eval_batch_size=1, n_val_views=1, n_test_views=1, n_view=1)
         sizes = self.batch_size if isinstance(self.batch_size, list) else [self.batch_size]
         if any(size % self.n_view for size in sizes):
             raise ValueError(

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from distill3d.camera import CameraRanges
 from distill3d.config.check import ConfigError
+from distill3d.config.ranges import check_least, check_shares
 from distill3d.config.registry import register
 from distill3d.data.assets import MeshEntry, first_variants, read_index
 from distill3d.data.camera_settings import cameras_folder, read_cameras_json, view_distribution
@@ -27,8 +28,6 @@ from distill3d.embedded.mesh_views import (
     core_nouns,
     open_cache,
 )
-
-_AT_LEAST_ONE = (("batch_size", 1), ("views_per_mesh", 1), ("noun_count", 1), ("variants_per_noun", 1))
 
 
 @register("data", "mesh-view-datamodule")
@@ -59,16 +58,12 @@ class MeshViewDataModule(pl.LightningDataModule):
                 raise ValueError(f"nouns={self.nouns!r}: choose all, core or a list such as data.nouns=[cat, dog]")
             if not self.nouns:
                 raise ValueError("nouns=[] is empty; choose all, core or a list such as data.nouns=[cat, dog]")
-            for name, least in (("pair_views", 0), *_AT_LEAST_ONE):
-                if getattr(self, name) is not None and getattr(self, name) < least:
-                    raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+            check_least(self, pair_views=0, batch_size=1, views_per_mesh=1, noun_count=1, variants_per_noun=1)
+            check_shares(self, "pair_share", "override_share")
             if not self.image_sizes or not all(1 <= size <= VIEW_SIZE for size in self.image_sizes):
                 raise ValueError(
                     f"image_sizes={self.image_sizes} must be a list of sizes from 1 to {VIEW_SIZE}, that of the views"
                 )
-            for name in ("pair_share", "override_share"):
-                if not 0.0 <= getattr(self, name) <= 1.0:
-                    raise ValueError(f"{name}={getattr(self, name)} is a share of the images; give 0 to 1")
             if self.pair_share + self.override_share > 1.0:
                 raise ValueError(
                     f"override_share={self.override_share} and pair_share={self.pair_share} must add up to at most 1"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +21,14 @@ from distill3d.evaluation.samples import ReferenceSamples, write_strip
 from distill3d.evaluation.scene_report import (
     against_samples,
     picture_figures,
-    read_json,
     resized,
     run_figures,
     scene_figures,
 )
 from distill3d.evaluation.settings import EvaluateSettings
 from distill3d.runtime.device import choose_accelerator
-from distill3d.runtime.files import write_json
+from distill3d.runtime.files import finite_or_none, write_json
+from distill3d.runtime.foreign import read_record
 from distill3d.sweep.folder import read_metrics
 
 log = logging.getLogger(__name__)
@@ -69,9 +68,9 @@ class Evaluator:
         run.judge = judge.name if judge else None
         folder = run.entry.trial / OUT
         key = self._key(scene, judge)
-        known = read_json(folder / "figures.json")
+        known = read_record(folder / "figures.json")
         names = ("color.png", "textureless.png") if final is None else ("color.png",)
-        if known is None or known.get("key") != key or self.settings.again or not _all_exist(folder, names):
+        if known.get("key") != key or self.settings.again or not _all_exist(folder, names):
             known = {"key": key, "figures": self._figures(scene, final, judge, folder)}
             write_json(folder / "figures.json", known)
         run.figures = {**known["figures"], **run.figures}
@@ -93,7 +92,7 @@ class Evaluator:
         if samples is not None:
             seen = picture_figures(resized(color, samples.shape[-1]))
             figures.update(against_samples(seen, samples))
-        return {name: finite(value) for name, value in figures.items()}
+        return {name: finite_or_none(value) for name, value in figures.items()}
 
     def judge(self, scene: LoadedTrial) -> ImageTextJudge | None:
         return self.judge_for(scene.prior)
@@ -135,11 +134,6 @@ def evaluate_folder(folder: str | Path, overrides: Sequence[str] = ()) -> Path:
     write_report(Report(folder.resolve().name, settings, runs), out)
     log.info("done: %s", out / "report.html")
     return out
-
-
-def finite(value: float | None) -> float | None:
-    """None for what is not a number: a diverged scene has such figures, and JSON does not."""
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _all_exist(folder: Path, names: Sequence[str]) -> bool:

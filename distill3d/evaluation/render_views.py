@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distill3d.camera import CameraRanges, random_cameras
 from distill3d.config.check import ConfigError, build
+from distill3d.config.ranges import check_least
 from distill3d.data.mesh_file import SUFFIXES, UpAxis, load_mesh_file
 from distill3d.data.posed.write import RenderedViews, check_free, write_posed_images
 from distill3d.runtime.rng import rng
@@ -52,9 +53,7 @@ class RenderViewsSettings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("train_views", 2), ("test_views", 1), ("size", 8)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        check_least(self, train_views=2, test_views=1, size=8)
         (nearest, farthest), (narrow, wide) = span(self.camera_distance), span(self.fovy)
         if not 0 < nearest <= farthest or not 0 < narrow <= wide < 180:
             raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from distill3d.evaluation import metrics
 from distill3d.evaluation.judges import ImageTextJudge
 from distill3d.evaluation.loaded_trial import SceneViews
 from distill3d.evaluation.retrieval import distractors_of, janus, r_precision, view_accuracy
-from distill3d.runtime.foreign import read_record
 
 Figures = dict[str, float | None]
 
@@ -119,8 +117,3 @@ def resized(images: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B 3 h
     if images.shape[-2:] == (size, size):
         return images
     return torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A mapping, or None where there is none that can be read."""
-    return read_record(path) or None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from distill3d.config.ranges import check_least
+
 
 @dataclass(frozen=True)
 class EvaluateSettings:
@@ -20,7 +22,4 @@ class EvaluateSettings:
     resamples: int = 2000  # of the bootstrap
 
     def __post_init__(self) -> None:
-        sizes = (("size", 16), ("shape_size", 16))
-        for name, least in (*sizes, ("views", 1), ("samples", 0), ("batch_size", 1), ("resamples", 100)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        check_least(self, size=16, shape_size=16, views=1, samples=0, batch_size=1, resamples=100)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.config.ranges import check_shares
 from distill3d.config.registry import register
 from distill3d.guidance.base import (
     Diagnostics,
@@ -46,8 +47,7 @@ class ReconstructionSDS(ScoreDistillation):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if not 0.0 <= self.recon_std_rescale <= 1.0:
-                raise ValueError(f"recon_std_rescale={self.recon_std_rescale} is a share; it must lie in 0 .. 1")
+            check_shares(self, "recon_std_rescale")
 
     cfg: Config
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled, check_schedule
 from distill3d.guidance.base import (
@@ -59,8 +60,7 @@ class SDI(ScoreDistillation):
         def __post_init__(self) -> None:
             super().__post_init__()
             check_schedule(self.inversion_guidance_scale, "inversion_guidance_scale")
-            if self.inversion_n_steps < 1:
-                raise ValueError(f"inversion_n_steps={self.inversion_n_steps} must be at least 1")
+            check_least(self, inversion_n_steps=1)
 
     cfg: Config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import shutil
@@ -47,6 +48,11 @@ def write_atomically(path: Path, data: bytes | str) -> Path:
 def write_json(path: Path, content: Any, allow_nan: bool = True) -> Path:
     """Write indented JSON; without ``allow_nan`` infinity and NaN, which strict readers refuse, are a ValueError."""
     return write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=allow_nan) + "\n")
+
+
+def finite_or_none(value: float | None) -> float | None:
+    """A figure for JSON, which has no word for what is not finite but null."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.scenes.base import Scene, Step, Views
 from distill3d.scenes.rows import take_sizes
@@ -32,8 +33,7 @@ class ImageScene(Scene):
         parameters: Literal["pixels", "latents"] = "pixels"
 
         def __post_init__(self) -> None:
-            if self.count < 1:
-                raise ValueError(f"count={self.count} must be at least 1")
+            check_least(self, count=1)
 
     def __init__(self, cfg: Config | None = None) -> None:
         super().__init__(cfg or ImageScene.Config())

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from distill3d.camera import camera_rays
 from distill3d.config.registry import make, register
 from distill3d.scenes.base import Scene, Solid, Step, Views
 from distill3d.scenes.mesh.color_field import ColorField
 from distill3d.scenes.mesh.fixed import SHAPES, FixedMesh
 from distill3d.scenes.mesh.raster import rasterize
 from distill3d.scenes.nerf.activations import activation
+from distill3d.scenes.nerf.background import backdrop
 from distill3d.scenes.nerf.field import MLPConfig
 from distill3d.types import Cameras, Light, RenderOutput, ShadingMode
 
@@ -94,7 +94,7 @@ class PaintedMesh(Scene):
         color = self._lit(seen, albedo, cameras, light, mode, ratio)
         color = color + 0.0 * albedo  # a bare shape teaches nothing, but the step still needs a graph
         rgb, opacity = (seen.image(x, self.cfg.supersample) for x in (color, torch.ones_like(color[:, :1])))
-        image = rgb + (1.0 - opacity) * self._behind(cameras, step.rng("background"))
+        image = rgb + (1.0 - opacity) * backdrop(self.background, cameras, step.rng("background"))
         return Views(image, cameras, None if light is None else (mode,) * len(cameras))
 
     @torch.no_grad()
@@ -113,7 +113,7 @@ class PaintedMesh(Scene):
         distance = (seen.points - cameras.position.to(seen.points)[seen.view]).norm(dim=-1, keepdim=True)
         each = torch.cat([color, seen.normals, distance, torch.ones_like(distance)], dim=1)
         rgb, normal, depth, opacity = seen.image(each, self.cfg.supersample).split([3, 3, 1, 1], dim=1)
-        behind = self._behind(cameras, None) if background is None else background.to(rgb).view(-1, 3, 1, 1)
+        behind = backdrop(self.background, cameras) if background is None else background.to(rgb).view(-1, 3, 1, 1)
         return RenderOutput(
             rgb + (1.0 - opacity) * behind,
             opacity,
@@ -144,11 +144,6 @@ class PaintedMesh(Scene):
     ) -> Float[Tensor, "P 3"]:
         position = cameras.position if light is None else light.position
         return self.material.shade(albedo, seen.normals, seen.points, position.to(albedo)[seen.view], mode, ratio)
-
-    def _behind(self, cameras: Cameras, generator: torch.Generator | None) -> Float[Tensor, "B 3 H W"]:
-        directions = camera_rays(cameras).directions
-        views = [self.background(rays.reshape(-1, 3), generator).view_as(rays) for rays in directions]
-        return torch.stack(views).permute(0, 3, 1, 2)
 
 
 def load_shape(cfg: PaintedMesh.Config) -> FixedMesh:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, silu
 
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.runtime.foreign import reading
 from distill3d.runtime.tensor_file import read_tensors, write_tensors
@@ -64,8 +65,7 @@ class TranslatorScene(Scene):
         width: int = 32  # channels of the network
 
         def __post_init__(self) -> None:
-            if self.width < 1:
-                raise ValueError(f"width={self.width} must be positive")
+            check_least(self, width=1)
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg)

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from distill3d import __version__
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import Kind, make
 from distill3d.config.schedule import Scheduled, scheduled, smallest
 from distill3d.optim import OptimizerSettings, SchedulerSettings, make_optimizer, make_scheduler
@@ -57,8 +58,7 @@ class TrainingSettings:
     profile: bool = False  # on a GPU: wait for it around each stage, so that metrics.json has seconds of each
 
     def __post_init__(self) -> None:
-        if self.max_nonfinite_steps < 1:
-            raise ValueError(f"max_nonfinite_steps={self.max_nonfinite_steps} must be at least 1")
+        check_least(self, max_nonfinite_steps=1)
         limit = self.gradient_norm_limit
         if limit is not None and smallest(limit) <= 0:
             raise ValueError(f"gradient_norm_limit={limit} must be positive; null sets no limit")

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill3d.config.check import ConfigError
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import make, register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.kinds import check_captioned_images
@@ -80,9 +81,7 @@ class CorrectiveSystem(ModelTraining):
 
         def __post_init__(self) -> None:
             check_learning_rate(self.learning_rate)
-            for name, least in (("width", 1), ("patch", 1), ("replay", 0), ("perturbation", 0)):
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+            check_least(self, width=1, patch=1, replay=0, perturbation=0)
 
     def check(self) -> None:
         """Raises PriorError, before anything is loaded or written, for a prior that is not there."""

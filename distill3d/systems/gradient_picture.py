@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill3d.config.check import ConfigError
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.config.schedule import scheduled
 from distill3d.guidance.base import ScoreDistillation, mean_cosine, mean_norm
@@ -64,8 +65,7 @@ class GradientPicture(PictureSystem):
             super().__post_init__()
             if not self.times or not all(0.0 < t < 1.0 for t in self.times):
                 raise ValueError(f"times={self.times} must be fractions of the diffusion time between 0 and 1")
-            if self.draws < 1:
-                raise ValueError(f"draws={self.draws} must be at least 1")
+            check_least(self, draws=1)
 
     def configure(self) -> None:
         super().configure()

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.camera import camera_rays
+from distill3d.runtime.files import finite_or_none
 from distill3d.types import Cameras
 
 EMPTY_BELOW = 0.005  # mean opacity
@@ -111,8 +112,7 @@ def rim_opacity(opacity: Float[Tensor, "B 1 H W"], cameras: Cameras, radius: flo
     nearest = torch.linalg.cross(rays.origins, rays.directions).norm(dim=-1) / radius
     outside = rays.origins.norm(dim=-1) > radius
     rim = opacity[:, 0][(nearest > RIM[0]) & (nearest < RIM[1]) & outside]
-    mean = float(rim.mean()) if len(rim) else math.nan
-    return mean if math.isfinite(mean) else None
+    return finite_or_none(float(rim.mean())) if len(rim) else None
 
 
 def explain_opacity(mean: float, step: int, remedies: Mapping[str, str] | None = None) -> str | None:

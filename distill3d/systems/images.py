@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill3d.config.check import ConfigError
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.data.image import ImageDataModule
 from distill3d.data.kinds import check_kind
@@ -31,8 +32,7 @@ class ImageSettings(PictureSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.count < 1:
-            raise ValueError(f"count={self.count} must be at least 1")
+        check_least(self, count=1)
 
 
 class ImageSystem(PictureSystem):

@@ -3,7 +3,6 @@ through its pictures by iterative dataset update (Instruct-NeRF2NeRF, arXiv 2303
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -11,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.camera import camera_rays
 from distill3d.config.check import ConfigError
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.edit_views import EditViewsDataModule
@@ -21,9 +20,11 @@ from distill3d.data.posed.images import PosedImageBatch, PosedImages
 from distill3d.data.random_cameras import RandomCameraBatch
 from distill3d.evaluation.metrics import psnr_db, ssim
 from distill3d.optim import OptimizerSettings
+from distill3d.runtime.files import finite_or_none
 from distill3d.runtime.pictures import contact_sheet, panel
 from distill3d.runtime.rng import rng
 from distill3d.scenes.base import Step, Views
+from distill3d.scenes.nerf.background import backdrop
 from distill3d.systems.editing.consistency import view_inconsistency
 from distill3d.systems.editing.editor import Editor, EditorSettings, EditRequest, make_editor
 from distill3d.systems.editing.held_field import BoxCorners, check_box
@@ -137,7 +138,7 @@ class NeRFEditSystem(TextTo3D):
         or as the data set's images over these backgrounds."""
         if self.source_is_rendered:
             return self.original.views(batch, replace(step, losses=frozenset()))
-        behind = backdrop(self.renderer, batch.cameras, step.rng("background"))
+        behind = backdrop(self.renderer.background, batch.cameras, step.rng("background"))
         return Views(self._whole(over_backdrop(batch, behind), batch))
 
     # -- edited pictures -----------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ class NeRFEditSystem(TextTo3D):
         batch = self.views_of_scene().batch(index).to(self.device)
         if self.source_is_rendered:
             return self.original.preview(batch.cameras, need_normal=False).rgb
-        return self._whole(over_backdrop(batch, backdrop(self.original.renderer, batch.cameras, None)), batch)
+        return self._whole(over_backdrop(batch, backdrop(self.original.renderer.background, batch.cameras)), batch)
 
     def _whole(self, images: Float[Tensor, "B 3 H W"], batch: PosedImageBatch) -> Float[Tensor, "B 3 H W"]:
         """The images, with what the original shows where a mask covers them: what hides there is not of the scene."""
@@ -217,8 +218,8 @@ class NeRFEditSystem(TextTo3D):
         cameras = self._around()
         source, edited = (s.preview(cameras, need_normal=False) for s in (self.original, self.scene))
         return {
-            "ssim_to_source": finite(float(ssim(edited.rgb, source.rgb).mean())),
-            "psnr_to_source_db": finite(float(psnr_db(edited.rgb, source.rgb).mean())),
+            "ssim_to_source": finite_or_none(float(ssim(edited.rgb, source.rgb).mean())),
+            "psnr_to_source_db": finite_or_none(float(psnr_db(edited.rgb, source.rgb).mean())),
             "inconsistency_of_renders": self.inconsistency(edited.rgb, cameras),
         } | self.figures_of_pictures()
 
@@ -241,7 +242,7 @@ class NeRFEditSystem(TextTo3D):
             "pictures_edited": len(index),
             "inconsistency_of_pictures": self.inconsistency(pictures, cameras),
             "inconsistency_of_source": floor,
-            "residual": finite(float(photometric_loss(renders, pictures).sqrt())),
+            "residual": finite_or_none(float(photometric_loss(renders, pictures).sqrt())),
         }
 
     def inconsistency(self, images: Float[Tensor, "V 3 H W"], cameras: Cameras) -> float | None:
@@ -336,8 +337,7 @@ class NeRFEditByDatasetUpdate(NeRFEditSystem):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.interval < 1:
-                raise ValueError(f"interval={self.interval} must be at least 1")
+            check_least(self, interval=1)
 
     cfg: Config
 
@@ -377,22 +377,8 @@ def check_box_within(box: BoxCorners | None, radius: float | None) -> None:
     )
 
 
-def backdrop(renderer: Any, cameras: Cameras, generator: torch.Generator | None) -> Float[Tensor, "B 3 H W"]:
-    """What lies behind the scene in each view, drawn as the renderer draws it."""
-    directions = camera_rays(cameras).directions
-    with torch.no_grad():
-        parts = [renderer.background(view.reshape(-1, 3), generator) for view in directions]
-    shape = (len(parts), cameras.height, cameras.width, 3)
-    return torch.stack(parts).reshape(shape).permute(0, 3, 1, 2)
-
-
 def over_backdrop(batch: PosedImageBatch, behind: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     """Images with an alpha over another background, ``C + (1 - alpha) (b' - b)``; others as they are."""
     if batch.alpha is None or batch.background is None:
         return batch.images
     return batch.images + (1.0 - batch.alpha) * (behind - batch.background[:, :, None, None])
-
-
-def finite(value: float) -> float | None:
-    """The value, or None, which is JSON's only word for what is not finite."""
-    return value if math.isfinite(value) else None

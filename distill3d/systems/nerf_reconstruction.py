@@ -15,6 +15,7 @@ from distill3d.data.kinds import check_kind
 from distill3d.data.posed.images import PosedImageBatch, PosedImages, counted_mean
 from distill3d.data.posed.module import PosedImageDataModule
 from distill3d.evaluation.metrics import psnr_db, ssim
+from distill3d.runtime.files import finite_or_none
 from distill3d.runtime.pictures import contact_sheet
 from distill3d.scenes.base import Step, Views
 from distill3d.scenes.nerf.losses import OrientReduction, regulariser
@@ -143,7 +144,7 @@ class NeRFReconstruction(TextTo3D):
         batches = (views.batch([i]) for i in range(len(views)))
         figures = [self.compared(batch) for batch in batches]  # one at a time: a hundred renders are a gigabyte
         means = [torch.stack(values).mean() for values in zip(*figures, strict=True)]
-        known = [float(value) if value.isfinite() else None for value in means]
+        known = [finite_or_none(float(value)) for value in means]
         self.record.metrics = ReconstructionMetrics(
             **{**vars(self.record.metrics), "test_psnr_db": known[0], "test_ssim": known[1]}
         )

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from distill3d.config.ranges import check_least
 from distill3d.config.schedule import Scheduled
 from distill3d.priors.base import DiffusionPrior
 from distill3d.runtime.foreign import open_image, reading
@@ -43,9 +44,7 @@ class PictureSettings(DistillationSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("progress_frames", "progress_fps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_least(self, progress_frames=1, progress_fps=1)
 
 
 class PictureSystem(DistillationSystem):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from distill3d.runtime.files import finite_or_none
 from distill3d.runtime.logs import warnings_shown
 from distill3d.systems.metrics import RunMetrics, Stopwatch, peak_memory_mb, read_metrics, write_metrics
 
@@ -80,8 +80,7 @@ class RunRecord:
         self._forget_removed_files()
         self.add_files(*files)
         self.metrics.export = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in figures.items()
+            name: finite_or_none(value) if isinstance(value, float) else value for name, value in figures.items()
         }
 
     def write(self, steps: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.kinds import check_kind
@@ -51,8 +52,7 @@ class SvgEdit(PictureSystem):
             super().__post_init__()
             if not self.trained:
                 raise ValueError(f"trained=[] leaves nothing to optimise; choose from {', '.join(QUANTITIES)}")
-            if self.picture_size < 16:
-                raise ValueError(f"picture_size={self.picture_size} must be at least 16")
+            check_least(self, picture_size=16)
 
     def configure(self) -> None:
         super().configure()

@@ -9,6 +9,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from distill3d import __version__
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.kinds import check_kind
@@ -66,9 +67,7 @@ class TextTo3D(DistillationSystem):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name in ("turntable_fps", "turntable_size", "contact_views"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+            check_least(self, turntable_fps=1, turntable_size=1, contact_views=1)
 
     def configure(self) -> None:
         super().configure()

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.data.image_batch import ImageBatch
 from distill3d.data.image_folder import image_paths, read_image
@@ -43,8 +44,7 @@ class Translation(PictureSystem):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.width < 1:
-                raise ValueError(f"width={self.width} must be positive")
+            check_least(self, width=1)
 
     def configure(self) -> None:
         super().configure()

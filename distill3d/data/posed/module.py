@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.data.camera_settings import ViewDistribution
 from distill3d.data.endless import endless_loader
@@ -58,9 +59,7 @@ class PosedImageDataModule(pl.LightningDataModule):
         eval_fovy_deg: float | None = None
 
         def __post_init__(self) -> None:
-            for name in ("batch_size", "downscale", "eval_batch_size", "n_val_views", "n_test_views"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name}={getattr(self, name)} must be positive")
+            check_least(self, batch_size=1, downscale=1, eval_batch_size=1, n_val_views=1, n_test_views=1)
             for name in ("eval_height", "eval_width"):
                 if getattr(self, name) is not None and getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)} must be positive, or null for the images' own")

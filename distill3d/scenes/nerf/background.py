@@ -9,9 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distill3d.camera import camera_rays
+from distill3d.config.ranges import check_shares
 from distill3d.config.registry import register
 from distill3d.scenes.nerf.activations import activation
 from distill3d.scenes.nerf.mlp import HIDDEN_ACTIVATIONS, init_weights, mlp
+from distill3d.types import Cameras
 
 Color = tuple[float, float, float]
 
@@ -83,6 +86,23 @@ class _Background(nn.Module):
         return self.colors(directions)
 
 
+def ray_colors(
+    background: _Background, directions: Float[Tensor, "rays 3"], views: int, generator: torch.Generator | None
+) -> Float[Tensor, "rays 3"]:
+    """Colours of the rays of views of one size; each view is augmented by itself unless ``share_aug_bg`` is set."""
+    parts = directions.chunk(1 if background.share_aug_bg else views)
+    return torch.cat([background(part, generator) for part in parts])
+
+
+def backdrop(
+    background: _Background, cameras: Cameras, generator: torch.Generator | None = None
+) -> Float[Tensor, "B 3 H W"]:
+    """What lies behind each view, as a renderer draws it with the same generator."""
+    directions = camera_rays(cameras).directions  # B H W 3
+    colors = ray_colors(background, directions.reshape(-1, 3), len(cameras), generator)
+    return colors.view(directions.shape).permute(0, 3, 1, 2)
+
+
 @register("background", "neural-environment-map-background")
 class NeuralEnvironmentMapBackground(_Background):
     """A small MLP on the ray's direction."""
@@ -99,7 +119,7 @@ class NeuralEnvironmentMapBackground(_Background):
 
         def __post_init__(self) -> None:
             activation(self.color_activation, "color_activation")
-            _check_probability(self.random_aug_prob)
+            check_shares(self, "random_aug_prob")
 
     def __init__(self, cfg: Config) -> None:
         super().__init__(cfg.random_aug, cfg.random_aug_prob, cfg.share_aug_bg)
@@ -134,7 +154,7 @@ class SolidColorBackground(_Background):
         share_aug_bg: bool = False  # one draw for all views of a batch, as multi-view priors want it
 
         def __post_init__(self) -> None:
-            _check_probability(self.random_aug_prob)
+            check_shares(self, "random_aug_prob")
             if not all(0.0 <= part <= 1.0 for part in self.color):
                 raise ValueError(f"color={list(self.color)} must be three numbers between 0 and 1")
 
@@ -151,8 +171,3 @@ class SolidColorBackground(_Background):
 
     def colors(self, directions: Tensor) -> Tensor:
         return self.color.to(directions.dtype).expand_as(directions)
-
-
-def _check_probability(value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"random_aug_prob={value} is a probability; it must lie in 0 .. 1")

@@ -12,6 +12,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.runtime.device import kernel_backend
 from distill3d.runtime.kernel_threads import run_parallel, shares
@@ -173,8 +174,7 @@ class HashGrid(GridEncoding):
                 raise ValueError(f"log2_hashmap_size={self.log2_hashmap_size} must lie in 1 .. 28")
             if self.start_level is not None and not 1 <= self.start_level <= self.n_levels:
                 raise ValueError(f"start_level={self.start_level} must lie in 1 .. n_levels={self.n_levels}")
-            if self.update_steps < 1:
-                raise ValueError(f"update_steps={self.update_steps} must be at least 1")
+            check_least(self, update_steps=1)
 
     def __init__(self, cfg: Config) -> None:
         levels = grid_levels(cfg.n_levels, cfg.base_resolution, cfg.per_level_scale, 2**cfg.log2_hashmap_size)
@@ -202,8 +202,6 @@ class DenseGrid(GridEncoding):
 
 
 def _check_grid(cfg: HashGrid.Config | DenseGrid.Config) -> None:
-    for name in ("n_levels", "n_features_per_level", "base_resolution"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}={getattr(cfg, name)} must be at least 1")
+    check_least(cfg, n_levels=1, n_features_per_level=1, base_resolution=1)
     if cfg.per_level_scale < 1.0:
         raise ValueError(f"per_level_scale={cfg.per_level_scale} must be at least 1: levels grow finer")

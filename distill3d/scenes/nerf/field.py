@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill3d.config.check import build
+from distill3d.config.ranges import check_least
 from distill3d.config.registry import find, register
 from distill3d.config.schedule import Scheduled, scheduled
 from distill3d.scenes.nerf.activations import activation
@@ -38,10 +39,7 @@ class MLPConfig:
             raise ValueError(
                 f"activation={self.activation!r} is unknown; choose one of {', '.join(HIDDEN_ACTIVATIONS)}"
             )
-        if self.n_neurons < 1:
-            raise ValueError(f"n_neurons={self.n_neurons} must be at least 1")
-        if self.n_hidden_layers < 0:
-            raise ValueError(f"n_hidden_layers={self.n_hidden_layers} must not be negative")
+        check_least(self, n_neurons=1, n_hidden_layers=0)
 
 
 @register("geometry", "implicit-volume")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from distill3d.config.ranges import check_shares
 from distill3d.config.registry import register
 from distill3d.scenes.nerf.activations import activation
 from distill3d.types import SHADING_MODES, ShadingMode
@@ -29,9 +30,7 @@ class DiffuseWithPointLightMaterial(nn.Module):
         soft_shading: bool = False  # each shaded training view draws its own ratio of diffuse to ambient light
 
         def __post_init__(self) -> None:
-            for name in ("diffuse_prob", "textureless_prob"):
-                if not 0.0 <= getattr(self, name) <= 1.0:
-                    raise ValueError(f"{name}={getattr(self, name)} is a probability; it must lie in 0 .. 1")
+            check_shares(self, "diffuse_prob", "textureless_prob")
             if self.albedo_activation is not None:
                 activation(self.albedo_activation, "albedo_activation")
 

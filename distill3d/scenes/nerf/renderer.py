@@ -11,9 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from distill3d.camera import camera_rays
+from distill3d.config.ranges import check_least, check_shares
 from distill3d.config.registry import register
 from distill3d.runtime.rng import rng
 from distill3d.scenes.nerf.activations import activation
+from distill3d.scenes.nerf.background import ray_colors
 from distill3d.scenes.nerf.material import needs_normal
 from distill3d.scenes.nerf.occupancy import OccupancyGrid
 from distill3d.scenes.nerf.sampler import Marching, sample_rays
@@ -57,17 +59,13 @@ class NeRFVolumeRenderer(nn.Module):
         occupancy_warmup_steps: int = 256  # until then every cell is looked at, later about half of them
 
         def __post_init__(self) -> None:
-            counts = ("num_samples_per_ray", "max_samples_per_ray", "eval_chunk_size", "eval_ray_chunk_size")
-            for name in (*counts, "occupancy_resolution", "occupancy_update_interval"):
-                value = getattr(self, name)
-                if value is not None and value < 1:
-                    raise ValueError(f"{name}={value} must be at least 1")
+            check_least(self, num_samples_per_ray=1, max_samples_per_ray=1, eval_chunk_size=1, eval_ray_chunk_size=1)
+            check_least(self, occupancy_resolution=1, occupancy_update_interval=1)
+            check_shares(self, "occupancy_ema_decay")
             if self.radius is not None and self.radius <= 0:
                 raise ValueError(f"radius={self.radius} must be positive")
             if not 0.0 <= self.near_plane < self.far_plane:
                 raise ValueError(f"near_plane={self.near_plane} must lie in 0 .. far_plane={self.far_plane}")
-            if not 0.0 <= self.occupancy_ema_decay <= 1.0:
-                raise ValueError(f"occupancy_ema_decay={self.occupancy_ema_decay} must lie in 0 .. 1")
 
     def __init__(self, cfg: Config, geometry: Any, material: Any, background: Any) -> None:
         super().__init__()
@@ -134,7 +132,7 @@ class NeRFVolumeRenderer(nn.Module):
         points = _midpoints(origins, directions, samples)
         rows = None if light is None else light.position[view[samples.ray_index]]
         lit = self._lit(points, rows, shading, need_normal or needs_normal(shading), ratio)
-        backdrop = self._backdrop(directions, len(cameras), rng("background", seed, step, rank))
+        backdrop = ray_colors(self.background, directions, len(cameras), rng("background", seed, step, rank))
         seen = _composite(lit, samples, directions, backdrop, cameras, shading)
         if not nearby_normals:
             return seen
@@ -155,7 +153,7 @@ class NeRFVolumeRenderer(nn.Module):
         Without a light, shaded modes are lit from the camera. ``background`` is a colour that replaces the scene's.
         """
         views = [
-            self._render_view(_camera(cameras, i), light, i, shading, background, need_normal)
+            self._render_view(cameras[i : i + 1], light, i, shading, background, need_normal)
             for i in range(len(cameras))
         ]
         joined = lambda name: torch.cat([getattr(v, name) for v in views])  # noqa: E731
@@ -196,7 +194,7 @@ class NeRFVolumeRenderer(nn.Module):
             for part in points.split(self.cfg.eval_chunk_size)
         ]
         if background is None:
-            backdrop = self._backdrop(directions, 1, None)
+            backdrop = ray_colors(self.background, directions, 1, None)
         else:
             backdrop = background.to(directions).reshape(-1, 3).expand_as(directions)
         lit = _joined(parts)
@@ -236,10 +234,6 @@ class NeRFVolumeRenderer(nn.Module):
         sample = self.geometry.sample(points, need_normal)
         color = self.material.shade(sample.albedo, sample.normal, points, light_position, mode, ratio)
         return _Lit(sample.density, color, sample.normal)
-
-    def _backdrop(self, directions: Tensor, views: int, generator: torch.Generator | None) -> Float[Tensor, "rays 3"]:
-        parts = directions.chunk(1 if self.background.share_aug_bg else views)
-        return torch.cat([self.background(part, generator) for part in parts])
 
 
 def _flat_rays(cameras: Cameras) -> tuple[Tensor, Tensor, Int[Tensor, "rays"]]:
@@ -304,9 +298,3 @@ def _joined(parts: list[_Lit]) -> _Lit:
         torch.cat([part.color for part in parts]),
         torch.cat(normals) if normals else None,
     )
-
-
-def _camera(cameras: Cameras, index: int) -> Cameras:
-    """One camera of a batch, still a batch."""
-    rows = {k: v[index : index + 1] for k, v in vars(cameras).items() if isinstance(v, Tensor)}
-    return replace(cameras, **rows)

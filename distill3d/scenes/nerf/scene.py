@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill3d.camera import camera_rays
 from distill3d.config.registry import Kind, make, register
 from distill3d.scenes.base import Scene, Solid, Step, Views
+from distill3d.scenes.nerf.background import backdrop
 from distill3d.scenes.nerf.losses import NEED_NORMALS, REGULARISERS, OrientReduction, regulariser
 from distill3d.types import Cameras, Light, RenderOutput, ShadingMode
 
@@ -70,9 +70,7 @@ class NeRFScene(Scene):
         return self.renderer(cameras, None, "albedo", step.number, step.seed, step.rank, need_normal=need_normal)
 
     def backdrop(self, cameras: Cameras, step: Step | None = None) -> Tensor:
-        directions = camera_rays(cameras).directions  # B H W 3
-        generator = None if step is None else step.rng("background")
-        return self.renderer.background(directions.reshape(-1, 3), generator).view(directions.shape).permute(0, 3, 1, 2)
+        return backdrop(self.renderer.background, cameras, None if step is None else step.rng("background"))
 
     def _term(self, name: str, outputs: list[RenderOutput]) -> Tensor:
         """A regulariser, averaged over renders of the same number of views."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from distill3d.config.ranges import check_least
 from distill3d.scenes.splats.gaussians import Gaussians, logit, rotations
 
 Strategy = Literal["adaptive", "mcmc", "none"]
@@ -51,9 +52,7 @@ class DensitySettings:
         for name in ("grow_share", "min_opacity", "reset_opacity"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and 1")
-        for name in ("start", "until", "reset_every", "noise", "grow_gradient"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        check_least(self, start=0, until=0, reset_every=0, noise=0, grow_gradient=0)
         if not self.split_size > 0.0:
             raise ValueError(f"split_size={self.split_size} must be positive, in world units")
 

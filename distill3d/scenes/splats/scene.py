@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill3d.camera import camera_rays
 from distill3d.config.registry import make, register
 from distill3d.runtime.files import write_atomically
 from distill3d.runtime.rng import rng
 from distill3d.scenes.base import Scene, Solid, Step, Views
+from distill3d.scenes.nerf.background import backdrop
 from distill3d.scenes.nerf.losses import opaque_loss, sparsity_loss
 from distill3d.scenes.nerf.material import needs_normal
 from distill3d.scenes.rows import change_rows, forget, take_sizes
@@ -209,12 +209,7 @@ class SplatScene(Scene):
         return distance, distance.square()
 
     def backdrop(self, cameras: Cameras, step: Step | None = None) -> Float[Tensor, "B 3 H W"]:
-        """What is behind each view; in training each may draw a colour of its own."""
-        directions = camera_rays(cameras).directions
-        numbers = [0] * len(cameras) if self.background.share_aug_bg else range(len(cameras))
-        generators = [None if step is None else step.rng("background", i << 20) for i in numbers]
-        rays = [self.background(d.reshape(-1, 3), g) for d, g in zip(directions, generators, strict=True)]
-        return torch.stack(rays).view(directions.shape).permute(0, 3, 1, 2)
+        return backdrop(self.background, cameras, None if step is None else step.rng("background"))
 
     @torch.no_grad()
     def preview(

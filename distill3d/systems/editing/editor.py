@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from distill3d.config.ranges import check_least
 from distill3d.priors.base import DiffusionPrior
 from distill3d.priors.settings import PriorConfig
 from distill3d.systems.editing.ddpm_inversion import ddpm_inversion
@@ -56,8 +57,7 @@ class EditorSettings:
         low, high = self.strength_range
         if not 0.0 <= low <= high <= 1.0:
             raise ValueError(f"strength_range={list(self.strength_range)} must be two shares, 0 <= low <= high <= 1")
-        if self.steps < 1:
-            raise ValueError(f"steps={self.steps} must be at least 1")
+        check_least(self, steps=1)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from distill3d.config.ranges import check_least
 from distill3d.systems.editing.editor import EditorSettings
 
 
@@ -26,8 +27,7 @@ class RefinementSettings:
     def __post_init__(self) -> None:
         if self.start_step is not None and self.start_step < 0:
             raise ValueError(f"start_step={self.start_step} must not be negative; null means no refinement")
-        if self.interval < 1:
-            raise ValueError(f"interval={self.interval} must be at least 1")
+        check_least(self, interval=1)
 
     def is_active(self, step: int) -> bool:
         return self.start_step is not None and step >= self.start_step
