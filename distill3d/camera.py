@@ -124,9 +124,10 @@ def random_cameras(
 ) -> Cameras:
     """Draw ``count`` cameras; with ``stratified_azimuth`` each comes from its own equal share of the azimuth range.
 
-    With ``n_view`` each draw is a set of so many cameras in a row, alike but for the azimuth, which divides the range
-    equally (MVDream, arXiv 2308.16512). With ``relative_radius`` distances are multiplied by ``1 / tan(fovy / 2)``, so
-    that an object looks equally large through every lens. Raises ValueError unless ``n_view`` divides ``count``.
+    With ``n_view`` each draw is a set of ``n_view`` consecutive cameras that differ in azimuth alone, equally spaced
+    over the range (MVDream, arXiv 2308.16512). With ``relative_radius`` distances are multiplied by
+    ``1 / tan(fovy / 2)``, so that an object looks equally large through every lens. Raises ValueError unless
+    ``n_view`` divides ``count``.
     """
     count = set_count(count, n_view)
     unit = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
@@ -150,10 +151,11 @@ def random_cameras(
 
 
 def set_count(rows: int, n_view: int) -> int:
-    """How many sets of ``n_view`` views of one object so many rows are. Raises ValueError for a rest."""
+    """The number of sets of ``n_view`` views among the rows of a batch. Raises ValueError for an incomplete set."""
     if rows % n_view:
         raise ValueError(
-            f"{rows} views are no sets of {n_view}: set data.n_view={n_view} and data.batch_size to a multiple of it"
+            f"{rows} views cannot be divided into sets of {n_view}: set data.n_view={n_view} and data.batch_size to "
+            "a multiple of it"
         )
     return rows // n_view
 

@@ -44,7 +44,7 @@ def test_views_that_the_prior_sees_together_share_every_time(name):
     times = [one.t for call in prior.calls for one in call]
     assert times and all(t[0] == t[1] and t[2] == t[3] for t in times)
     assert any(t[0] != t[2] for t in times) or rule.cfg.timestep_sampling != "uniform"
-    with pytest.raises(ValueError, match=r"3 views are no sets of 2: set data\.n_view=2"):
+    with pytest.raises(ValueError, match=r"3 views cannot be divided into sets of 2: set data\.n_view=2"):
         rule(prior, inputs_for(rule, prior, batch=3))
 
 

@@ -42,8 +42,8 @@ class RandomCameraConfig(NullableViewDistribution):
     Null camera and light settings come from cameras.json in the folder ``cameras_like`` (the first of several), or
     from the cameras of its posed views, else from DreamFusion.
     ``progressive_until`` widens elevation and azimuth from the front view to their ranges over that many steps.
-    ``n_view``: sets of so many views, alike but for the azimuth, which divides its range equally, as multi-view priors
-    see them; ``batch_size`` counts views. ``relative_radius``: distances are multiplied by 1 / tan(fovy / 2).
+    ``n_view``: views of a set, which differ in azimuth alone, equally spaced over its range, as multi-view priors need
+    them; ``batch_size`` counts views. ``relative_radius``: distances are multiplied by 1 / tan(fovy / 2).
     """
 
     batch_size: IntOrList = 1

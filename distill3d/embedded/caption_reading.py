@@ -1,8 +1,8 @@
-"""Teaching the text encoder to read before it meets a picture: from a caption alone, say what its scene holds.
+"""Pretraining of the text encoder without pictures: it predicts from a caption what the scene contains.
 
-Trained from nothing together with the image network, the encoder collapses: while the network cannot use what it says,
+Trained from scratch together with the image network, the encoder collapses: while the network cannot use what it says,
 differences between captions are noise, and the first thing the loss asks for is their removal. Imagen
-(arXiv 2205.11487) takes a frozen encoder that already reads; this is the same in little.
+(arXiv 2205.11487) uses a frozen encoder that was pretrained on text; this is a small version of that.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def teach_reading(
         optimizer.step()
         right = [*right[-19:], share]
         if (step + 1) % 100 == 0:
-            log.info("reading: step %d of %d, %.1f %% right", step + 1, steps, 100 * sum(right) / len(right))
+            accuracy = 100 * sum(right) / len(right)
+            log.info("text encoder pretraining: step %d of %d, accuracy %.1f %%", step + 1, steps, accuracy)
     return sum(right) / max(len(right), 1)
 
 

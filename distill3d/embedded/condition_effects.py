@@ -1,4 +1,5 @@
-"""What a prior hears: its error on unseen views when it is told the right caption, camera or view word, or another."""
+"""How much a prior uses its conditions: its error on held-out views with the right caption, camera or view word, or
+with a wrong one."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ def errors_by_condition(
 def caption_effects(
     prior: DiffusionPrior, encoder: PromptEncoder, batch: ViewBatch, times: tuple[int, ...] = (300, 500, 700, 900)
 ) -> list[ConditionEffect]:
-    """No caption, the right one, another view's; the camera is told where the prior takes it."""
+    """No caption, the right one, another view's; with the camera where the prior takes one."""
     captions, cameras = batch.captions, batch.cameras
     none, right, wrong = (
         Told(encoder(texts), cameras) for texts in ([""] * len(captions), captions, captions[1:] + captions[:1])

@@ -93,8 +93,8 @@ class EmbeddedPriorSystem(ModelTraining):
         high_noise_share: float = 0.25
         # the text encoder's layers learn slowly: at the network's rate their outputs collapse into one before they mean
         # anything, since what all captions have in common is the first thing that lowers the loss
-        text_rate_factor: float = 0.05  # 0: the text encoder stays as its schooling left it
-        reading_steps: int = 500  # the text encoder's schooling before that
+        text_rate_factor: float = 0.05  # 0: the text encoder is frozen after its pretraining
+        reading_steps: int = 500  # pretraining steps of the text encoder, before the prior is trained
         weight_decay: float = 0.01
         ema_decay: float = 0.9995
         caption_dropout: float = 0.13

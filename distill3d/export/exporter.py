@@ -132,10 +132,10 @@ class MeshExporter:
         threshold: Any = None  # density at which the surface lies; null: the geometry's isosurface_threshold, else auto
         resolution: int | None = None  # cells along the object; null: the geometry's isosurface_resolution, else 192
         faces: int | None = None  # target after decimation; null: 10 000 with a texture, 60 000 with vertex colours
-        keep_parts: int = 8  # at most so many connected parts,
+        keep_parts: int = 8  # the largest number of connected parts,
         min_part_share: float = 0.02  # each with at least this share of the largest part's area
         blur: float | None = (
-            None  # removes noise finer than this share of the object's size; null: by need, .0075 to .03
+            None  # removes surface noise finer than this share of the object's size; null: chosen in .0075 to .03
         )
         smooth: int = 0  # iterations of Taubin's filter
         texture_size: int = 1024

@@ -151,7 +151,7 @@ class CaptionTable:
         if found:
             row[self.captions.index(max(found, key=len))] = 1.0
         elif plain and len(self.captions) > 1:
-            log.warning("no caption of the prior (%s) is in %r: it stands for all", "; ".join(self.captions), text)
+            log.warning("%r has no caption of the prior (%s): all views are used", text, "; ".join(self.captions))
         for i, word in enumerate(VIEW_WORDS):
             row[len(self.captions) + i] = float(f"{word} view" in plain)
         return row

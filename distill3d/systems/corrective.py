@@ -150,7 +150,7 @@ class CorrectiveSystem(ModelTraining):
         return self.embed(captions if self.cfg.use_captions else [""] * len(captions))
 
     def cameras(self, batch: Any) -> Cameras | None:
-        """Where the images were seen from, if that is known; the prior is told it with their captions alone."""
+        """The cameras of the images, where they are known; the prior gets them together with captions or not at all."""
         return batch.cameras.to(self.prior.device) if self.cfg.use_captions and batch.cameras is not None else None
 
     def images(self, batch: Any) -> Float[Tensor, "B C h w"]:

@@ -93,7 +93,7 @@ class GradientPicture(PictureSystem):
             self.x = self.prior.encode(picture[None].to(self.prior.device))
 
     def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        """A frame of the video is all that a step is."""
+        """Write one frame of the video; nothing is trained."""
 
     def on_train_end(self) -> None:
         """Write the picture and its numbers."""

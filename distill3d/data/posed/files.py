@@ -142,7 +142,8 @@ def _of_one_size(pictures: list[Picture]) -> list[Picture]:
     counts = Counter(picture.size for picture in pictures)
     size = max(counts, key=lambda size: (counts[size], size[0] * size[1]))
     if len(counts) > 1:
-        log.info("images of %d sizes are fitted into %dx%d, that of most of them", len(counts), size[1], size[0])
+        shown = (len(counts), size[1], size[0])
+        log.info("the images have %d sizes: all are resized and padded to %dx%d, the most frequent", *shown)
     return [picture if picture.size == size else _fitted(picture, *size) for picture in pictures]
 
 

@@ -38,7 +38,7 @@ class PosedImageDataModule(pl.LightningDataModule):
         world: ``given`` takes poses as they are; ``centred`` moves and scales them so that the cameras look at the
             origin and see a ball of ``radius``; ``levelled`` also turns the cameras' mean up to +z; ``auto`` is
             ``given`` for data sets of --render-views and ``centred`` for others.
-        test_every: every so many-th view is for testing, where the data set has no split of its own.
+        test_every: each view of this interval is held out for testing, where the data set has no split of its own.
         eval_*, n_test_views: the turntable. Null: the mean of the data set's cameras.
         """
 

@@ -33,7 +33,7 @@ def filling(grid: DensityGrid, level: float, pore: float) -> DensityGrid:
 
 
 def enclosed(grid: DensityGrid, level: float, nodes: int) -> Bool[Tensor, "X Y Z"]:
-    """Nodes that a ball of so many nodes cannot touch when it rolls in from outside, over what exceeds the level."""
+    """Nodes that a ball of radius ``nodes`` cannot reach from outside without touching values above the level."""
     from scipy import ndimage
 
     solid = np.pad(grid.values.numpy() > level, nodes + 1)

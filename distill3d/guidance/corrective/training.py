@@ -67,7 +67,7 @@ def corrective_losses(corrective: Predictor, prior: DiffusionPrior, images: Deno
 class Memory:
     """Denoised images of the last batches, to be learned from again.
 
-    It keeps so many batches, or as many of the last as ``most_bytes`` hold, but the last one in any case.
+    It keeps the newest ones up to ``batches`` and ``most_bytes``, and always the last one.
     """
 
     def __init__(self, batches: int, most_bytes: int = MEMORY_BYTES) -> None:

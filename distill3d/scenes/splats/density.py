@@ -20,15 +20,15 @@ Strategy = Literal["adaptive", "mcmc", "none"]
 class DensitySettings:
     """When and how the number of Gaussians changes.
 
-    strategy: ``adaptive`` clones and splits those whose projected centre the loss pulls most; ``mcmc`` moves faint ones
-        to where opaque ones are, adds some up to ``max_count``, and shakes all (arXiv 2404.09591); ``none``.
+    strategy: ``adaptive`` clones and splits those whose projected centre has the largest gradient; ``mcmc`` moves faint
+        ones to opaque ones, adds some up to ``max_count``, and adds noise to all (arXiv 2404.09591); ``none``.
     every, start, until: steps between changes, the first and the last step that has one.
-    grow_gradient: mean gradient of the centre, in halves of the picture, below which none grows.
-    grow_share: at most so much of all Gaussians grows at once, those that are pulled most.
+    grow_gradient: mean gradient of the projected centre, in halves of the picture, below which none is cloned or split.
+    grow_share: the largest share of Gaussians that is cloned or split at once, those with the largest gradients.
     split_size: standard deviation in world units, from which on a Gaussian is split; smaller ones are cloned.
     min_opacity: fainter ones are pruned (``adaptive``) or moved (``mcmc``).
     reset_every: steps between resets of all opacities to at most ``reset_opacity``; 0: none.
-    noise: of ``mcmc``: how far all are shaken, in steps of the learning rate of the means.
+    noise: of ``mcmc``: scale of the noise on the means, in units of their learning rate.
     """
 
     strategy: Strategy = "adaptive"
