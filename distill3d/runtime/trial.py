@@ -43,14 +43,6 @@ class Trial:
     def save(self) -> Path:
         return self.root / "save"
 
-    @property
-    def csv_logs(self) -> Path:
-        return self.root / "csv_logs"
-
-    @property
-    def tb_logs(self) -> Path:
-        return self.root / "tb_logs"
-
 
 def begin_trial(loaded: Loaded, arguments: Sequence[str], snapshots: bool = True) -> Trial:
     """The trial of the checkpoint that is resumed, else a new folder that no other run shares.

@@ -32,10 +32,6 @@ class SweepFolder:
     def lock(self) -> Path:
         return self.root / "sweep.lock"
 
-    @property
-    def evaluation(self) -> Path:
-        return self.root / "evaluation"
-
     def trial(self, run_id: str) -> Path:
         return self.root / RUNS / run_id
 
