@@ -247,7 +247,7 @@ def test_nouns_are_all_the_core_or_those_that_are_listed(tmp_path):
         ({"image_sizes": [32, 0]}, r"data.image_sizes=\[32, 0\] must"),
         ({"image_sizes": [65]}, r"data.image_sizes=\[65\] must"),
         ({"pair_share": -0.1}, "data.pair_share=-0.1 must lie in 0 .. 1"),
-        ({"override_share": 1.5}, "data.override_share=1.5 is a share"),
+        ({"override_share": 1.5}, "data.override_share=1.5 must lie in 0 .. 1"),
         ({"override_share": 0.6, "pair_share": 0.5}, "data.override_share=0.6 and pair_share=0.5 .*at most 1"),
         ({"mix": {"albedo": -1}}, "data.mix.albedo=-1.0 is a share"),
         ({"mix": {"textureless": 2}}, "data.mix.textureless=2.0 is a share"),
