@@ -106,6 +106,15 @@ def test_arguments_are_nested_settings(argument, content):
     assert parse_override(argument).content == content
 
 
+def test_a_file_gives_one_value_and_several_need_a_sweep(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("# one\n\n a cat: red \n", encoding="utf-8")
+    assert parse_override(f"a.prompt=@{path}").content == {"a": {"prompt": "a cat: red"}}
+    path.write_text("3\n4\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="holds 2 values; add --sweep"):
+        parse_override(f"seed=@{path}")
+
+
 @pytest.mark.parametrize("argument", ["a", "=1", "a b=1", "--a=1", ".a=1", "a.=1", "a..b=1", ""])
 def test_malformed_arguments_are_refused(argument):
     with pytest.raises(ConfigError, match="is not a setting; write it as key=value"):

@@ -40,7 +40,7 @@ def test_prompts_are_split_at_semicolons_alone():
 
 def test_a_file_gives_a_value_a_line(tmp_path):
     path = tmp_path / "prompts.txt"
-    path.write_text("a fox; red\n\n  a hat, blue \n", encoding="utf-8")
+    path.write_text("# of animals\na fox; red\n\n  a hat, blue \n  # end", encoding="utf-8")
     assert split_values(PROMPT, f"@{path}") == ["a fox; red", "a hat, blue"]
 
 

@@ -36,6 +36,13 @@ def test_an_order_is_a_command_line_whose_settings_are_valid(tmp_path):
     assert not [argument for argument in plain if argument.startswith("system.guidance")]
 
 
+def test_a_visitor_cannot_have_a_file_read_as_the_prompt(tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    for prompt in (f"@{tmp_path}/secret.txt", f" @@ {tmp_path}/secret.txt"):
+        arguments = Order(prompt, "dreamfusion-quick.yaml").arguments(tmp_path, "x")
+        assert load(arguments[1], arguments[3:]).experiment.prompt == f"{tmp_path}/secret.txt"
+
+
 def test_a_mistake_is_told_in_its_own_words(tmp_path):
     *_, last = run(Order("a fox", "dreamfusion-quick.yaml", settings=("data.widht=3",)), tmp_path, pause=0.2)
     assert last.done and last.mesh is None and last.text.startswith("error: data.widht")

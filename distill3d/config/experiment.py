@@ -17,6 +17,7 @@ from distill3d.config.files import (
     missing_settings,
     origin,
     read_layers,
+    refuse_what_cannot_be_written,
     settings,
 )
 from distill3d.config.resolvers import resolve
@@ -80,6 +81,7 @@ def load_layers(layers: Sequence[SettingsLayer], path: Path, check: bool = True)
     """`load`, from layers that were read before."""
     raw, origins = merge(layers)
     try:
+        refuse_what_cannot_be_written(raw)
         experiment = _experiment(copy.deepcopy(raw), path.stem)
         if check:
             from distill3d.config.validate import check_experiment  # imports Lightning, so only where it is needed

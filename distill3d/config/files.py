@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,16 +58,16 @@ def find_config(config: str | Path, beside: Path | None = None) -> Path:
 
 
 def parse_override(argument: str) -> SettingsLayer:
-    """``a.b=value`` as nested settings; prompts are taken verbatim, other values are YAML."""
+    """``a.b=value`` as nested settings; prompts are taken verbatim, other values are YAML; ``@file.txt`` holds one."""
     match = _OVERRIDE.fullmatch(argument)
     if match is None:
         raise ConfigError(f"argument {argument!r} is not a setting; write it as key=value, such as data.batch_size=2")
     path, text = match["key"].split("."), match["text"]
     try:
-        if path[-1] in NAME_KEYS and len(path) == 1 and text not in ("null", "None"):
-            value: Any = text
+        if path[-1] in NAME_KEYS and len(path) == 1:
+            value: Any = text if text not in ("null", "None") else None
         else:
-            value = parse_value(path[-1], text)
+            value = parse_value(path[-1], _only_value(match["key"], text) if text.startswith("@") else text)
     except yaml.YAMLError as error:
         raise ConfigError(
             f"{match['key']}={text!r} is not a YAML value: {_yaml_reason(error)}", match["key"]
@@ -74,6 +75,26 @@ def parse_override(argument: str) -> SettingsLayer:
     for key in reversed(path):
         value = {key: value}
     return SettingsLayer(value, f"argument {argument.split('=')[0]}=...")
+
+
+def values_of_file(key: str, text: str) -> list[str]:
+    """The lines of ``@file.txt`` that are not blank and do not begin with ``#``. Raises ConfigError without any."""
+    try:
+        content = read_text(Path(text[1:]), "values, one a line", "a value that begins with @ names a file", key)
+    except ForeignFileError as error:
+        raise ConfigError(str(error), key) from error
+    lines = (line.strip() for line in content.splitlines())
+    values = [line for line in lines if line and not line.startswith("#")]
+    if not values:
+        raise ConfigError(f"{key}={text}: the file holds no value; write one a line", key)
+    return values
+
+
+def _only_value(key: str, text: str) -> str:
+    values = values_of_file(key, text)
+    if len(values) > 1:
+        raise ConfigError(f"{key}={text}: the file holds {len(values)} values; add --sweep for a run of each", key)
+    return values[0]
 
 
 def merge(layers: Sequence[SettingsLayer]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -124,6 +145,18 @@ def escape_texts(content: Any) -> Any:
             for key, value in content.items()
         }
     return [escape_texts(value) for value in content] if isinstance(content, list) else content
+
+
+def refuse_what_cannot_be_written(content: dict[str, Any]) -> None:
+    """Raise ConfigError for text that is no Unicode (bytes of another encoding in an argument) or holds a zero byte."""
+    for setting, value in leaves(content):
+        try:
+            text = json.dumps(value, ensure_ascii=False, default=str)
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{setting}={value!a} is not text in UTF-8; write it in UTF-8", setting) from error
+        if "\\u0000" in text.replace("\\\\", ""):
+            raise ConfigError(f"{setting}={value!a} holds a zero byte; remove it", setting)
 
 
 def missing_settings(content: dict[str, Any]) -> list[str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from pathlib import Path
 
 from distill3d.config.check import ConfigError
+from distill3d.config.files import values_of_file
 from distill3d.config.yaml_text import is_text_key
-from distill3d.runtime.foreign import ForeignFileError, read_text
 
 MAX_VALUES = 100_000  # of one range: more is a slip of the keyboard
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -21,10 +20,11 @@ def split_values(key: str, text: str) -> list[str]:
 
     Prompts are split at semicolons alone; other values at commas outside brackets and quotes, and numbers between
     colons count from the first to the last inclusive: ``0:1:0.25`` is 0, 0.25, 0.5, 0.75, 1. ``@file.txt`` takes each
-    line that is not blank as one value. Raises ConfigError for an empty value or an unreadable file.
+    line as one value, but for blank ones and those that begin with ``#``. Raises ConfigError for an empty value or a
+    file that cannot be read.
     """
     if text.startswith("@"):
-        return _lines(key, text)
+        return values_of_file(key, text)
     if is_text_key(key.rpartition(".")[2]):
         parts = [part.strip() for part in text.split(";")]
     else:
@@ -32,17 +32,6 @@ def split_values(key: str, text: str) -> list[str]:
     if len(parts) > 1 and "" in parts:
         raise ConfigError(f"{key}={text}: value {parts.index('') + 1} of {len(parts)} is empty; remove it", key)
     return parts
-
-
-def _lines(key: str, text: str) -> list[str]:
-    try:
-        content = read_text(Path(text[1:]), "values, one a line", setting=key)
-    except ForeignFileError as error:
-        raise ConfigError(str(error), key) from error
-    values = [line.strip() for line in content.splitlines() if line.strip()]
-    if not values:
-        raise ConfigError(f"{key}={text}: the file holds no value; write one a line", key)
-    return values
 
 
 def _range(key: str, part: str) -> list[str]:

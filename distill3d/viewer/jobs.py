@@ -34,7 +34,8 @@ class Order:
 
     def arguments(self, root: Path, tag: str) -> list[str]:
         """The command line behind ``python -m distill3d``."""
-        chosen = [f"system.prompt_processor.prompt={self.prompt}", f"seed={int(self.seed)}"]
+        prompt = self.prompt.lstrip("@ \n")  # @ would name a file of this machine, which is not the visitor's
+        chosen = [f"system.prompt_processor.prompt={prompt}", f"seed={int(self.seed)}"]
         if self.guidance:
             chosen.append(f"system.guidance_type={self.guidance}")
         if self.scale > 0:
