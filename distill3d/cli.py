@@ -81,13 +81,18 @@ def is_for_the_user(error: BaseException) -> bool:
 
     ValueErrors count if this package or an extension raised them: those of libraries are nobody's message.
     """
-    if isinstance(error, (ConfigError, OSError)) or type(error).__name__ in _OF_LIBRARIES:
+    if isinstance(error, (ConfigError, OSError)) or type(error).__name__ in _OF_LIBRARIES or _is_of_memory(error):
         return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     module = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
     return isinstance(error, ValueError) and module.split(".")[0] in ("distill3d", "distill3d_custom")
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether the CPU's memory did not suffice: numpy's and Python's error, or torch's allocator."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -155,6 +160,8 @@ def _one_line(error: BaseException) -> str:
         return (
             "the GPU has not enough memory; lower data.batch_size, data.width and data.height, or use a smaller model"
         )
+    if _is_of_memory(error):
+        return "there is not enough memory; lower what is large: data.batch_size, widths and heights, counts of samples"
     if isinstance(error, OSError) and not isinstance(error, ConfigError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__

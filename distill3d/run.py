@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,9 +192,13 @@ def _trainer_settings(experiment: Experiment) -> dict[str, Any]:
         "enable_model_summary": False,
         "use_distributed_sampler": False,  # batches are functions of the step and the rank
     }
-    for name in ("accumulate_grad_batches", "limit_train_batches"):
+    for name in ("accumulate_grad_batches", "limit_train_batches", "val_check_interval"):
         if settings.get(name, 1) == 0:
-            raise ConfigError(f"trainer.{name}=0 would train nothing; give 1 or more", f"trainer.{name}")
+            nothing = "would be never" if name == "val_check_interval" else "would train nothing"
+            raise ConfigError(f"trainer.{name}=0 {nothing}; give 1 or more", f"trainer.{name}")
+    clip = settings.get("gradient_clip_val", 0)
+    if not 0 <= clip < math.inf:
+        raise ConfigError(f"trainer.gradient_clip_val={clip} must be positive, or null", "trainer.gradient_clip_val")
     if str(settings.get("precision")) in ("64", "64-true", "double"):
         raise ConfigError(
             f"trainer.precision={settings['precision']} is not supported: priors work in at most 32 bits; give 32-true",

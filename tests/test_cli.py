@@ -42,6 +42,16 @@ def test_each_verb_has_a_flag_and_something_to_run(name):
     assert verbs()[name].summary
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_told_in_words(error, monkeypatch, caplog):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert cli.main([]) == 2
+    assert "not enough memory; lower" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

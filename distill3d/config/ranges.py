@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+LARGEST_SIDE = 16_384  # pixels of what a run draws
+MOST_VIEWS = 100_000
 
 
 def check_least(settings: Any, **least: float) -> None:
@@ -19,3 +23,12 @@ def check_shares(settings: Any, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and not 0.0 <= value <= 1.0:
             raise ValueError(f"{name}={value} must lie in 0 .. 1")
+
+
+def check_at_most(settings: object, limits: Mapping[str, int]) -> None:
+    """Raise ValueError for a number of a dataclass, or an entry of its list, that no machine has the memory for."""
+    for name, limit in limits.items():
+        value = getattr(settings, name)
+        entries = value if isinstance(value, (list, tuple)) else [value]
+        if any(entry is not None and entry > limit for entry in entries):
+            raise ValueError(f"{name}={value} must be at most {limit}")

@@ -21,6 +21,7 @@ _RESERVED = {
     "trainer.logger": "use system.loggers",
     "trainer.default_root_dir": "use exp_root_dir",
     "trainer.max_epochs": "use trainer.max_steps",
+    "trainer.barebones": "a run keeps checkpoints and logs",
     "checkpoint.dirpath": "checkpoints go to ckpts/ of the trial folder; use exp_root_dir",
 }
 
@@ -37,7 +38,7 @@ def check_experiment(experiment: Experiment) -> None:
     system_type = find("system", experiment.system_type, "system_type")
     system = build(system_type.Config, experiment.system, "system")  # type: ignore[attr-defined]
     check_slots(system)
-    check_keys(getattr(system, "loggers", None) or {}, _LOGGERS, "system.loggers")
+    _check_loggers(getattr(system, "loggers", None) or {})
     _check_prompt(experiment, system)
     _check_optimizer(system)
     _check_scheduler(system)
@@ -64,6 +65,14 @@ def _check_steps(trainer: Mapping[str, Any]) -> None:
     steps = trainer.get("max_steps")
     if steps is not None and steps < 1:
         raise ConfigError(f"trainer.max_steps={steps} must be at least 1", "trainer.max_steps")
+
+
+def _check_loggers(loggers: Mapping[str, Any]) -> None:
+    check_keys(loggers, _LOGGERS, "system.loggers")
+    for name, settings in loggers.items():
+        where = f"system.loggers.{name}"
+        enable = coerce(settings or {}, dict[str, Any], where).get("enable")
+        coerce(enable, bool | None, f"{where}.enable")
 
 
 def _check_prompt(experiment: Experiment, system: Any) -> None:

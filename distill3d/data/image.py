@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from distill3d.config.ranges import check_least
+from distill3d.config.ranges import LARGEST_SIDE, MOST_VIEWS, check_at_most, check_least
 from distill3d.config.registry import register
 from distill3d.data.endless import endless_loader
 from distill3d.data.image_folder import read_image
@@ -38,6 +38,7 @@ class ImageDataModule(pl.LightningDataModule):
 
         def __post_init__(self) -> None:
             check_least(self, width=1, height=1, batch_size=1)
+            check_at_most(self, {"width": LARGEST_SIDE, "height": LARGEST_SIDE, "batch_size": MOST_VIEWS})
 
     def __init__(self, cfg: Config, seed: int = 0) -> None:
         super().__init__()

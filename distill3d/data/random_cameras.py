@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from distill3d.camera import CameraRanges, make_cameras, random_cameras
-from distill3d.config.ranges import check_least
+from distill3d.config.ranges import LARGEST_SIDE, MOST_VIEWS, check_at_most, check_least
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled, scheduled
 from distill3d.data.camera_settings import NullableViewDistribution, ViewDistribution, cameras_folder, view_distribution
@@ -20,6 +20,7 @@ from distill3d.runtime.rng import rng
 from distill3d.types import Cameras, Light
 
 IntOrList = int | list[int]
+MOST_RAYS = 2**26  # of one step: each needs some hundred bytes
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ class RandomCameraConfig(NullableViewDistribution):
                     f"asks for {len(self.resolution_milestones) + 1}, one more than there are milestones"
                 )
         check_least(self, eval_height=1, eval_width=1, eval_batch_size=1, n_val_views=1, n_test_views=1, n_view=1)
+        views = ("batch_size", "eval_batch_size", "n_val_views", "n_test_views")
+        sides = ("width", "height", "eval_width", "eval_height")
+        check_at_most(self, dict.fromkeys(sides, LARGEST_SIDE) | dict.fromkeys(views, MOST_VIEWS))
+        for start in (0, *self.resolution_milestones):
+            batch, height, width = (
+                at_milestone(values, self.resolution_milestones, start)
+                for values in (self.batch_size, self.height, self.width)
+            )
+            if batch * height * width > MOST_RAYS:
+                raise ValueError(
+                    f"batch_size={batch} with height={height} and width={width} are more than {MOST_RAYS} rays a step"
+                )
         sizes = self.batch_size if isinstance(self.batch_size, list) else [self.batch_size]
         if any(size % self.n_view for size in sizes):
             raise ValueError(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distill3d.camera import CameraRanges, random_cameras
 from distill3d.config.check import ConfigError, build
-from distill3d.config.ranges import check_least
+from distill3d.config.ranges import LARGEST_SIDE, MOST_VIEWS, check_at_most, check_least
 from distill3d.data.mesh_file import SUFFIXES, UpAxis, load_mesh_file
 from distill3d.data.posed.write import RenderedViews, check_free, write_posed_images
 from distill3d.runtime.rng import rng
@@ -54,6 +54,7 @@ class RenderViewsSettings:
 
     def __post_init__(self) -> None:
         check_least(self, train_views=2, test_views=1, size=8)
+        check_at_most(self, {"train_views": MOST_VIEWS, "test_views": MOST_VIEWS, "size": LARGEST_SIDE // SUPERSAMPLE})
         (nearest, farthest), (narrow, wide) = span(self.camera_distance), span(self.fovy)
         if not 0 < nearest <= farthest or not 0 < narrow <= wide < 180:
             raise ValueError(

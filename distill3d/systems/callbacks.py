@@ -19,6 +19,7 @@ from distill3d.config.check import ConfigError, check_keys
 from distill3d.runtime.checkpoint import AtomicCheckpointIO
 from distill3d.systems.progress import TrainingProgress
 
+LONGEST_NAME = 200  # bytes of a checkpoint's: file systems take 255, and numbers are put into it
 SAVING_SHARE = 0.01  # of the time, at most, goes into last.ckpt
 
 
@@ -163,6 +164,11 @@ def _checkpoint_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     ):
         raise ConfigError(
             f"checkpoint.filename={filename!r} leads out of the trial's ckpts; give a name without folders",
+            "checkpoint.filename",
+        )
+    if isinstance(filename, str) and len(filename.encode()) > LONGEST_NAME:
+        raise ConfigError(
+            f"checkpoint.filename={filename[:20]}... is longer than {LONGEST_NAME} bytes, too long for a file's name",
             "checkpoint.filename",
         )
     interval = settings.get("train_time_interval")

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from distill3d.camera import camera_rays
-from distill3d.config.ranges import check_least, check_shares
+from distill3d.config.ranges import check_at_most, check_least, check_shares
 from distill3d.config.registry import register
 from distill3d.runtime.rng import rng
 from distill3d.scenes.nerf.activations import activation
@@ -62,6 +62,9 @@ class NeRFVolumeRenderer(nn.Module):
             check_least(self, num_samples_per_ray=1, max_samples_per_ray=1, eval_chunk_size=1, eval_ray_chunk_size=1)
             check_least(self, occupancy_resolution=1, occupancy_update_interval=1)
             check_shares(self, "occupancy_ema_decay")
+            check_at_most(
+                self, {"num_samples_per_ray": 65_536, "max_samples_per_ray": 65_536, "occupancy_resolution": 512}
+            )
             if self.radius is not None and self.radius <= 0:
                 raise ValueError(f"radius={self.radius} must be positive")
             if not 0.0 <= self.near_plane < self.far_plane:
