@@ -256,6 +256,14 @@ def test_a_field_that_is_not_used_is_named(tmp_path, caplog):
     assert "not used: aabb_scale, depth_file_path" in caplog.text
 
 
+@pytest.mark.parametrize("lens", [{"fl_x": 1e-9, "fl_y": 1e-9}, {"cx": -5000.0}])
+def test_a_lens_that_cannot_have_taken_the_picture_is_refused(lens, tmp_path):
+    root = capture(tmp_path / "a", [(16, 12)] * 4)
+    change_frames(root, lambda i, frame: lens)
+    with pytest.raises(ValueError, match=r"png: fl_y=.* are no lens of a picture of 16x12; give them in pixels"):
+        module(root, test_every=3).check()
+
+
 def test_a_file_that_is_no_image_is_named(box, tmp_path):
     root = foreign(box, tmp_path / "damaged")
     (root / "1.png").write_bytes(b"no picture")

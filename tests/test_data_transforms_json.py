@@ -57,6 +57,14 @@ def test_a_split_without_a_test_list_holds_out_the_val_list_or_the_rest(tmp_path
     assert (names(sets.train), names(sets.test)) == (["1.png", "2.png"], ["3.png"])
     sets = read_frame_sets(write(tmp_path / "t", frames(4), test_filenames=["images/0.png"]), 8)
     assert (names(sets.train), names(sets.test)) == (["1.png", "2.png", "3.png"], ["0.png"])
+    both = {"val_filenames": ["images/3.png"], "test_filenames": ["images/0.png"]}
+    assert names(read_frame_sets(write(tmp_path / "b", frames(4), **both), 8).train) == ["1.png", "2.png"]
+
+
+def test_listed_images_without_a_frame_are_named(tmp_path, caplog):
+    listed = {"train_filenames": ["images/1.png", "images/2.png", "images/9.png"], "test_filenames": ["images/0.png"]}
+    read_frame_sets(write(tmp_path, frames(4), **listed), 8)
+    assert "1 listed images have no frame" in caplog.text and "9.png" in caplog.text
 
 
 def test_without_a_test_file_blenders_val_file_takes_its_place(tmp_path):

@@ -181,6 +181,14 @@ def test_every_file_from_elsewhere_is_read_through_the_boundary():
     assert [found for module in sorted(paths.keys() - WITHIN) for found in reads(module, paths[module])] == []
 
 
+def test_the_home_of_nobody_is_a_path_that_does_not_exist():
+    assert foreign.user_path("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
+    assert foreign.user_path("~/x") == Path.home() / "x"
+    package = Path(foreign.__file__).parents[1]
+    texts = {path.name: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    assert [name for name, text in texts.items() if ".expanduser()" in text] == []
+
+
 DAMAGED = (b"", b"[1]", b"{", b"\xff\xfe\x00", b'{"steps": "many", "warnings": 3}', b"[" * 100_000, b'{"steps": 1e400}')
 
 

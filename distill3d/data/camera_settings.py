@@ -12,7 +12,7 @@ from distill3d.config.check import ConfigError, build
 from distill3d.config.files import EMBEDDED_WEIGHTS
 from distill3d.config.ranges import check_least
 from distill3d.light import LightStrategy
-from distill3d.runtime.foreign import ForeignFileError, read_json
+from distill3d.runtime.foreign import ForeignFileError, read_json, user_path
 
 
 @dataclass(frozen=True)
@@ -94,5 +94,5 @@ def cameras_folder(like: str | list[str] | None) -> Path | None:
         return None
     if name == "embedded":
         return EMBEDDED_WEIGHTS
-    path = Path(name).expanduser()
+    path = user_path(name)
     return path if path.is_dir() else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -21,6 +20,7 @@ from distill3d.data.random_cameras import (
     evaluation_cameras,
 )
 from distill3d.runtime.cutout import Removal, cut_out, framed
+from distill3d.runtime.foreign import user_path
 from distill3d.types import Cameras
 
 
@@ -94,7 +94,7 @@ class ReferenceImageDataModule(RandomCameraDataModule):
     @cached_property
     def picture(self) -> Float[Tensor, "4 S S"]:
         """The file, cut out. Raises ValueError."""
-        return cut_out(Path(self.cfg.image).expanduser(), self.cfg.background_removal)
+        return cut_out(user_path(self.cfg.image), self.cfg.background_removal)
 
     def check(self) -> None:
         """Read the file, so that a mistake is told before the run begins. Raises ValueError."""

@@ -11,6 +11,7 @@ import torch
 
 from distill3d.priors.model import PriorModel
 from distill3d.runtime.files import write_atomically
+from distill3d.runtime.foreign import user_path
 from distill3d.runtime.tensor_file import read_tensors
 from distill3d.types import PromptEmbedding
 
@@ -80,4 +81,4 @@ def default_cache_dir() -> Path:
     """``$DISTILL3D_CACHE``, else ``$XDG_CACHE_HOME/distill3d``, else ``~/.cache/distill3d``; below it, embeddings/."""
     own = os.environ.get("DISTILL3D_CACHE")
     base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "distill3d"
-    return base.expanduser() / "embeddings"
+    return user_path(base) / "embeddings"

@@ -35,7 +35,7 @@ from distill3d.priors.model import PriorModel
 from distill3d.priors.passes import predict
 from distill3d.priors.prediction import from_clean
 from distill3d.priors.resize import native_size, to_native
-from distill3d.runtime.foreign import open_image, read_text
+from distill3d.runtime.foreign import open_image, read_text, user_path
 from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class EmpiricalPriorConfig:
     @property
     def folders(self) -> list[Path]:
         names = [self.views] if isinstance(self.views, str) else self.views
-        return [Path(name).expanduser() for name in names if name]
+        return [user_path(name) for name in names if name]
 
 
 @register("prior", "empirical-prior")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.config.files import EMBEDDED_WEIGHTS
-from distill3d.runtime.foreign import ForeignFileError, read_json_mapping
+from distill3d.runtime.foreign import ForeignFileError, read_json_mapping, user_path
 
 EMBEDDED = "embedded"
 SETTING = "system.prior.pretrained_model_name_or_path"
@@ -37,7 +37,7 @@ def local_folder(name: str) -> Path | None:
     """
     if name == EMBEDDED:
         return EMBEDDED_WEIGHTS
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_dir():
         return path
     file = checkpoint_file(name)
@@ -50,7 +50,7 @@ def local_folder(name: str) -> Path | None:
 
 def checkpoint_file(name: str) -> Path | None:
     """The checkpoint that a name means, None if its ending is of no checkpoint. Raises PriorError if it is gone."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.suffix not in CHECKPOINTS or path.is_dir():
         return None
     if not path.is_file():

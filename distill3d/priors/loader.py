@@ -25,6 +25,7 @@ from distill3d.priors.settings import PriorConfig
 from distill3d.priors.single_file import open_single_file
 from distill3d.priors.words import taught_words, unknown_words
 from distill3d.priors.zero123 import PictureEmbedding, Zero123Prior, on_white, reference_of
+from distill3d.runtime.foreign import user_path
 
 __all__ = [
     "PretrainedDiffusionModel",
@@ -121,7 +122,7 @@ class PretrainedDiffusionModel(PriorModel):
     def frozen_weights(self) -> dict[str, str]:
         """Of networks, text encoders and the picture that they see; of a Hub model that alone, unfetched."""
         reference = self.cfg.reference
-        picture = Path((reference.image if reference else None) or "").expanduser()
+        picture = user_path((reference.image if reference else None) or "")
         seen = {"picture": file_identity(picture)} if picture.is_file() else {}
         if prior_folder(self.cfg) is None:
             return seen

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from distill3d.priors.hub import PriorError
-from distill3d.runtime.foreign import reading
+from distill3d.runtime.foreign import reading, user_path
 
 _PAIRS = (
     (".lora_A.weight", ".lora_B.weight"),
@@ -58,7 +58,7 @@ class LowRankPair:
 
 def lora_file(name: str) -> Path:
     """The safetensors file that the setting means; raises PriorError if there is none, or more than one."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if len(files) != 1 or not files[0].is_file() or files[0].suffix != ".safetensors":
         raise PriorError(f"{_SETTING}={name!r} is no safetensors file, and no folder with exactly one; give the file")

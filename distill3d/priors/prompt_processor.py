@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Int
@@ -17,6 +16,7 @@ from distill3d.priors.embedding_cache import embedding_cache
 from distill3d.priors.model import PriorModel
 from distill3d.priors.text_table import encoded
 from distill3d.priors.words import unknown_words
+from distill3d.runtime.foreign import user_path
 from distill3d.types import Cameras, Prompt, PromptEmbedding, ShadingMode, TextRequest
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class PromptProcessor:
         return [self._text(request, view, mode) for view in (None, *VIEW_WORDS) for mode in shadings]
 
     def _embed(self, texts: list[str], model: PriorModel, device: torch.device | str) -> list[PromptEmbedding]:
-        root = Path(self.cfg.cache_dir).expanduser() if self.cfg.cache_dir else None
+        root = user_path(self.cfg.cache_dir) if self.cfg.cache_dir else None
         cache = embedding_cache(model, device, root) if self.cfg.use_cache else None
         return [row for _, row in encoded(texts, model, device, cache)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from distill3d.priors.model_folder import ModelFolder
 from distill3d.priors.prompt import encoder_dtype, text_device
 from distill3d.priors.settings import PriorConfig, ReferencePicture
 from distill3d.runtime.cutout import cut_out, framed
-from distill3d.runtime.foreign import reading
+from distill3d.runtime.foreign import reading, user_path
 from distill3d.types import Cameras, PromptEmbedding
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the images that CLIP was trained on, red, green, blue
@@ -99,7 +98,7 @@ def clip_input(picture: Float[Tensor, "B 3 H W"], size: int) -> Float[Tensor, "B
 
 def on_white(reference: ReferencePicture, size: int) -> Float[Tensor, "1 3 s s"]:
     """The picture, cut out and before white, in [0, 1]. Raises ValueError."""
-    path = Path(str(reference.image)).expanduser()
+    path = user_path(str(reference.image))
     picture = cut_out(path, reference.background_removal, "system.prior.reference.image")
     rgb, alpha = framed(picture, size, reference.fill)
     return (rgb + 1.0 - alpha)[None]

@@ -7,6 +7,7 @@ in a library, becomes a `ForeignFileError` that names the setting, the file, wha
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,11 @@ def reading(path: Path | str, what: str, remedy: str = "", setting: str = "") ->
         raise ForeignFileError(
             f"{named(path, setting)} cannot be read as {what}: {reason(error)}{_then(remedy)}"
         ) from error
+
+
+def user_path(name: Path | str) -> Path:
+    """A path as the user writes it: ~ is the home folder; ~name stays where there is no such user."""
+    return Path(os.path.expanduser(name))
 
 
 def named(path: Path | str, setting: str = "") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from distill3d.config.registry import make, register
+from distill3d.runtime.foreign import user_path
 from distill3d.scenes.base import Scene, Solid, Step, Views
 from distill3d.scenes.mesh.color_field import ColorField
 from distill3d.scenes.mesh.fixed import SHAPES, FixedMesh
@@ -152,4 +152,4 @@ def load_shape(cfg: PaintedMesh.Config) -> FixedMesh:
 
     if cfg.mesh in SHAPES:
         return SHAPES[cfg.mesh]()
-    return load_fixed_mesh(Path(cfg.mesh).expanduser(), cfg.up, cfg.turn_deg, "system.scene.mesh")
+    return load_fixed_mesh(user_path(cfg.mesh), cfg.up, cfg.turn_deg, "system.scene.mesh")

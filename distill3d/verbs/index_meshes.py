@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from distill3d.runtime.foreign import user_path
 from distill3d.verbs import Request, Verb
 
 log = logging.getLogger(__name__)
@@ -17,13 +18,12 @@ VERB = Verb(
 
 def run(request: Request) -> int:
     """Write the index and say what is in it."""
-    from pathlib import Path
 
     from distill3d.config.check import ConfigError
     from distill3d.data.mesh_index import index_meshes
 
     assert request.argument is not None  # the command line sees to it
-    folder = Path(request.argument).expanduser()
+    folder = user_path(request.argument)
     if not folder.is_dir():
         raise ConfigError(f"--index-meshes {folder}: no such folder")
     rows = index_meshes(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distill3d.runtime.foreign import user_path
 from distill3d.verbs import Request, Verb
 
 VERB = Verb(
@@ -14,10 +15,9 @@ VERB = Verb(
 
 def run(request: Request) -> int:
     """Write OUT/transforms_train.json, OUT/transforms_test.json and the pictures."""
-    from pathlib import Path
 
     from distill3d.evaluation.render_views import read_settings, render_data_set
 
-    source, out = (Path(argument).expanduser() for argument in request.arguments)
+    source, out = (user_path(argument) for argument in request.arguments)
     render_data_set(source, out, read_settings(request.overrides))
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from distill3d.runtime.foreign import user_path
 from distill3d.verbs import Request, Verb
 
 VERB = Verb(
@@ -14,7 +15,6 @@ VERB = Verb(
 
 def run(request: Request) -> int:
     """Serve the page until Ctrl-C."""
-    from pathlib import Path
 
     from distill3d.config.check import build
     from distill3d.config.files import merge, parse_override
@@ -23,5 +23,5 @@ def run(request: Request) -> int:
 
     assert request.argument is not None  # the command line sees to it
     content, _ = merge([parse_override(text) for text in request.overrides])
-    view_trial(Path(request.argument).expanduser(), build(ViewerSettings, content, "view"))
+    view_trial(user_path(request.argument), build(ViewerSettings, content, "view"))
     return 0

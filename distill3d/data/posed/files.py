@@ -18,13 +18,14 @@ from torch import Tensor
 from distill3d.camera import wrap_deg
 from distill3d.data.posed.images import PosedImages, StoredView
 from distill3d.data.posed.rectify import ASPECT_TOLERANCE, fovy_rad, is_ideal, rectified, scaled_lens
-from distill3d.data.posed.transforms_json import Frame, FrameSets, read_frame_sets
+from distill3d.data.posed.transforms_json import Frame, FrameSets, Lens, read_frame_sets
 from distill3d.data.posed.world import Similarity, fit_world
 from distill3d.runtime.foreign import ForeignFileError, open_image
 from distill3d.types import Cameras
 
 log = logging.getLogger(__name__)
 
+WIDEST = 60.0  # tan(fovy / 2): 178 degrees
 Background = Literal["white", "black", "alpha"]
 World = Literal["auto", "given", "centred", "levelled"]
 
@@ -86,6 +87,7 @@ def read_picture(frame: Frame, downscale: int = 1) -> Picture:
     lens = scaled_lens(frame.lens, *pixels.shape[-2:], where=str(frame.path))
     counted = None if frame.mask is None else _read_mask(frame.mask, pixels)
     tangent = math.tan(0.5 * fovy_rad(lens))
+    _check_lens(lens, tangent, frame.path)
     if is_ideal(lens) and downscale == 1:
         return Picture(StoredView(pixels, counted), 2.0 * math.atan(tangent))
     color = StoredView(pixels).premultiplied()
@@ -95,6 +97,16 @@ def read_picture(frame: Frame, downscale: int = 1) -> Picture:
     both, kept = _smaller(both, downscale, frame.path)
     color, counted = both[: len(color)], None if counted is None else _whole(both[len(color) :])
     return Picture(StoredView(color, counted), 2.0 * math.atan(kept * tangent))
+
+
+def _check_lens(lens: Lens, tangent: float, path: Path) -> None:
+    """Raise ForeignFileError for an angle of nearly 180 degrees, or a centre far outside of the picture."""
+    sides = ((lens.cx, lens.width), (lens.cy, lens.height))
+    if tangent > WIDEST or any(c is not None and side and not -side <= c <= 2 * side for c, side in sides):
+        raise ForeignFileError(
+            f"{path}: fl_y={lens.fl_y}, cx={lens.cx} and cy={lens.cy} are no lens of a picture of "
+            f"{lens.width}x{lens.height}; give them in pixels of it"
+        )
 
 
 def _read_pixels(frame: Frame) -> UInt8[Tensor, "C H W"]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from distill3d.config.ranges import check_least
+from distill3d.config.ranges import LARGEST_SIDE, MOST_VIEWS, check_at_most, check_least
 from distill3d.config.registry import register
 from distill3d.data.camera_settings import ViewDistribution
 from distill3d.data.endless import endless_loader
@@ -18,6 +17,7 @@ from distill3d.data.posed.files import Background, World, load_frame_sets
 from distill3d.data.posed.images import PosedImageBatch, PosedImages
 from distill3d.data.posed.transforms_json import read_frame_sets
 from distill3d.data.random_cameras import EvaluationViews, RandomCameraBatch, draw_rank, evaluation_cameras
+from distill3d.runtime.foreign import user_path
 from distill3d.runtime.protocols import ViewSize
 from distill3d.runtime.rng import rng
 from distill3d.types import Light
@@ -63,6 +63,9 @@ class PosedImageDataModule(pl.LightningDataModule):
             for name in ("eval_height", "eval_width"):
                 if getattr(self, name) is not None and getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)} must be positive, or null for the images' own")
+            counts = ("batch_size", "eval_batch_size", "n_val_views", "n_test_views")
+            sides = ("eval_width", "eval_height")
+            check_at_most(self, dict.fromkeys(sides, LARGEST_SIDE) | dict.fromkeys(counts, MOST_VIEWS))
             if self.radius <= 0:
                 raise ValueError(f"radius={self.radius} must be positive")
             if self.test_every < 2:
@@ -79,7 +82,7 @@ class PosedImageDataModule(pl.LightningDataModule):
         cfg = self.cfg
         if not cfg.root:
             raise ValueError("data.root is not set; give the folder of posed images: data.root=PATH")
-        sets = read_frame_sets(Path(cfg.root).expanduser(), cfg.test_every)
+        sets = read_frame_sets(user_path(cfg.root), cfg.test_every)
         return load_frame_sets(sets, cfg.background, cfg.world, cfg.radius, cfg.downscale)
 
     @property

@@ -227,9 +227,12 @@ def _split(
     frames: list[Frame], content: Mapping[str, Any], path: Path, test_every: int
 ) -> tuple[list[Frame], list[Frame]]:
     train, val, test = (_listed(content, name, path) for name in _SPLITS)
+    unknown = sorted(str(name) for name in (train | val | test) - {frame.path for frame in frames})
+    if unknown:
+        log.warning("%s: %d listed images have no frame: %s", path, len(unknown), ", ".join(unknown[:MAX_NAMED]))
     held_out = test or val  # as of Blender's files: val where there is no test
     if train or held_out:
-        chosen = [frame for frame in frames if (frame.path in train if train else frame.path not in held_out)]
+        chosen = [frame for frame in frames if (frame.path in train if train else frame.path not in val | test)]
         rest = held_out or {frame.path for frame in frames} - train
         return chosen, [frame for frame in frames if frame.path in rest]
     return (

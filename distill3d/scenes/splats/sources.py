@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distill3d.camera import camera_rays, orbit_cameras
 from distill3d.config.check import ConfigError
-from distill3d.runtime.foreign import ForeignFileError, named, reading
+from distill3d.runtime.foreign import ForeignFileError, named, reading, user_path
 from distill3d.runtime.rng import rng
 from distill3d.scenes.splats.files import SCALE, checked, read_gaussians, read_ply_vertices
 from distill3d.scenes.splats.gaussians import Gaussians, facing_outward, logit
@@ -30,7 +30,7 @@ def read_source(cfg: Any, seed: int) -> Gaussians:
 
     Raises ForeignFileError, CheckpointError or ConfigError, whose messages name the setting.
     """
-    path = Path(cfg.init).expanduser()
+    path = user_path(cfg.init)
     generator = rng("scene", seed, -1)
     if path.is_dir():
         return _within(_from_trial(path, cfg, generator), cfg, path)
