@@ -23,6 +23,27 @@ def arrow(front, up):
     return trimesh.Trimesh(vertices, faces, vertex_colors=np.array(colors, np.uint8), process=False)
 
 
+def test_a_byte_order_mark_hides_no_vertex_of_an_obj(tmp_path):
+    text = b"v 0 0 0\r\nv 1 0 0\r\nv 0 1 0\r\nv 0 0 1\r\nf 1 2 3\r\n"
+    for name, mark in (("plain", b""), ("marked", b"\xef\xbb\xbf")):
+        (tmp_path / f"{name}.obj").write_bytes(mark + text)
+    plain, marked = (load_mesh_file(tmp_path / f"{name}.obj", detail=1) for name in ("plain", "marked"))
+    assert np.array_equal(plain.vertices[plain.faces], marked.vertices[marked.faces])
+
+
+@pytest.mark.parametrize("face", ["0 1 2", "1/1 0/1 2/1", "1 2 0"])
+def test_a_vertex_0_of_an_obj_is_refused(face, tmp_path):
+    (tmp_path / "a.obj").write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1 2 3\nf {face}\n")
+    with pytest.raises(ForeignFileError, match="an OBJ counts from 1"):
+        load_mesh_file(tmp_path / "a.obj")
+
+
+def test_lines_beside_triangles_are_passed_over(tmp_path):
+    scene = trimesh.Scene([trimesh.creation.box(), trimesh.load_path(np.array([[0.0, 0, 0], [9, 9, 9]]))])
+    scene.export(tmp_path / "a.glb")
+    assert len(load_mesh_file(tmp_path / "a.glb", detail=1).faces) == 12
+
+
 @pytest.mark.parametrize(
     ("suffix", "front", "up", "settings"),
     [

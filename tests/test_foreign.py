@@ -129,6 +129,14 @@ def test_a_missing_and_a_too_large_file_are_told(tmp_path, monkeypatch):
     assert read_text(tmp_path / "a.txt") == "x" * 9
 
 
+def test_a_missing_file_that_another_one_names_is_told(tmp_path):
+    with (
+        pytest.raises(ForeignFileError, match=r"^data.x='a.gltf' needs .*a.bin, which does not exist$"),
+        reading("a.gltf", "a mesh", setting="data.x"),
+    ):
+        (tmp_path / "a.bin").read_bytes()
+
+
 def test_numbers_are_finite():
     assert finite(3, "x") == 3.0
     for value in (float("nan"), float("inf"), 10**400, True, "3", None, [1]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +22,7 @@ from distill3d.scenes.mesh.raster import Mesh
 UpAxis = Literal["auto", "y", "z"]
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".off", ".stl")
 _GLTF = (".glb", ".gltf")
+_INDEX_ZERO = re.compile(rb"^f[ \t][^\n]*?(?<=[ \t])0(?=[/\s]|\Z)", re.MULTILINE)
 
 
 def load_mesh_file(path: Path, up: UpAxis = "auto", turn_deg: float = 0.0, detail: int = 64, setting: str = "") -> Mesh:
@@ -86,15 +89,26 @@ def _parts(path: Path) -> list[Any]:
     """The triangle meshes of a file, each placed by its nodes. Raises ForeignFileError for vertices without a place."""
     import trimesh
 
-    scene: Any = trimesh.load(path, process=False, force="scene")
-    parts = [_placed(scene, node) for node in scene.graph.nodes_geometry]
-    parts = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    scene: Any = _of_obj(path) if path.suffix.lower() == ".obj" else trimesh.load(path, process=False, force="scene")
+    surfaces = {name for name, part in scene.geometry.items() if isinstance(part, trimesh.Trimesh) and len(part.faces)}
+    parts = [_placed(scene, node) for node in scene.graph.nodes_geometry if scene.graph[node][1] in surfaces]
     for part in parts:
         if not np.isfinite(part.vertices).all():
             raise ForeignFileError(f"{path} has vertices that are not finite; repair the mesh")
         if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
             raise ForeignFileError(f"{path} has faces whose vertices do not exist; repair the mesh")
     return parts
+
+
+def _of_obj(path: Path) -> Any:
+    """An OBJ without its byte-order mark, which would hide the first vertex. Raises ForeignFileError for an index 0."""
+    import trimesh
+
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    if _INDEX_ZERO.search(data):
+        raise ForeignFileError(f"{path} has a face with vertex 0, and an OBJ counts from 1; repair the mesh")
+    resolver = trimesh.resolvers.FilePathResolver(str(path))
+    return trimesh.load(io.BytesIO(data), file_type="obj", resolver=resolver, process=False, force="scene")
 
 
 def _placed(scene: Any, node: str) -> Any:

@@ -36,6 +36,10 @@ def reading(path: Path | str, what: str, remedy: str = "", setting: str = "") ->
     except (ForeignFileError, ConfigError):
         raise
     except FileNotFoundError as error:
+        if error.filename and Path(error.filename).name != Path(path).name:
+            raise ForeignFileError(
+                f"{named(path, setting)} needs {error.filename}, which does not exist{_then(remedy)}"
+            ) from error
         raise ForeignFileError(f"{named(path, setting)} does not exist{_then(remedy)}") from error
     except Exception as error:  # each library has errors of its own, and any of them can come of a damaged file
         raise ForeignFileError(
