@@ -5,23 +5,28 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import trimesh
+from edit_doubles import OTHER, SAME, RenderedViews, Source, edit, make_edit
 from plyfile import PlyData
 from posed_scenes import make_data_set
-from system_doubles import check_resumed_run, fit, make_trainer, tiny_data, tiny_system
+from system_doubles import TINY_SYSTEM, check_resumed_run, fit, make_trainer, merged, tiny_data, tiny_system
 
 from distill3d.config.check import ConfigError, build
 from distill3d.config.experiment import load
 from distill3d.config.registry import find
+from distill3d.config.yaml_text import dump_yaml
 from distill3d.data.posed.module import PosedImageDataModule
 from distill3d.evaluation.metrics import psnr_db
+from distill3d.runtime.checkpoint import CheckpointError
 from distill3d.runtime.foreign import ForeignFileError
 from distill3d.scenes.splats.files import ply_bytes, read_gaussians, splat_bytes
-from distill3d.scenes.splats.gaussians import ball
+from distill3d.scenes.splats.gaussians import ball, shortest_axes
+from distill3d.systems.health import rim_opacity
 
 EXPORT = {"threshold": 2.0, "resolution": 24, "faces": 300, "view_count": 1, "view_size": 24, "mode": "vertex"}
 EXPORT["turntable_views"] = 0
@@ -94,6 +99,53 @@ def test_they_come_to_show_views_that_they_were_never_given(tmp_path):
     assert psnr_db(after, truth).mean() > psnr_db(before, truth).mean() + 6.0
 
 
+# -- edits -----------------------------------------------------------------------------------------------------------
+
+
+def trained(root: Path, steps: int = 4, source: dict[str, Any] | None = None, **settings) -> Any:
+    """The scene of a trial that others begin with; with a ``source`` the trial says that it was an edit of that."""
+    system, _ = fit(root, steps, **settings)
+    (root / "configs").mkdir(exist_ok=True)
+    own = merged(TINY_SYSTEM, {"prompt_processor_type": "closed-form-prompts-for-tests", **settings, **(source or {})})
+    kind = "dreamfusion-system" if source is None else "nerf-edit-system"
+    (root / "configs/parsed.yaml").write_text(dump_yaml({"system_type": kind, "system": own}))
+    return system.scene
+
+
+def test_they_are_edited_and_stay_as_they_are_where_nothing_is_asked_for(tmp_path):
+    scene = trained(tmp_path / "source", **SETTINGS)
+    source = Source(tmp_path / "source", SimpleNamespace(render=scene.preview))
+    given = {"scene_type": "splats", "exporter": SETTINGS["exporter"], "optimizer": SETTINGS["optimizer"]}
+    away = {}
+    for name, prompts in (("same", SAME), ("other", OTHER)):
+        data = RenderedViews(source, source="renders")
+        system = edit("nerf-edit-system", source, tmp_path / name, 6, data, prompt_processor=prompts, **given)
+        original = system.original.means
+        assert torch.equal(original, scene.means) and len(system.scene.means) == len(original) > 60
+        away[name] = float((system.scene.colors - system.original.colors).detach().abs().max())
+    assert away["same"] < 1e-3 < 0.1 < away["other"]
+
+
+def test_an_edit_begins_with_what_another_edit_made(tmp_path):
+    scene = trained(tmp_path / "source", 1, **SETTINGS)
+    source = Source(tmp_path / "source", SimpleNamespace(render=scene.preview))
+    given = {"scene_type": "splats", "scene": {"max_size": 0.07}}
+    first = make_edit("nerf-edit-system", source, **given)
+    trained(tmp_path / "edit", 1, {**given, "source_checkpoint": source.checkpoint}, **SETTINGS)
+    second = make_edit("nerf-edit-system", Source(tmp_path / "edit", None), scene_type="splats")
+    assert torch.equal(first.scene.means, scene.means) and first.scene.cfg.density.strategy == "none"
+    assert second.scene.cfg.max_size == 0.07 and second.scene.cfg.count == 60 == len(second.original.means)
+
+
+def test_an_edit_of_another_kind_of_scene_says_what_to_set(tmp_path):
+    scene = trained(tmp_path, 1, **SETTINGS)
+    source = Source(tmp_path, SimpleNamespace(render=scene.preview))
+    with pytest.raises(CheckpointError, match=r"system\.scene_type=splats"):
+        make_edit("nerf-edit-system", source)
+    with pytest.raises(ConfigError, match=r"system\.keep_geometry holds a part of a NeRF"):
+        make_edit("nerf-edit-system", source, scene_type="splats", keep_geometry=True)
+
+
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +198,24 @@ def test_a_scene_begins_with_points(tmp_path, encoding):
     assert float(apart.max()) < 1e-6  # each stands on a point
 
 
+def test_a_scene_begins_with_the_gaussians_of_a_trial(tmp_path):
+    scene = trained(tmp_path, **SETTINGS)
+    own = begun(tmp_path)
+    assert len(own.means) == len(scene.means) > 60
+    assert all(torch.equal(value, getattr(own, name)) for name, value in scene.parameters_by_row().items())
+
+
+def test_a_scene_begins_on_the_volume_of_a_trial(tmp_path):
+    """A blob around the origin: its normals point away from there."""
+    trained(tmp_path, 1, geometry={"density_blob_scale": 20.0})
+    own = begun(tmp_path, radius=0.65)
+    away = own.means.detach().norm(dim=1)
+    axes = shortest_axes(own.scales, own.quaternions).detach()
+    outward = (axes * own.means.detach()).sum(dim=1) / away
+    assert len(own.means) == 200 and float(away.max()) < 0.6 and float(outward.median()) > 0.7
+    assert float(own.scales.detach().exp().max()) < 0.3 * float(away.mean())
+
+
 def test_a_scene_that_is_tested_or_exported_needs_no_file():
     cls = find("scene", "splats")
     assert cls(build(cls.Config, {"init": "gone.ply"}, "system.scene")).gaussians is not None  # type: ignore[attr-defined]
@@ -193,3 +263,19 @@ def test_a_file_that_is_missing_cut_short_or_too_large_is_told(tmp_path):
     with pytest.raises(ConfigError, match="is no trial"):
         begun(tmp_path)
     assert len(read_gaussians(tmp_path / "whole.ply")) == 20
+
+
+def test_a_scene_that_empties_or_fills_its_bounds_is_explained_in_its_own_settings():
+    system, cameras = tiny_system(**SETTINGS), tiny_data().evaluation_batch(3).cameras
+    scene, health = system.scene, system.health
+    with torch.no_grad():
+        scene.opacities.fill_(-9.0)
+        empty = float(scene.preview(cameras).opacity.mean())
+        scene.opacities.fill_(9.0)
+        scene.scales.fill_(-2.3)
+        scene.means *= 0.95 * scene.radius / scene.means.norm(dim=1, keepdim=True)
+        rim = rim_opacity(scene.preview(cameras).opacity, cameras, scene.radius)
+    told = list(filter(None, (health.observe(empty, step) for step in range(50, 100))))
+    assert len(told) == 1 and "system.scene.density.min_opacity" in told[0]
+    text = health.observe_rim(rim, 100)
+    assert text is not None and "system.scene.init_radius" in text and health.observe_rim(rim, 101) is None

@@ -24,12 +24,11 @@ from distill3d.runtime.files import finite_or_none
 from distill3d.runtime.pictures import contact_sheet, panel
 from distill3d.runtime.rng import rng
 from distill3d.scenes.base import Step, Views
-from distill3d.scenes.nerf.background import backdrop
 from distill3d.systems.editing.consistency import view_inconsistency
 from distill3d.systems.editing.editor import Editor, EditorSettings, EditRequest, make_editor
 from distill3d.systems.editing.held_field import BoxCorners, check_box
 from distill3d.systems.editing.refinement import ChangingViews, RefinementSettings, photometric_loss
-from distill3d.systems.editing.source_scene import PARTS, hold, read_scene
+from distill3d.systems.editing.source_scene import PARTS, hold, read_other_scene, read_scene
 from distill3d.systems.metrics import RunMetrics
 from distill3d.systems.prior_samples import x_limit
 from distill3d.systems.text_to_3d import LossSettings, TextTo3D
@@ -95,6 +94,17 @@ class NeRFEditSystem(TextTo3D):
     cfg: NeRFEditSettings
 
     def configure(self) -> None:
+        if self.cfg.scene_type == "nerf":
+            self._configure_nerf()
+        else:
+            self._configure_other()
+        self.changing = ChangingViews()
+        try:
+            self.text_requests()
+        except ValueError as error:
+            raise ConfigError(str(error), "system.prompt_processor.source_prompt") from error
+
+    def _configure_nerf(self) -> None:
         own = {name: getattr(self.cfg, name) for kind in PARTS for name in (kind, f"{kind}_type")}
         read = read_scene(self.cfg.source_checkpoint, own)
         self.cfg = replace(self.cfg, **read.settings)  # what the checkpoint of this edit is identified by
@@ -104,11 +114,21 @@ class NeRFEditSystem(TextTo3D):
         check_box_within(self.cfg.edit_box, self.scene.radius)
         self.keep_original()
         hold(self.renderer, self.cfg.keep_geometry, self.cfg.edit_box)
-        self.changing = ChangingViews()
-        try:
-            self.text_requests()
-        except ValueError as error:
-            raise ConfigError(str(error), "system.prompt_processor.source_prompt") from error
+
+    def _configure_other(self) -> None:
+        for name in ("keep_geometry", "edit_box"):
+            if getattr(self.cfg, name):
+                raise ConfigError(
+                    f"system.{name} holds a part of a NeRF, and system.scene_type={self.cfg.scene_type} is none; leave "
+                    "it out, or set rates of 0 in system.optimizer.params",
+                    f"system.{name}",
+                )
+        read = read_other_scene(self.cfg.source_checkpoint, str(self.cfg.scene_type), vars(self.cfg))
+        self.cfg = replace(self.cfg, **read.settings)
+        super().configure()
+        self.scene.state_for(read.state)
+        self.scene.load_state_dict(read.state)
+        self.keep_original()
 
     def check_data(self, data: Any, training: bool) -> None:
         edit_views(data)
@@ -138,7 +158,7 @@ class NeRFEditSystem(TextTo3D):
         or as the data set's images over these backgrounds."""
         if self.source_is_rendered:
             return self.original.views(batch, replace(step, losses=frozenset()))
-        behind = backdrop(self.renderer.background, batch.cameras, step.rng("background"))
+        behind = self.scene.backdrop(batch.cameras, step)
         return Views(self._whole(over_backdrop(batch, behind), batch))
 
     # -- edited pictures -----------------------------------------------------------------------------------------
@@ -183,7 +203,7 @@ class NeRFEditSystem(TextTo3D):
         batch = self.views_of_scene().batch(index).to(self.device)
         if self.source_is_rendered:
             return self.original.preview(batch.cameras, need_normal=False).rgb
-        return self._whole(over_backdrop(batch, backdrop(self.original.renderer.background, batch.cameras)), batch)
+        return self._whole(over_backdrop(batch, self.original.backdrop(batch.cameras)), batch)
 
     def _whole(self, images: Float[Tensor, "B 3 H W"], batch: PosedImageBatch) -> Float[Tensor, "B 3 H W"]:
         """The images, with what the original shows where a mask covers them: what hides there is not of the scene."""

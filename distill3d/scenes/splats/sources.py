@@ -137,7 +137,8 @@ def _from_volume(system: dict[str, Any], state: dict[str, Tensor], cfg: Any, gen
     points = (rays.origins + seen.depth.permute(0, 2, 3, 1) * rays.directions)[solid]
     shown = [(image / seen.opacity).permute(0, 2, 3, 1)[solid] for image in (seen.rgb, seen.normal)]
     chosen = torch.randint(len(points), (cfg.count,), generator=generator)
-    size = torch.full((cfg.count,), 0.6 * math.sqrt(4.0 * math.pi * (0.7 * cfg.radius) ** 2 / cfg.count))
+    reach = float((points - points.mean(dim=0)).norm(dim=1).mean())  # the object is about a sphere of this radius
+    size = torch.full((cfg.count,), 0.6 * math.sqrt(4.0 * math.pi * reach**2 / cfg.count))
     normals = torch.nn.functional.normalize(shown[1][chosen], dim=1)
     return _on_surface(points[chosen], shown[0][chosen].clamp(0.0, 1.0), normals, size, cfg.flatness)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from distill3d.config.check import ConfigError
-from distill3d.config.registry import Kind
+from distill3d.config.registry import Kind, find
 from distill3d.runtime.checkpoint import CheckpointError, check_same_experiment, read_checkpoint
 from distill3d.scenes.nerf.scene import PARTS, NeRFScene, build_renderer
 from distill3d.systems.editing.held_field import HeldField
@@ -23,6 +23,14 @@ class SourceScene:
 
     renderer: Any
     settings: dict[str, Any]  # geometry_type, geometry, material_type, ...
+
+
+@dataclass(frozen=True)
+class OtherScene:
+    """Settings of a scene that is no NeRF (scene, material_type, ...), and its tensors by the scene's own names."""
+
+    settings: dict[str, Any]
+    state: dict[str, Any]
 
 
 def read_scene(path: str, own: Mapping[str, Any]) -> SourceScene:
@@ -49,6 +57,33 @@ def read_scene(path: str, own: Mapping[str, Any]) -> SourceScene:
     return SourceScene(renderer, settings)
 
 
+def read_other_scene(path: str, scene_type: str, own: Mapping[str, Any]) -> OtherScene:
+    """A scene that is no NeRF, of a trial of the same ``scene_type``; ``own`` are the settings of the edit.
+
+    What these leave open is that of the checkpoint's trial, and of the trial that it edited itself; but the number of
+    Gaussians does not change, unless ``own`` says how. Raises CheckpointError or ConfigError.
+    """
+    state = read_checkpoint(path, SETTING)["state_dict"] if path else {}
+    trial = _trial_settings(Path(path)) if path else None
+    if trial is None:
+        raise ConfigError(f"{SETTING}={path} lies in no trial; give outputs/.../ckpts/last.ckpt of one", SETTING)
+    kind = trial.get("scene_type") or "nerf"
+    if kind != scene_type:
+        raise ConfigError(f"{SETTING}={path} is a scene of the kind {kind}; set system.scene_type={kind}", SETTING)
+    beneath = trial.get("source_checkpoint")
+    kept = trial if not beneath else {**trial, **read_other_scene(beneath, scene_type, trial).settings}
+    shared = {}
+    for part in find("scene", scene_type).shared_settings:  # type: ignore[attr-defined]
+        if part.endswith("_type") and own.get(part) is None:
+            name = part.removesuffix("_type")
+            shared |= dict(zip((part, name), _of_trial(path, cast(Kind, name), kept), strict=True))
+    shared = {name: {} if value is None else value for name, value in shared.items()}
+    scene = {"density": {"strategy": "none"}, **own.get("scene", {})}
+    scene = {**(kept.get("scene") or {}), **scene, "init": "ball"}  # the checkpoint's values replace it
+    tensors = {name.removeprefix("scene."): value for name, value in state.items() if name.startswith("scene.")}
+    return OtherScene({**shared, "scene": scene}, tensors)
+
+
 def _scene_state(path: str, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors of the scene by the renderer's own names."""
     state = checkpoint["state_dict"]
@@ -56,8 +91,8 @@ def _scene_state(path: str, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     if not scene:
         system = checkpoint["distill3d"]["identity"].get("system", "another system")
         raise CheckpointError(
-            f"{SETTING}={path} is a checkpoint of {system}, which has no scene to render; give one of "
-            "nerf-reconstruction, of text to 3D, or of another edit of a scene"
+            f"{SETTING}={path} is a checkpoint of {system}, which has no scene of a NeRF; give one of "
+            "nerf-reconstruction, text to 3D or another edit, and for Gaussian splats set system.scene_type=splats"
         )
     return scene
 
