@@ -4,6 +4,7 @@
     python benchmarks/exact.py --objects car duck --conditions camera --rules sds
     python benchmarks/exact.py --meshes FOLDER --set system.loss.lambda_sds=20 --name heavier
     python benchmarks/exact.py --among-all --rules sds lmc-sds csd nfsd ism sdi --scales 0 1 10 --name rules
+    python benchmarks/exact.py --name splats --against shipped --set system.scene_type=splats    # both in one table
 
 Each training is a line of OUT/exact.jsonl, and is not done again; views and trials are in WORK. Figures are means over
 held-out views: IoU of the silhouettes, PSNR of the albedo where object or truth is (before grey), Chamfer distance
@@ -30,7 +31,7 @@ from exact_objects import OBJECTS
 from jaxtyping import Float
 from tables import table
 from torch import Tensor
-from truth import albedo_psnr_db, around, exported_mesh, over_grey, scene_views, silhouette_iou
+from truth import albedo_psnr_db, around, exported_mesh, kilobytes, over_grey, scene_views, silhouette_iou
 
 from distill3d import cli
 from distill3d.camera import make_cameras, random_cameras, ranges_of
@@ -52,6 +53,7 @@ HELD_OUT = 24  # views that no prior saw
 TURNS = 24  # views of the truth around it, among which a Janus view is looked for
 SURFACE_POINTS = 6000
 SHIPPED = "shipped"  # the name of the configs' own settings
+HEAD = ("condition", "rule", "w", "object", "IoU", "Chamfer, % of the diagonal", "albedo PSNR, dB", "Janus", "s")
 SHEET = "views.png"  # of each trial: the truth over what was made of it
 
 
@@ -70,6 +72,7 @@ class Row:
     seconds: float  # of training, without export and turntable
     key: str
     scale: float | None = None  # of the guidance; None: the config's
+    kilobytes: float | None = None  # of the file that holds the scene
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             append(ledger, row)
             sys.stderr.write(json.dumps(asdict(row)) + "\n")
     rows = [row for row in read_rows(ledger) if row.name == args.name]
+    if args.against:
+        sys.stdout.write(beside(read_rows(ledger), [args.against, args.name]) + "\n")
     stem = "exact" if args.name == SHIPPED else f"exact-{args.name}"
     write_atomically(out / f"{stem}.md", report(rows, args.set))
     sheets = [work / "exact-trials" / row.key / SHEET for row in rows]
@@ -106,6 +111,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--views", type=int, default=640)
     parser.add_argument("--set", nargs="*", default=[], help="settings of the experiment, key=value")
     parser.add_argument("--name", default=SHIPPED, help="of these settings, in the table")
+    parser.add_argument("--against", default="", help="the name of other settings, to print beside these")
     parser.add_argument("--out", default=str(RESULTS), help="of the ledger, the table and the picture")
     parser.add_argument("--work", default="outputs/exact", help="of views and trials")
     return parser.parse_args(arguments)
@@ -186,7 +192,8 @@ def train_and_measure(work: Path, cell: Cell, mesh: Mesh, folders: Mapping[str, 
     figures = measure(trial, mesh, views, root / SHEET)
     seconds = metrics["seconds_per_step"]["total"] * metrics["steps"]
     about = (cell.name, cell.object, cell.condition, cell.rule)
-    return Row(*about, **figures, seconds=round(seconds, 1), key=key, scale=cell.scale)
+    measured = {**figures, "seconds": round(seconds, 1), "kilobytes": kilobytes(trial.trial)}
+    return Row(*about, **measured, key=key, scale=cell.scale)
 
 
 @torch.no_grad()
@@ -276,11 +283,23 @@ def append(ledger: Path, row: Row) -> None:
 
 def report(rows: list[Row], settings: list[str]) -> str:
     """Means by condition, rule and scale, then every object."""
-    head = ("condition", "rule", "w", "object", "IoU", "Chamfer, % of the diagonal", "albedo PSNR, dB", "Janus", "s")
     lines = [text_row(group, "mean of " + str(len(group))) for group in groups(rows)]
     lines += [text_row([row], row.object) for row in rows]
     given = f"\nSettings beside the config: `{' '.join(settings)}`.\n" if settings else "\n"
-    return f"# The exact prior\n\n`python benchmarks/exact.py`\n{given}\n{table(head, lines)}\n"
+    return f"# The exact prior\n\n`python benchmarks/exact.py`\n{given}\n{table(HEAD, lines)}\n"
+
+
+def beside(rows: list[Row], names: Sequence[str]) -> str:
+    """Means of the named settings by condition, rule and scale, over the objects that all of them have."""
+    lines = []
+    for group in groups([row for row in rows if row.name in names]):
+        shared = set.intersection(*({row.object for row in group if row.name == name} for name in names))
+        for name in names if shared else ():
+            chosen = [row for row in group if row.name == name and row.object in shared]
+            sizes = [row.kilobytes for row in chosen if row.kilobytes is not None]
+            size = f"{np.mean(sizes):.0f}" if sizes else "-"
+            lines.append([*text_row(chosen, f"{name}, mean of {len(chosen)}"), size])
+    return table((*HEAD, "kB"), lines)
 
 
 def write_sheet(path: Path, sheets: list[Path]) -> None:

@@ -1,10 +1,15 @@
-"""Text to 3D over the words of the prior: python benchmarks/text_to_3d.py [--config dreamfusion-lmc.yaml] [--jobs 2].
+r"""Text to 3D over the words of the prior: python benchmarks/text_to_3d.py [--config dreamfusion-lmc.yaml] [--jobs 2].
 
 Every tenth noun of the embedded prior (``--every 1``: all), then as many of the combinations that it never saw, one
 config, one seed. All contact sheets, failures included, and the judge's ranks go to benchmarks/results/. With
 ``--assets``, the folder of meshes that the prior was taught, so do F-scores of the exported meshes and the albedo's
 PSNR; and what a person saw, from text_to_3d_by_eye.json there (prompt: yes, half or no). A stopped run resumes, and
-``--report`` writes the tables of what it has made.
+``--report`` writes the tables of what it has made. ``--against FILE`` (text_to_3d.json of another config) also prints
+both side by side for the prompts that both have:
+
+    python benchmarks/text_to_3d.py --every 29 --assets FOLDER --results nerf
+    python benchmarks/text_to_3d.py --every 29 --assets FOLDER --config splats-lmc.yaml --results splats \
+        --against nerf/text_to_3d.json
 """
 
 # ruff: noqa: T201  a benchmark prints
@@ -25,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from truth import albedo_psnr_db, around, exported_mesh, f_score, scene_views
+from tables import table
+from truth import albedo_psnr_db, around, exported_mesh, f_score, kilobytes, scene_views, silhouette_iou
 
 from distill3d.config.yaml_text import dump_yaml
 from distill3d.data.assets import load_mesh, read_index
@@ -68,6 +74,8 @@ class Result:
     seconds: float
     warnings: list[str]
     pictures: list[str]
+    iou: float | None = None  # of the silhouettes, against the mesh
+    kilobytes: float | None = None  # of the file that holds the scene
 
     @property
     def label(self) -> str:
@@ -108,6 +116,7 @@ def main() -> None:
     parser.add_argument(
         "--report", nargs="?", const="", metavar="SWEEP", help="train nothing; report what this sweep has so far"
     )
+    parser.add_argument("--against", type=Path, help="text_to_3d.json of another config, to print beside this one")
     parser.add_argument("--picture", type=Path, help="also write four sides of the --chosen prompts here")
     parser.add_argument("--chosen", nargs="*", default=[], help="prompts, for --picture")
     parser.add_argument("settings", nargs="*", help="key=value, for all runs")
@@ -129,6 +138,8 @@ def main() -> None:
             why = "not run" if error.endswith("not finished") else without_paths(error)
             failed.setdefault(why, []).append(run["prompt"])
     write(given, results, failed)
+    if given.against:
+        print(beside(json.loads(given.against.read_text(encoding="utf-8")), given.config, results))
     if given.picture:
         by_prompt = {result.prompt: Path(result.pictures[0]) for result in results}
         four_sides([by_prompt[prompt] for prompt in given.chosen]).save(given.picture, quality=90)
@@ -168,11 +179,27 @@ def read_by_eye(results: Path) -> dict[str, str]:
 
 
 @torch.no_grad()
-def albedo_against(trial: Path, truth: Mesh) -> float:
-    """PSNR in dB of a trial's albedo on the object, the mean over views around it."""
-    loaded = load_trial(trial)
+def views_against(trial: Path, truth: Mesh) -> tuple[float, float]:
+    """PSNR in dB of a trial's albedo on the object, and IoU of its silhouettes: means over views around it."""
     cameras = around(VIEWS, 1.55, 39.0)
-    return albedo_psnr_db(scene_views(loaded, cameras), mesh_views(truth, cameras, "albedo"))
+    made, meant = scene_views(load_trial(trial), cameras), mesh_views(truth, cameras, "albedo")
+    return albedo_psnr_db(made, meant), silhouette_iou(made.alpha, meant.alpha)
+
+
+def beside(other: dict, config: str, results: Sequence[Result]) -> str:
+    """A line for each prompt that both have and config, and the means over these prompts."""
+    theirs = {one["prompt"]: one for one in other["results"]}
+    ours = {r.prompt: asdict(r) for r in results if r.prompt in theirs}
+    columns = {"seconds": 0, "iou": 3, "psnr_db": 1, "median_rank": 1, "kilobytes": 0}
+
+    def shown(rows: list[dict]) -> list[str]:
+        values = [[row[name] for row in rows if row.get(name) is not None] for name in columns]
+        return [f"{np.mean(v):.{d}f}" if v else "-" for v, d in zip(values, columns.values(), strict=True)]
+
+    sides = ((other["config"], {prompt: theirs[prompt] for prompt in ours}), (config, ours))
+    lines = [[f"mean of {len(ours)}", name, *shown(list(rows.values()))] for name, rows in sides]
+    lines += [[prompt, name, *shown([rows[prompt]])] for prompt in ours for name, rows in sides]
+    return table(("prompt", "config", "seconds", "IoU", "albedo, dB", "median rank", "kB"), lines)
 
 
 def judged(
@@ -184,6 +211,7 @@ def judged(
     ranks = 1 + judge.rank_of(views, [run["prompt"]] * len(views), candidates)
     firsts = [names[0] for names in judge.top_nouns(views, 1)]
     truth = taught_mesh(run["prompt"], assets)
+    psnr, iou = (None, None) if truth is None else views_against(trial, truth)
     made = exported_mesh(trial)
     metrics = json.loads((trial / "metrics.json").read_text(encoding="utf-8"))
     return Result(
@@ -192,7 +220,9 @@ def judged(
         worst_rank=int(ranks.max()),
         top_nouns=sorted(set(firsts), key=lambda noun: -firsts.count(noun)),
         f_score=None if truth is None or made is None else round(f_score(made, truth), 3),
-        psnr_db=None if truth is None else round(albedo_against(trial, truth), 2),
+        psnr_db=None if psnr is None else round(psnr, 2),
+        iou=None if iou is None else round(iou, 4),
+        kilobytes=kilobytes(trial),
         by_eye=seen.get(run["prompt"], ""),
         mesh_db=_rounded(metrics["export"].get("mesh_psnr_foreground"), 1),
         overlap=_rounded(metrics["export"].get("mesh_silhouette_overlap"), 3),

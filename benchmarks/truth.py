@@ -65,6 +65,15 @@ def exported_mesh(trial: Path) -> Mesh | None:
     return Mesh(vertices, np.asarray(shape.faces, np.int32), np.zeros_like(vertices))
 
 
+def kilobytes(trial: Path) -> float | None:
+    """Of the file that holds the scene: gaussians.splat of splats, else model.glb; None where there is none."""
+    for name in ("gaussians.splat", "model.glb"):
+        files = sorted((trial / "save").glob(f"*-export/{name}"))
+        if files:
+            return round(files[-1].stat().st_size / 1e3, 1)
+    return None
+
+
 def f_score(made: Mesh, truth: Mesh, share: float = 0.04, points: int = 6000) -> float:
     """Harmonic mean of precision and recall at ``share`` of the truth's diagonal, between points on both surfaces.
 
