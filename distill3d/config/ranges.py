@@ -25,7 +25,7 @@ def check_shares(settings: Any, *names: str) -> None:
             raise ValueError(f"{name}={value} must lie in 0 .. 1")
 
 
-def check_at_most(settings: object, limits: Mapping[str, int]) -> None:
+def check_at_most(settings: object, limits: Mapping[Any, int]) -> None:
     """Raise ValueError for a number of a dataclass, or an entry of its list, that no machine has the memory for."""
     for name, limit in limits.items():
         value = getattr(settings, name)
