@@ -103,11 +103,12 @@ def _parts(path: Path) -> list[Any]:
 def _of_obj(path: Path) -> Any:
     """An OBJ without its byte-order mark, which would hide the first vertex. Raises ForeignFileError for an index 0."""
     import trimesh
+    from trimesh.resolvers import FilePathResolver
 
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     if _INDEX_ZERO.search(data):
         raise ForeignFileError(f"{path} has a face with vertex 0, and an OBJ counts from 1; repair the mesh")
-    resolver = trimesh.resolvers.FilePathResolver(str(path))
+    resolver = FilePathResolver(str(path))
     return trimesh.load(io.BytesIO(data), file_type="obj", resolver=resolver, process=False, force="scene")
 
 
