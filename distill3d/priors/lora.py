@@ -2,6 +2,7 @@
 
 Files name layers as diffusers and peft do (``unet.<layer>.lora_A.weight``) or as kohya's trainer does, which most of
 civitai's have (``lora_unet_<layer>.lora_down.weight``, ``lora_te_`` for the text encoder, LDM's blocks for SDXL).
+peft keeps a LoRA as layers beside those of the network, which each step would pay for.
 """
 
 from __future__ import annotations
