@@ -72,6 +72,7 @@ class MarchingRenderer:
     resolution: int | None = None
     renderer = None
     mesh = None
+    gaussians = None
 
     def __init__(self, geometry: AnalyticGeometry, steps: int = 96) -> None:
         self.geometry, self.steps = geometry, steps
