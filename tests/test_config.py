@@ -169,6 +169,7 @@ def test_reading_a_config_writes_nothing_and_needs_no_network(folder, monkeypatc
         ("system.optimizer.name=Adm", "system.optimizer.name='Adm' is not an optimizer; did you mean 'Adam'?"),
         ("system.loggers.csvv.enable=true", "system.loggers.csvv is not a setting"),
         ("system.guidance_type=sdss", "system.guidance_type='sdss' is not a registered guidance; did you mean 'sds'?"),
+        ("system.guidance_type=sds,lmc-sds", "is not a registered guidance; a list needs --sweep"),
         ("system_type=dreamfusion", "system_type='dreamfusion' is not a registered system"),
         ("data_type=random-camera", "data_type='random-camera' is not a registered data"),
         ("data.batch_size=0", "data.batch_size=0 must be positive"),

@@ -74,7 +74,8 @@ def find(kind: Kind, name: str, setting: str | None = None) -> type:
         import_rooms()
     if name not in _types[kind]:
         setting = setting or f"{kind}_type"
-        message = f"{setting}={name!r} is not a registered {kind}; {nearest(str(name), _types[kind])}"
+        hint = "a list needs --sweep" if "," in name else nearest(name, _types[kind])
+        message = f"{setting}={name!r} is not a registered {kind}; {hint}"
         raise UnknownTypeError(message, setting)
     return _types[kind][name]
 

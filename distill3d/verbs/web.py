@@ -21,9 +21,11 @@ def run(request: Request) -> int:
     from distill3d.config.check import build
     from distill3d.config.files import merge, parse_override
     from distill3d.viewer.page import PageSettings, serve
+    from distill3d.viewer.settings import require
 
     content, _ = merge([parse_override(text) for text in request.overrides])
     settings = build(PageSettings, content, "web")
+    require("gradio", "--web", "web")
     log.info("page: http://%s:%d (Ctrl-C ends it)", settings.host, settings.port)
     serve(settings)
     return 0
