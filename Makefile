@@ -31,7 +31,7 @@ docs: .venv/installed-dev
 bench: .venv/installed
 	$(BIN)/python benchmarks/step.py
 
-# every table and picture of README and docs anew; resumes: make results ASSETS=MESHES
+# the benchmarks' tables and pictures anew; resumes: make results ASSETS=MESHES
 results: .venv/installed-dev
 	$(BIN)/python benchmarks/results.py --assets "$(ASSETS)"
 

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.against:
         sys.stdout.write(beside(read_rows(ledger), [args.against, args.name]) + "\n")
     stem = "exact" if args.name == SHIPPED else f"exact-{args.name}"
-    write_atomically(out / f"{stem}.md", report(rows, args.set))
+    write_atomically(out / f"{stem}.md", report(rows, command(args), args.set))
     sheets = [work / "exact-trials" / row.key / SHEET for row in rows]
     write_sheet(out / f"{stem}.jpg", [sheet for sheet in sheets if sheet.is_file()])
     return 0
@@ -281,12 +281,22 @@ def append(ledger: Path, row: Row) -> None:
         file.write(json.dumps(asdict(row)) + "\n")
 
 
-def report(rows: list[Row], settings: list[str]) -> str:
+def command(args: argparse.Namespace) -> str:
+    """What would write the table again, but for --set, which stands below it."""
+    lists = {"objects": args.objects, "conditions": args.conditions, "rules": args.rules, "scales": args.scales}
+    usual = {"objects": None, "conditions": list(CONDITIONS), "rules": list(CONFIGS), "scales": [None]}
+    parts = [f"--{key} {' '.join(map(str, value))}" for key, value in lists.items() if value != usual[key]]
+    parts += ["--among-all"] if args.among_all else []
+    parts += [f"--name {args.name}"] if args.name != SHIPPED else []
+    return " ".join(["python benchmarks/exact.py", *parts])
+
+
+def report(rows: list[Row], command: str, settings: list[str]) -> str:
     """Means by condition, rule and scale, then every object."""
     lines = [text_row(group, "mean of " + str(len(group))) for group in groups(rows)]
     lines += [text_row([row], row.object) for row in rows]
     given = f"\nSettings beside the config: `{' '.join(settings)}`.\n" if settings else "\n"
-    return f"# The exact prior\n\n`python benchmarks/exact.py`\n{given}\n{table(HEAD, lines)}\n"
+    return f"# The exact prior\n\n`{command}`\n{given}\n{table(HEAD, lines)}\n"
 
 
 def beside(rows: list[Row], names: Sequence[str]) -> str:
