@@ -1,7 +1,7 @@
 r"""Text to 3D over the words of the prior: python benchmarks/text_to_3d.py [--config dreamfusion-lmc.yaml] [--jobs 2].
 
-Every tenth noun of the embedded prior (``--every 1``: all), then as many of the combinations that it never saw, one
-config, one seed. All contact sheets, failures included, and the judge's ranks go to benchmarks/results/. With
+Every tenth noun of the embedded prior (``--every 1``: all), then as many of the combinations that it never saw of nouns
+that it knows, one config, one seed. All contact sheets, failures included, and the judge's ranks go to benchmarks/results/. With
 ``--assets``, the folder of meshes that the prior was taught, so do F-scores of the exported meshes and the albedo's
 PSNR; and what a person saw, from text_to_3d_by_eye.json there (prompt: yes, half or no). A stopped run resumes, and
 ``--report`` writes the tables of what it has made. ``--against FILE`` (text_to_3d.json of another config) also prints
@@ -90,8 +90,9 @@ def combinations() -> list[str]:
 
 
 def prompts_of(nouns: Sequence[str], every: int = 10) -> list[str]:
-    """Every so many nouns by rank, from the first on, then as many of the combinations."""
-    return [with_article(noun) for noun in nouns[::every]] + combinations()[::every]
+    """Every so many nouns by rank, from the first on, then as many of the combinations of nouns that are among them."""
+    scenes = [scene for scene in read_held_out().scenes() if {thing.noun for thing in scene.things} <= set(nouns)]
+    return [with_article(noun) for noun in nouns[::every]] + [scene.text() for scene in scenes][::every]
 
 
 def without_paths(error: str) -> str:
