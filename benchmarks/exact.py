@@ -1,6 +1,6 @@
 """What the pipeline makes of a perfect prior: objects with known meshes under the exact prior of their views.
 
-    python benchmarks/exact.py    # eight objects x text, view words, camera x SDS, LMC-SDS
+    python benchmarks/exact.py --jobs 2    # eight objects x text, view words, camera x SDS, LMC-SDS
     python benchmarks/exact.py --objects car duck --conditions camera --rules sds
     python benchmarks/exact.py --meshes FOLDER --set system.loss.lambda_sds=20 --name heavier
     python benchmarks/exact.py --among-all --rules sds lmc-sds csd nfsd ism sdi --scales 0 1 10 --name rules
@@ -8,7 +8,8 @@
 
 Each training is a line of OUT/exact.jsonl, and is not done again; views and trials are in WORK. Figures are means over
 held-out views: IoU of the silhouettes, PSNR of the albedo where object or truth is (before grey), Chamfer distance
-between visible surfaces in per cent of the diagonal, the Janus rate, and seconds of training.
+between visible surfaces in per cent of the diagonal, the Janus rate, and seconds of training. Meshes for these figures
+need no texture, so the export is the short one (EXPORT).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -29,6 +31,7 @@ import numpy as np
 import torch
 from exact_objects import OBJECTS
 from jaxtyping import Float
+from pool import at_once
 from tables import table
 from torch import Tensor
 from truth import albedo_psnr_db, around, exported_mesh, kilobytes, over_grey, scene_views, silhouette_iou
@@ -49,6 +52,7 @@ RESULTS = Path(__file__).parent / "results"
 CONFIGS = {"sds": "dreamfusion-exact.yaml", "lmc-sds": "dreamfusion-lmc-exact.yaml"}
 RULES = (*CONFIGS, "csd", "nfsd", "ism", "sdi")  # not VSD, which adapts a network that is not there
 CONDITIONS = ("text", "view-words", "camera")
+EXPORT = tuple(f"system.exporter.{one}" for one in ("resolution=96", "mode=vertex", "viewer=false"))
 HELD_OUT = 24  # views that no prior saw
 TURNS = 24  # views of the truth around it, among which a Janus view is looked for
 SURFACE_POINTS = 6000
@@ -77,19 +81,23 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse(arguments)
-    logging.getLogger("distill3d").setLevel(logging.WARNING)
     out, work = Path(args.out), Path(args.work)
     ledger = out / "exact.jsonl"
     meshes = chosen_meshes(args)
     views = {name: rendered(work, name, mesh, args.views) for name, mesh in meshes.items()}
+    cells: dict[str, Cell] = {}  # by key
     for name, condition, rule, scale in itertools.product(meshes, args.conditions, args.rules, args.scales):
         cell = Cell(args.name, name, condition, rule, scale, tuple(args.set), tuple(views) if args.among_all else ())
-        key = row_key(cell, args.views)
-        if all(row.key != key for row in read_rows(ledger)):
-            row = train_and_measure(work, cell, meshes[name], views, key)
-            append(ledger, row)
-            sys.stderr.write(json.dumps(asdict(row)) + "\n")
-    rows = [row for row in read_rows(ledger) if row.name == args.name]
+        cells[row_key(cell, args.views)] = cell
+    done = {row.key for row in read_rows(ledger)}
+    waiting = [(cell, key) for key, cell in cells.items() if key not in done]
+    begun, bench = time.monotonic(), Bench(work, meshes, views)
+    for count, row in enumerate(at_once(train_and_measure, bench, waiting, math.inf, args.jobs), 1):
+        append(ledger, row)
+        left = (time.monotonic() - begun) / count * (len(waiting) - count) / 60
+        sys.stderr.write(f"{json.dumps(asdict(row))}\n{count} of {len(waiting)}, {left:.0f} minutes left\n")
+    by_key = {row.key: row for row in read_rows(ledger)}
+    rows = [by_key[key] for key in cells]
     if args.against:
         sys.stdout.write(beside(read_rows(ledger), [args.against, args.name]) + "\n")
     stem = "exact" if args.name == SHIPPED else f"exact-{args.name}"
@@ -110,6 +118,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--among-all", action="store_true", help="the prior knows all objects, and goes by the caption")
     parser.add_argument("--views", type=int, default=640)
     parser.add_argument("--set", nargs="*", default=[], help="settings of the experiment, key=value")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
     parser.add_argument("--name", default=SHIPPED, help="of these settings, in the table")
     parser.add_argument("--against", default="", help="the name of other settings, to print beside these")
     parser.add_argument("--out", default=str(RESULTS), help="of the ledger, the table and the picture")
@@ -147,6 +156,15 @@ def rendered(work: Path, name: str, mesh: Mesh, count: int) -> Path:
 
 
 @dataclass(frozen=True)
+class Bench:
+    """What all trainings share: objects and the folders of their views, by name."""
+
+    work: Path
+    meshes: Mapping[str, Mesh]
+    views: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
 class Cell:
     """What is trained: an object, what the prior is told of it, and by which rule."""
 
@@ -165,12 +183,13 @@ class Cell:
     def overrides(self) -> list[str]:
         rule = [] if self.rule in CONFIGS else [f"system.guidance_type={self.rule}"]
         scale = [] if self.scale is None else [f"system.guidance.guidance_scale={self.scale:g}"]
-        return [*rule, *scale, *self.settings]
+        return [*rule, *scale, *EXPORT, *self.settings]
 
 
-def train_and_measure(work: Path, cell: Cell, mesh: Mesh, folders: Mapping[str, Path], key: str) -> Row:
-    root, views = work / "exact-trials" / key, folders[cell.object]
-    known = "[" + ", ".join(str(folders[name]) for name in cell.known or (cell.object,)) + "]"
+def train_and_measure(bench: Bench, cell: Cell, key: str) -> Row:
+    logging.getLogger("distill3d").setLevel(logging.WARNING)
+    root, views = bench.work / "exact-trials" / key, bench.views[cell.object]
+    known = "[" + ", ".join(str(bench.views[name]) for name in cell.known or (cell.object,)) + "]"
     given = [
         f"system.prior.views={known}",
         f"data.cameras_like={views}",
@@ -189,7 +208,7 @@ def train_and_measure(work: Path, cell: Cell, mesh: Mesh, folders: Mapping[str, 
         raise RuntimeError(f"the training of {cell.object} ({cell.condition}, {cell.rule}) failed")
     metrics = json.loads(next(root.rglob("metrics.json")).read_text(encoding="utf-8"))
     trial = load_trial(next(root.rglob("metrics.json")).parent)
-    figures = measure(trial, mesh, views, root / SHEET)
+    figures = measure(trial, bench.meshes[cell.object], views, root / SHEET)
     seconds = metrics["seconds_per_step"]["total"] * metrics["steps"]
     about = (cell.name, cell.object, cell.condition, cell.rule)
     measured = {**figures, "seconds": round(seconds, 1), "kilobytes": kilobytes(trial.trial)}

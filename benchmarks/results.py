@@ -49,7 +49,7 @@ def _results(*names: str) -> tuple[str, ...]:
 STEPS = (
     Step(
         "exact",
-        ("benchmarks/exact.py", "--rules", "sds", "lmc-sds"),
+        ("benchmarks/exact.py", "--jobs", "2"),
         _results("exact.md", "exact.jpg"),
         "benchmarks/exact.py",
         60,
@@ -58,7 +58,17 @@ STEPS = (
     Step(
         "exact-rules",
         (
-            *("benchmarks/exact.py", "--objects", "car", "chair", "--among-all", "--conditions", "camera"),
+            *(
+                "benchmarks/exact.py",
+                "--jobs",
+                "2",
+                "--objects",
+                "car",
+                "chair",
+                "--among-all",
+                "--conditions",
+                "camera",
+            ),
             *("--rules", "sds", "lmc-sds", "csd", "nfsd", "ism", "sdi", "--scales", "1", "10", "--name", "rules"),
         ),
         _results("exact-rules.md", "exact-rules.jpg"),
@@ -75,7 +85,30 @@ STEPS = (
         ),
         (*_results("text_to_3d.md", "text_to_3d.jpg"), "docs/pictures/text-to-3d.jpg"),
         "dreamfusion-lmc.yaml",
-        110,
+        65,
+    ),
+    Step(
+        "splats",
+        (
+            *("benchmarks/text_to_3d.py", "--config", "splats-lmc.yaml", "--every", "6", "--jobs", "2"),
+            *("--assets", ASSETS, "--results", "benchmarks/results/splats"),
+            *("--against", "benchmarks/results/text_to_3d.json"),
+        ),
+        _results("splats/text_to_3d.md", "splats/text_to_3d.jpg", "splats/against.md"),
+        "splats-lmc.yaml",
+        10,
+    ),
+    Step(
+        "splats-exact",
+        (
+            *("benchmarks/exact.py", "--jobs", "2", "--objects", "car", "chair", "duck", "robot"),
+            *("--conditions", "camera", "--rules", "sds", "--name", "splats", "--against", "shipped"),
+            *("--set", "system.scene_type=splats"),
+        ),
+        _results("exact-splats.md", "exact-splats.jpg"),
+        "benchmarks/exact.py",
+        5,
+        weights=False,
     ),
     Step(
         "lmc-vs-sds",

@@ -1,15 +1,15 @@
 r"""Text to 3D over the words of the prior: python benchmarks/text_to_3d.py [--config dreamfusion-lmc.yaml] [--jobs 2].
 
 Every tenth noun of the embedded prior (``--every 1``: all), then as many of the combinations that it never saw of nouns
-that it knows, one config, one seed. All contact sheets, failures included, and the judge's ranks go to benchmarks/results/. With
-``--assets``, the folder of meshes that the prior was taught, so do F-scores of the exported meshes and the albedo's
-PSNR; and what a person saw, from text_to_3d_by_eye.json there (prompt: yes, half or no). A stopped run resumes, and
-``--report`` writes the tables of what it has made. ``--against FILE`` (text_to_3d.json of another config) also prints
-both side by side for the prompts that both have:
+that it knows, one config, one seed. All contact sheets, failures included, and the judge's ranks go to
+benchmarks/results/. With ``--assets``, the folder of meshes that the prior was taught, so do F-scores of the exported
+meshes and the albedo's PSNR; and what a person saw, from text_to_3d_by_eye.json there (prompt: yes, half or no). A
+stopped run resumes, and ``--report`` writes the tables of what it has made. ``--against FILE`` (text_to_3d.json of
+another config) also writes both side by side, for the prompts that both have, to against.md:
 
-    python benchmarks/text_to_3d.py --every 29 --assets FOLDER --results nerf
-    python benchmarks/text_to_3d.py --every 29 --assets FOLDER --config splats-lmc.yaml --results splats \
-        --against nerf/text_to_3d.json
+    python benchmarks/text_to_3d.py --every 1 --jobs 2 --assets FOLDER
+    python benchmarks/text_to_3d.py --every 6 --jobs 2 --assets FOLDER --config splats-lmc.yaml \
+        --results benchmarks/results/splats --against benchmarks/results/text_to_3d.json
 """
 
 # ruff: noqa: T201  a benchmark prints
@@ -140,7 +140,9 @@ def main() -> None:
             failed.setdefault(why, []).append(run["prompt"])
     write(given, results, failed)
     if given.against:
-        print(beside(json.loads(given.against.read_text(encoding="utf-8")), given.config, results))
+        both = beside(json.loads(given.against.read_text(encoding="utf-8")), given.config, results)
+        write_atomically(given.results / "against.md", f"# Two configs side by side\n\n{both}\n")
+        print(both)
     if given.picture:
         by_prompt = {result.prompt: Path(result.pictures[0]) for result in results}
         four_sides([by_prompt[prompt] for prompt in given.chosen]).save(given.picture, quality=90)
