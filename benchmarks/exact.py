@@ -8,7 +8,8 @@
 
 Each training is a line of OUT/exact.jsonl, and is not done again; views and trials are in WORK. Figures are means over
 held-out views: IoU of the silhouettes, PSNR of the albedo where object or truth is (before grey), Chamfer distance
-between visible surfaces in per cent of the diagonal, the Janus rate, and seconds of training. Meshes for these figures
+between visible surfaces in per cent of the diagonal, the Janus rate, high frequencies and saturation as shares of the
+truth's, and seconds of training. Meshes for these figures
 need no texture, so the export is the short one (EXPORT).
 """
 
@@ -34,7 +35,17 @@ from jaxtyping import Float
 from pool import at_once
 from tables import table
 from torch import Tensor
-from truth import albedo_psnr_db, around, exported_mesh, kilobytes, over_grey, scene_views, silhouette_iou
+from truth import (
+    albedo_psnr_db,
+    around,
+    detail_ratio,
+    exported_mesh,
+    kilobytes,
+    over_grey,
+    saturation_ratio,
+    scene_views,
+    silhouette_iou,
+)
 
 from distill3d import cli
 from distill3d.camera import make_cameras, random_cameras, ranges_of
@@ -57,7 +68,20 @@ HELD_OUT = 24  # views that no prior saw
 TURNS = 24  # views of the truth around it, among which a Janus view is looked for
 SURFACE_POINTS = 6000
 SHIPPED = "shipped"  # the name of the configs' own settings
-HEAD = ("condition", "rule", "w", "object", "IoU", "Chamfer, % of the diagonal", "albedo PSNR, dB", "Janus", "s")
+COLUMNS = {"iou": 3, "chamfer_percent": 2, "psnr_db": 1, "janus": 2, "detail": 2, "saturation": 2, "seconds": 0}
+HEAD = (
+    "condition",
+    "rule",
+    "w",
+    "object",
+    "IoU",
+    "Chamfer, % of the diagonal",
+    "albedo, dB",
+    "Janus",
+    "detail",
+    "saturation",
+    "s",
+)
 SHEET = "views.png"  # of each trial: the truth over what was made of it
 
 
@@ -77,6 +101,8 @@ class Row:
     key: str
     scale: float | None = None  # of the guidance; None: the config's
     kilobytes: float | None = None  # of the file that holds the scene
+    detail: float | None = None  # the share of energy in high frequencies, over the truth's
+    saturation: float | None = None  # over the truth's
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -230,6 +256,8 @@ def measure(trial: LoadedTrial, mesh: Mesh, views: Path, sheet: Path) -> dict[st
         "chamfer_percent": round(chamfer_percent(trial, mesh), 3),
         "psnr_db": round(albedo_psnr_db(made, truth), 2),
         "janus": round(janus_rate(over_grey(made_turns), over_grey(true_turns)), 3),
+        "detail": round(detail_ratio(made, truth), 3),
+        "saturation": round(saturation_ratio(made, truth), 3),
     }
 
 
@@ -325,9 +353,7 @@ def beside(rows: list[Row], names: Sequence[str]) -> str:
         shared = set.intersection(*({row.object for row in group if row.name == name} for name in names))
         for name in names if shared else ():
             chosen = [row for row in group if row.name == name and row.object in shared]
-            sizes = [row.kilobytes for row in chosen if row.kilobytes is not None]
-            size = f"{np.mean(sizes):.0f}" if sizes else "-"
-            lines.append([*text_row(chosen, f"{name}, mean of {len(chosen)}"), size])
+            lines.append([*text_row(chosen, f"{name}, mean of {len(chosen)}"), mean(chosen, "kilobytes", 0)])
     return table((*HEAD, "kB"), lines)
 
 
@@ -346,10 +372,14 @@ def groups(rows: list[Row]) -> list[list[Row]]:
 
 
 def text_row(rows: list[Row], name: str) -> list[str]:
-    mean = lambda field, digits: f"{np.mean([getattr(row, field) for row in rows]):.{digits}f}"  # noqa: E731
-    figures = [mean("iou", 3), mean("chamfer_percent", 2), mean("psnr_db", 1), mean("janus", 2), mean("seconds", 0)]
     scale = "" if rows[0].scale is None else f"{rows[0].scale:g}"
-    return [rows[0].condition, rows[0].rule, scale, name, *figures]
+    return [rows[0].condition, rows[0].rule, scale, name, *(mean(rows, *field) for field in COLUMNS.items())]
+
+
+def mean(rows: Sequence[Row], field: str, digits: int) -> str:
+    """Over the rows that have the figure; a dash where none has."""
+    values = [value for row in rows if (value := getattr(row, field)) is not None]
+    return f"{np.mean(values):.{digits}f}" if values else "-"
 
 
 if __name__ == "__main__":

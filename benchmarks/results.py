@@ -46,6 +46,25 @@ def _results(*names: str) -> tuple[str, ...]:
     return tuple(f"benchmarks/results/{name}" for name in names)
 
 
+def _exact_k(name: str, *settings: str) -> Step:
+    """LMC-SDS without k under the exact prior: is it the rule or b_psi that lets the finest patterns grow?"""
+    objects = ("--objects", "car", "chair", "duck", "robot")
+    about = ("--conditions", "camera", "--rules", "lmc-sds", "--name", name, "--against", "shipped")
+    command = ("benchmarks/exact.py", "--jobs", "2", *objects, *about, "--set", "system.guidance.k=0", *settings)
+    files = _results(f"exact-{name}.md", f"exact-{name}.jpg")
+    return Step(f"exact-{name}", command, files, "benchmarks/exact.py", 3, weights=False)
+
+
+def _shipped_k(name: str, *settings: str) -> Step:
+    """The same under the embedded prior, for every tenth noun."""
+    to = f"benchmarks/results/{name}"
+    about = ("--config", "dreamfusion-lmc.yaml", "--every", "10", "--jobs", "2", "--assets", ASSETS, "--results", to)
+    against = ("--against", "benchmarks/results/text_to_3d.json")
+    command = ("benchmarks/text_to_3d.py", *about, *against, "system.guidance.k=0", *settings)
+    files = _results(*(f"{name}/{file}" for file in ("text_to_3d.md", "text_to_3d.jpg", "against.md")))
+    return Step(name, command, files, "dreamfusion-lmc.yaml", 7)
+
+
 STEPS = (
     Step(
         "exact",
@@ -110,6 +129,11 @@ STEPS = (
         5,
         weights=False,
     ),
+    _exact_k("k0"),
+    _exact_k("k0-jacobian", "system.guidance.corrective_jacobian=true"),
+    _shipped_k("k0"),
+    _shipped_k("k0-jacobian", "system.guidance.corrective_jacobian=true"),
+    _shipped_k("k0-spectral", "system.guidance.corrective=spectral"),
     Step(
         "lmc-vs-sds",
         ("benchmarks/lmc_vs_sds.py", "--first", "--jobs", "2"),

@@ -31,7 +31,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from tables import table
-from truth import albedo_psnr_db, around, exported_mesh, f_score, kilobytes, scene_views, silhouette_iou
+from truth import (
+    albedo_psnr_db,
+    around,
+    detail_ratio,
+    exported_mesh,
+    f_score,
+    kilobytes,
+    saturation_ratio,
+    scene_views,
+    silhouette_iou,
+)
 
 from distill3d.config.yaml_text import dump_yaml
 from distill3d.data.assets import load_mesh, read_index
@@ -76,6 +86,8 @@ class Result:
     pictures: list[str]
     iou: float | None = None  # of the silhouettes, against the mesh
     kilobytes: float | None = None  # of the file that holds the scene
+    detail: float | None = None  # high frequencies over the mesh's
+    saturation: float | None = None  # over the mesh's
 
     @property
     def label(self) -> str:
@@ -182,18 +194,24 @@ def read_by_eye(results: Path) -> dict[str, str]:
 
 
 @torch.no_grad()
-def views_against(trial: Path, truth: Mesh) -> tuple[float, float]:
-    """PSNR in dB of a trial's albedo on the object, and IoU of its silhouettes: means over views around it."""
+def views_against(trial: Path, truth: Mesh) -> dict[str, float]:
+    """What is measured of a trial's views around it against a mesh: the fields of `Result` by name."""
     cameras = around(VIEWS, 1.55, 39.0)
     made, meant = scene_views(load_trial(trial), cameras), mesh_views(truth, cameras, "albedo")
-    return albedo_psnr_db(made, meant), silhouette_iou(made.alpha, meant.alpha)
+    return {
+        "psnr_db": round(albedo_psnr_db(made, meant), 2),
+        "iou": round(silhouette_iou(made.alpha, meant.alpha), 4),
+        "detail": round(detail_ratio(made, meant), 3),
+        "saturation": round(saturation_ratio(made, meant), 3),
+    }
 
 
 def beside(other: dict, config: str, results: Sequence[Result]) -> str:
     """A line for each prompt that both have and config, and the means over these prompts."""
     theirs = {one["prompt"]: one for one in other["results"]}
     ours = {r.prompt: asdict(r) for r in results if r.prompt in theirs}
-    columns = {"seconds": 0, "iou": 3, "psnr_db": 1, "median_rank": 1, "kilobytes": 0}
+    columns = {"seconds": 0, "f_score": 2, "iou": 3, "psnr_db": 1, "detail": 2, "saturation": 2}
+    columns |= {"median_rank": 1, "kilobytes": 0}
 
     def shown(rows: list[dict]) -> list[str]:
         values = [[row[name] for row in rows if row.get(name) is not None] for name in columns]
@@ -202,7 +220,8 @@ def beside(other: dict, config: str, results: Sequence[Result]) -> str:
     sides = ((other["config"], {prompt: theirs[prompt] for prompt in ours}), (config, ours))
     lines = [[f"mean of {len(ours)}", name, *shown(list(rows.values()))] for name, rows in sides]
     lines += [[prompt, name, *shown([rows[prompt]])] for prompt in ours for name, rows in sides]
-    return table(("prompt", "config", "seconds", "IoU", "albedo, dB", "median rank", "kB"), lines)
+    head = ("prompt", "config", "seconds", "F-score", "IoU", "albedo, dB", "detail", "saturation", "median rank", "kB")
+    return table(head, lines)
 
 
 def judged(
@@ -214,7 +233,7 @@ def judged(
     ranks = 1 + judge.rank_of(views, [run["prompt"]] * len(views), candidates)
     firsts = [names[0] for names in judge.top_nouns(views, 1)]
     truth = taught_mesh(run["prompt"], assets)
-    psnr, iou = (None, None) if truth is None else views_against(trial, truth)
+    figures = {"psnr_db": None} if truth is None else views_against(trial, truth)
     made = exported_mesh(trial)
     metrics = json.loads((trial / "metrics.json").read_text(encoding="utf-8"))
     return Result(
@@ -223,8 +242,7 @@ def judged(
         worst_rank=int(ranks.max()),
         top_nouns=sorted(set(firsts), key=lambda noun: -firsts.count(noun)),
         f_score=None if truth is None or made is None else round(f_score(made, truth), 3),
-        psnr_db=None if psnr is None else round(psnr, 2),
-        iou=None if iou is None else round(iou, 4),
+        **figures,
         kilobytes=kilobytes(trial),
         by_eye=seen.get(run["prompt"], ""),
         mesh_db=_rounded(metrics["export"].get("mesh_psnr_foreground"), 1),

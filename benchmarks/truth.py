@@ -13,6 +13,7 @@ from distill3d.camera import make_cameras
 from distill3d.data.assets import y_up_to_world
 from distill3d.data.posed.write import RenderedViews
 from distill3d.evaluation.loaded_trial import LoadedTrial
+from distill3d.evaluation.metrics import high_frequency_ratio, saturation
 from distill3d.scenes.mesh.raster import Mesh
 from distill3d.types import Cameras, Light
 
@@ -51,6 +52,16 @@ def albedo_psnr_db(made: RenderedViews, truth: RenderedViews) -> float:
     seen = (torch.maximum(made.alpha, truth.alpha) > 0.5).float()
     error = (seen * (over_grey(made) - over_grey(truth)) ** 2).flatten(1).sum(1) / (3.0 * seen.flatten(1).sum(1))
     return float((-10.0 * torch.log10(error.clamp_min(1e-10))).mean())
+
+
+def detail_ratio(made: RenderedViews, truth: RenderedViews) -> float:
+    """The share of energy in high frequencies, before grey, over the truth's; below 1 is blurred."""
+    return high_frequency_ratio(over_grey(made)) / max(high_frequency_ratio(over_grey(truth)), 1e-9)
+
+
+def saturation_ratio(made: RenderedViews, truth: RenderedViews) -> float:
+    """The mean saturation, before grey, over the truth's."""
+    return saturation(over_grey(made)) / max(saturation(over_grey(truth)), 1e-9)
 
 
 def exported_mesh(trial: Path) -> Mesh | None:

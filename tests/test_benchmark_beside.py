@@ -33,12 +33,12 @@ def result(prompt: str, **figures) -> text_to_3d.Result:
 def test_prompts_are_compared_that_both_configs_have():
     old = {"prompt": "a car", "psnr_db": 18.0, "seconds": 200.0, "median_rank": 1.0}  # written before there was an IoU
     other = {"config": "nerf.yaml", "results": [old, {**old, "prompt": "a cat"}]}
-    made = [result("a car", iou=0.75, kilobytes=64.0), result("a dog", iou=0.1)]
+    made = [result("a car", iou=0.75, kilobytes=64.0, detail=0.8), result("a dog", iou=0.1)]
     assert cells(text_to_3d.beside(other, "splats.yaml", made)) == [
-        ["mean of 1", "nerf.yaml", "200", "-", "18.0", "1.0", "-"],
-        ["mean of 1", "splats.yaml", "100", "0.750", "20.0", "2.0", "64"],
-        ["a car", "nerf.yaml", "200", "-", "18.0", "1.0", "-"],
-        ["a car", "splats.yaml", "100", "0.750", "20.0", "2.0", "64"],
+        ["mean of 1", "nerf.yaml", "200", "-", "-", "18.0", "-", "-", "1.0", "-"],
+        ["mean of 1", "splats.yaml", "100", "-", "0.750", "20.0", "0.80", "-", "2.0", "64"],
+        ["a car", "nerf.yaml", "200", "-", "-", "18.0", "-", "-", "1.0", "-"],
+        ["a car", "splats.yaml", "100", "-", "0.750", "20.0", "0.80", "-", "2.0", "64"],
     ]
 
 
