@@ -1,10 +1,13 @@
 """CSS in drawings: colours of level 4, selectors, @media."""
 
 import pytest
-from svg_drawings import drawing
+import torch
+from svg_drawings import drawing, scene_of
+from test_render_vector import reference
 
 from distill3d.scenes.svg.css_color import parse_color
 from distill3d.scenes.svg.document import parse_svg
+from distill3d.scenes.svg.scene import SvgScene
 from distill3d.scenes.svg.style_sheet import StyleSheet
 
 BRICK = (198, 40, 40)
@@ -86,6 +89,81 @@ def test_rules_win_by_their_selectors(body, rgb):
     assert document.shapes[0].fill is not None
     assert document.shapes[0].fill.colour.rgb == pytest.approx(rgb)
     assert document.unsupported == ("style rule 'a:hover'",)
+
+
+# what each drawing says with variables and !important, and what it comes to
+RESOLVED = {
+    "an important rule over style attributes and later rules": (
+        "<style>rect{fill:red ! IMPORTANT} #a{fill:blue} .b{fill:lime!important}</style>"
+        '<rect id="a" width="40" height="40" style="fill:gold"/><rect class="b" x="50" width="40" height="40"/>'
+        '<rect y="50" width="40" height="40" style="fill:navy!important"/>',
+        '<rect width="40" height="40" fill="red"/><rect x="50" width="40" height="40" fill="lime"/>'
+        '<rect y="50" width="40" height="40" fill="navy"/>',
+    ),
+    "variables of the root, of a group and of the element": (
+        "<style>:root{--a:red;--b:3} g{--a:lime} .x{fill:var(--a)} .y{fill:VAR( --a );--a:blue}</style>"
+        '<rect class="x" width="40" height="40"/><g stroke="var(--a)" stroke-width="var(--b)">'
+        '<rect class="x" x="50" width="40" height="40"/><rect class="y" y="50" width="40" height="40"/></g>',
+        '<rect fill="red" width="40" height="40"/><rect fill="lime" x="50" width="40" height="40" stroke="lime"'
+        ' stroke-width="3"/><rect fill="blue" y="50" width="40" height="40" stroke="lime" stroke-width="3"/>',
+    ),
+    "fallbacks, one within another, and parts of a colour": (
+        '<g style="--h:120;--none:initial"><rect width="40" height="40" fill="var(--gone, var(--none, gold))"/>'
+        '<rect x="50" width="40" height="40" fill="hsl(var(--h) 100% var(--l, 25%))"/></g>',
+        '<rect width="40" height="40" fill="gold"/><rect x="50" width="40" height="40" fill="#008000"/>',
+    ),
+    "stops of a gradient, and variables that name others": (
+        '<style>svg{--Tint:var(--base);--base:#f00;--tint:blue;color:lime}</style><linearGradient id="g">'
+        '<stop stop-color="var(--Tint)"/><stop offset="1" stop-color="currentColor"/></linearGradient>'
+        '<rect width="90" height="90" fill="url(#g)"/>',
+        '<linearGradient id="g"><stop stop-color="red"/><stop offset="1" stop-color="lime"/></linearGradient>'
+        '<rect width="90" height="90" fill="url(#g)"/>',
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RESOLVED)
+def test_variables_and_important_come_to_what_resvg_draws_of_plain_values(kind):
+    """resvg knows no var(), so that it is given what the standard makes of each."""
+    with_css, plain = RESOLVED[kind]
+    scene = scene_of(with_css)
+    assert scene.document is not None and scene.document.unsupported == ()
+    assert float((scene.render(64, 64).detach() - reference(plain, 64)).abs().mean()) < 0.005
+
+
+def test_important_alone_is_drawn_as_resvg_draws_it():
+    """Of two that are important resvg takes the first, and the standard the one whose selector is stronger."""
+    one = "<style>rect{fill:red!important} #a{fill:blue}</style>"
+    one += '<rect id="a" width="40" height="40" style="fill:gold"/>'
+    assert float((scene_of(one).render(64, 64).detach() - reference(one, 64)).abs().mean()) < 0.005
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        "fill:var(--a)",
+        "--a:var(--a);fill:var(--a)",
+        "--a:var(--b);--b:var(--a);fill:var(--a)",
+        "fill:var(--a",
+        "fill:var()",
+        "--a:initial;fill:var(--a)",
+        "".join(f"--a{i}:var(--a{i + 1}) var(--a{i + 1});" for i in range(30)) + "--a30:x;fill:var(--a0)",
+        "".join(f"--a{i}:var(--a{i + 1},var(--a{i + 1}));" for i in range(60)) + "fill:var(--a0)",
+    ],
+)
+def test_a_variable_without_a_value_is_named_and_not_black(style):
+    document = parse_svg(drawing(f'<rect id="a" width="9" height="9" style="{style}"/><rect width="2" height="2"/>'))
+    assert len(document.shapes) == 1 and len(document.unsupported) == 1
+    assert document.unsupported[0].startswith("rect 'a' with 'var(") and "is no colour" in document.unsupported[0]
+
+
+@pytest.mark.parametrize("kind", RESOLVED)
+def test_a_change_wins_over_an_important_rule_and_a_variable(kind):
+    scene, again = scene_of(RESOLVED[kind][0]), SvgScene()
+    with torch.no_grad():
+        scene.colours.values.copy_(torch.tensor([0.2, 0.4, 0.6]).expand_as(scene.colours.values))
+    again.begin(parse_svg(scene.svg()))
+    torch.testing.assert_close(again.render(32, 32), scene.render(32, 32), atol=1e-4, rtol=0)
 
 
 def test_a_sheet_that_is_not_closed_is_read_as_far_as_it_goes():

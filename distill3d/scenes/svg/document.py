@@ -88,6 +88,7 @@ class _Reader:
             tuple(self.unsupported),
             tuple(self.invisible),
             bool(self.sheet.rules),
+            self.sheet.has_important,
             tuple(self.gradients.stops),
             tuple(self.clips.found),
         )

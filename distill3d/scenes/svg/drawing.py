@@ -101,5 +101,6 @@ class SvgDocument:
     unsupported: tuple[str, ...]  # neither drawn nor changed
     invisible: tuple[str, ...]  # shapes without extent or paint: nothing is drawn, nothing is changed
     styled: bool = field(default=False)  # there is a style sheet: changes must be written where they win over it
+    important: bool = field(default=False)  # and it has rules that win over all that is not marked so
     stops: tuple[Stop, ...] = ()
     clips: tuple[tuple[Outline, ...], ...] = ()  # each the union of its outlines

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from distill3d.scenes.svg.css_color import Rgba
 from distill3d.scenes.svg.drawing import Gradient, Stop
 from distill3d.scenes.svg.geometry import Subpath
-from distill3d.scenes.svg.style import StyleSheet, colour, fraction, length, properties
+from distill3d.scenes.svg.style import StyleSheet, colour, computed, fraction, length
 from distill3d.scenes.svg.viewport import Matrix, compose, inverse, transform
 from distill3d.scenes.svg.xml_text import children, is_svg, reference
 
@@ -82,8 +82,7 @@ class GradientReader:
         return self._first[id(node)]
 
     def _stop(self, node: Any) -> Stop:
-        parent = properties(node.parentNode, {}, self.sheet)
-        values = properties(node, parent, self.sheet)
+        values = computed(node, self.sheet)
         paint = colour(values["stop-color"], values["color"]) or Rgba((0.0, 0.0, 0.0), 0.0)
         return Stop(self.numbers[id(node)], paint, fraction(values["stop-opacity"]))
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill3d.scenes.svg.css_color import Rgba, parse_color
-from distill3d.scenes.svg.style_sheet import Declarations, StyleSheet, declarations
+from distill3d.scenes.svg.style_sheet import Declarations, StyleSheet
+from distill3d.scenes.svg.variables import resolved
 
 LONGEST = 1e9  # user units: what is longer is a mistake, and its square is no number for float32
 
@@ -58,11 +59,15 @@ PLAIN_STROKE: Mapping[str, tuple[str, ...]] = {"stroke-dasharray": ("none", "0")
 
 
 def properties(node: Any, inherited: Mapping[str, str], sheet: StyleSheet) -> Declarations:
-    """All properties of an element: from its style attribute, else the style sheet, its attributes, its parent."""
+    """All properties of an element: from its style attribute, else the style sheet, its attributes, its parent.
+
+    Custom properties (``--name``) are among them, and put in where ``var(--name)`` asks for them.
+    """
     known = {**INITIAL, **OWN}
     own = {name: node.getAttribute(name).strip() for name in known if node.hasAttribute(name) and name != "transform"}
-    own |= sheet.properties(node) | declarations(node.getAttribute("style"))
+    own = resolved(own | sheet.properties(node), inherited)
     result = {name: inherited.get(name, value) for name, value in INITIAL.items()} | dict(OWN)
+    result |= {name: value for name, value in own.items() if name.startswith("--")}
     if "marker" in own:
         own |= {f"marker-{place}": own["marker"] for place in ("start", "mid", "end")}
     for name, value in own.items():
@@ -71,6 +76,13 @@ def properties(node: Any, inherited: Mapping[str, str], sheet: StyleSheet) -> De
         elif value == "inherit":
             result[name] = inherited.get(name, known.get(name, ""))
     return result
+
+
+def computed(node: Any, sheet: StyleSheet) -> Declarations:
+    """`properties` of an element with all that it takes from the elements above it."""
+    above = node.parentNode
+    inherited = {} if above is None or above.nodeType != above.ELEMENT_NODE else computed(above, sheet)
+    return properties(node, inherited, sheet)
 
 
 def not_drawn(values: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The rules of a <style> element: selectors of tags, classes and ids, one inside another, and @media."""
+"""The rules of a <style> element: selectors of tags, classes, ids and :root, one inside another, @media, !important."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ from typing import Any
 
 Declarations = dict[str, str]
 
-_COMPOUND = re.compile(r"([\w-]+|\*)?((?:[.#][\w-]+)*)")
+_COMPOUND = re.compile(r"([\w-]+|\*)?((?:[.#][\w-]+|:root)*)", re.IGNORECASE)
+_IMPORTANT = re.compile(r"\s*!\s*important\s*", re.IGNORECASE)
 _BLOCK = re.compile(r"([^{};]*)(\{|;|\})")
 _SCREEN = re.compile(r"(only\s+)?(all|screen)|\(\s*prefers-color-scheme\s*:\s*light\s*\)", re.IGNORECASE)
 _WITHOUT_EFFECT = ("@import", "@charset", "@namespace", "@font-face", "@keyframes", "@page")
 
 
 def declarations(text: str) -> Declarations:
-    """``fill: red; stroke: none`` as a mapping; names in lower case."""
+    """``fill: red; stroke: none !important`` as a mapping with such marks; names in lower case but for ``--Own``."""
     pairs = (part.partition(":") for part in text.split(";") if ":" in part)
-    return {name.strip().lower(): value.replace("!important", "").strip() for name, _, value in pairs}
+    named = ((name.strip(), value.strip()) for name, _, value in pairs)
+    return {name if name.startswith("--") else name.lower(): value for name, value in named}
+
+
+def is_important(value: str) -> bool:
+    """Whether a declaration wins over those that are not marked so."""
+    return _IMPORTANT.search(value) is not None
+
+
+def _plain(found: Declarations) -> Declarations:
+    return {name: _IMPORTANT.sub("", value) for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,7 @@ class Compound:
     tag: str
     classes: frozenset[str]
     ids: frozenset[str]
+    is_root: bool
     is_child: bool
 
     def matches(self, node: Any) -> bool:
@@ -35,6 +47,7 @@ class Compound:
             self.tag in ("*", node.localName)
             and self.classes <= set(node.getAttribute("class").split())
             and self.ids <= {node.getAttribute("id")}
+            and not (self.is_root and node is not node.ownerDocument.documentElement)
         )
 
 
@@ -79,13 +92,19 @@ class StyleSheet:
                     self.rules.append(rule)
         self.rules.sort(key=lambda rule: rule.rank)  # stable: of two alike the later one wins
 
+    @property
+    def has_important(self) -> bool:
+        return any(is_important(value) for rule in self.rules for value in rule.body.values())
+
     def properties(self, node: Any) -> Declarations:
-        """What the rules say of an element."""
+        """What the rules and its style attribute say of an element; what is !important wins over what is not."""
+        bodies = [rule.body for rule in self.rules if rule.matches(node)]
         found: Declarations = {}
-        for rule in self.rules:
-            if rule.matches(node):
-                found |= rule.body
-        return found
+        marked: Declarations = {}
+        for body in (*bodies, declarations(node.getAttribute("style"))):
+            found |= body
+            marked |= {name: value for name, value in body.items() if is_important(value)}
+        return _plain(found | marked)
 
 
 def _rule(selector: str, body: Declarations) -> Rule | None:
@@ -100,13 +119,13 @@ def _rule(selector: str, body: Declarations) -> Rule | None:
             return None
         marks = re.findall(r"[.#][\w-]+", match[2])
         classes, ids = (frozenset(mark[1:] for mark in marks if mark[0] == sign) for sign in ".#")
-        compounds.append(Compound(match[1] or "*", classes, ids, is_child))
+        compounds.append(Compound(match[1] or "*", classes, ids, ":root" in match[2].lower(), is_child))
         is_child = False
     if not compounds or is_child:
         return None
     rank = (
         sum(len(c.ids) for c in compounds),
-        sum(len(c.classes) for c in compounds),
+        sum(len(c.classes) + c.is_root for c in compounds),
         sum(c.tag != "*" for c in compounds),
     )
     return Rule(tuple(compounds), rank, body)

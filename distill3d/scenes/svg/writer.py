@@ -11,7 +11,8 @@ from xml.sax.saxutils import quoteattr, unescape
 
 from distill3d.scenes.svg.drawing import Stop, SvgDocument, SvgShape
 from distill3d.scenes.svg.geometry import Subpath, number, path_data, points_attribute
-from distill3d.scenes.svg.style import declarations, hexadecimal
+from distill3d.scenes.svg.style import hexadecimal
+from distill3d.scenes.svg.style_sheet import declarations, is_important
 
 GEOMETRY = ("x", "y", "width", "height", "rx", "ry", "cx", "cy", "r", "pathLength")  # what a path has no use for
 
@@ -77,7 +78,7 @@ def write_svg(
         shape = document.shapes[index]
         start, end = tags[shape.node]
         tag = StartTag(data[slice(*start)].decode())
-        _apply(tag, shape, edit, document.styled)
+        _apply(tag, shape, edit, document)
         replaced[start] = tag.text.encode()
         if edit.subpaths is not None and end is not None and _becomes_path(shape):
             closing = StartTag(data[slice(*end)].decode())
@@ -85,27 +86,27 @@ def write_svg(
             replaced[end] = closing.text.encode()
     for node, change in (stops or {}).items():
         tag = StartTag(data[slice(*tags[node][0])].decode())
-        _set(tag, "stop-color", hexadecimal(change.colour), document.styled)
+        _set(tag, "stop-color", hexadecimal(change.colour), document)
         if change.stop.colour.alpha < 1.0:  # it was part of the colour
-            _set(tag, "stop-opacity", number(round(change.stop.colour.alpha * change.stop.opacity, 4)), document.styled)
+            _set(tag, "stop-opacity", number(round(change.stop.colour.alpha * change.stop.opacity, 4)), document)
         replaced[tags[node][0]] = tag.text.encode()
     for (start, end), text in sorted(replaced.items(), reverse=True):
         data = data[:start] + text + data[end:]
     return data.decode()
 
 
-def _apply(tag: StartTag, shape: SvgShape, edit: ShapeEdit, styled: bool) -> None:
+def _apply(tag: StartTag, shape: SvgShape, edit: ShapeEdit, document: SvgDocument) -> None:
     if edit.subpaths is not None:
         _write_outline(tag, shape, edit.subpaths)
     for name, paint, rgb in (("fill", shape.fill, edit.fill), ("stroke", shape.stroke, edit.stroke)):
         if rgb is not None and paint is not None:
-            _set(tag, name, hexadecimal(rgb), styled)
+            _set(tag, name, hexadecimal(rgb), document)
             if paint.colour.alpha < 1.0:  # it was part of the colour
-                _set(tag, f"{name}-opacity", number(round(paint.colour.alpha * paint.opacity, 4)), styled)
+                _set(tag, f"{name}-opacity", number(round(paint.colour.alpha * paint.opacity, 4)), document)
     if edit.stroke_width is not None:
-        _set(tag, "stroke-width", number(edit.stroke_width), styled)
+        _set(tag, "stroke-width", number(edit.stroke_width), document)
     if edit.opacity is not None:
-        _set(tag, "opacity", number(round(edit.opacity, 4)), styled)
+        _set(tag, "opacity", number(round(edit.opacity, 4)), document)
 
 
 def _write_outline(tag: StartTag, shape: SvgShape, subpaths: Sequence[Subpath]) -> None:
@@ -128,10 +129,12 @@ def _becomes_path(shape: SvgShape) -> bool:
     return shape.tag in ("rect", "circle", "ellipse")
 
 
-def _set(tag: StartTag, name: str, value: str, styled: bool) -> None:
+def _set(tag: StartTag, name: str, value: str, document: SvgDocument) -> None:
     """Where it is said now; in the style attribute where a style sheet might say something else."""
     style = declarations(tag.get("style"))
-    if name in style or styled:
+    if document.important or is_important(style.get(name, "")):
+        value += " !important"
+    if name in style or document.styled:
         tag.set("style", ";".join(f"{key}:{text}" for key, text in (style | {name: value}).items()))
     else:
         tag.set(name, value)
