@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from distill3d.config.check import build
 from distill3d.config.experiment import ConfigError, Experiment, Loaded, load
 from distill3d.config.registry import find, make
-from distill3d.runtime.checkpoint import check_finite, check_resumable, checkpoint_file, read_checkpoint
+from distill3d.runtime.checkpoint import check_resumable, checkpoint_file, read_checkpoint
 from distill3d.runtime.device import choose_accelerator, choose_precision, keep_threads, set_threads
 from distill3d.runtime.files import write_json
 from distill3d.runtime.foreign import read_record, reading
@@ -28,6 +28,7 @@ from distill3d.runtime.summary import summary
 from distill3d.runtime.trial import Trial, begin_trial, trial_of
 from distill3d.systems.base import TrainedSystem
 from distill3d.systems.callbacks import trainer_callbacks, trainer_loggers
+from distill3d.systems.resuming import rehearse_resuming
 from distill3d.verbs import Request
 from distill3d.viewer.settings import ViewerSettings, require
 from distill3d.viewer.sight import preview_of
@@ -103,7 +104,7 @@ def check(request: Request, needs_checkpoint: bool = False) -> Parts:
         if is_used and isinstance(part, Checked):
             part.check()  # reads what the run will need
     if experiment.resume is not None:
-        _load_state(system, experiment.resume, request.verb == "train")
+        _load_state(system, experiment, request.verb == "train")
     viewer = _viewer(experiment, system) if request.verb == "train" else []
     settings = _trainer_settings(experiment)
     _check_lightning_parts(experiment)
@@ -227,15 +228,17 @@ def _check_lightning_parts(experiment: Experiment) -> None:
     trainer_loggers(nowhere, experiment)
 
 
-def _load_state(system: Any, path: str, training: bool) -> None:
+def _load_state(system: Any, experiment: Experiment, training: bool) -> None:
     """Have the system take what is its own of a checkpoint, and say what is wrong with it."""
+    path = str(experiment.resume)
     checkpoint = read_checkpoint(path)
     if training:
         check_resumable(checkpoint, path)
-    check_finite(checkpoint, path)
     with reading(path, "a checkpoint of this experiment", "take another one of its trial", "resume"):
         keep_threads(checkpoint["distill3d"].get("threads"))
         system.on_load_checkpoint(checkpoint)
+        if training:
+            rehearse_resuming(system, experiment, checkpoint, path)
 
 
 def _check_pair(system: Any, data: Any, verb: str) -> None:

@@ -76,7 +76,8 @@ def glb() -> bytes:
 
 def checkpoint() -> bytes:
     out = io.BytesIO()
-    content = {"state_dict": {"w": torch.ones(64)}, "global_step": 3, "epoch": 0, "loops": {}, "optimizer_states": []}
+    content = {"state_dict": {"w": torch.ones(64)}, "global_step": 3, "epoch": 0, "loops": {"fit_loop": {}}}
+    content |= {"callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "pytorch-lightning_version": "2.0"}
     torch.save(content | {"distill3d": {"identity": {"system": "x", "scene": "y"}, "version": "0"}}, out)
     return out.getvalue()
 
@@ -128,11 +129,10 @@ def read_config(path: Path) -> object:
 
 
 def read_saved(path: Path) -> object:
-    from distill3d.runtime.checkpoint import check_finite, check_resumable, read_checkpoint
+    from distill3d.runtime.checkpoint import check_resumable, read_checkpoint
 
     content = read_checkpoint(path)
     check_resumable(content, path)
-    check_finite(content, path)
     assert torch.equal(content["state_dict"]["w"], torch.ones(64)), "damage was accepted"
     return content
 

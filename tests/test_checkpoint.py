@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,6 @@ from system_doubles import fit, make_trainer, tiny_data, tiny_system
 from distill3d.runtime.checkpoint import (
     AtomicCheckpointIO,
     CheckpointError,
-    check_finite,
     check_resumable,
     checkpoint_file,
     read_checkpoint,
@@ -128,8 +128,14 @@ def test_a_loaded_scene_renders_as_the_trained_one(tmp_path):
 
 
 def written(path, **changes):
-    content = {"state_dict": {"w": torch.linspace(0, 1, 4096)}, "global_step": 3, "epoch": 0, "loops": {}}
-    content |= {"optimizer_states": [], "distill3d": {"identity": {"system": "S", "scene": "s"}, "version": "0"}}
+    content = {"state_dict": {"w": torch.linspace(0, 1, 4096)}, "global_step": 3, "epoch": 0}
+    content |= {
+        "loops": {"fit_loop": {}},
+        "callbacks": {},
+        "lr_schedulers": [],
+        "optimizer_states": [],
+        "distill3d": {"identity": {"system": "S", "scene": "s"}, "version": "0"},
+    }
     content = {key: value for key, value in {**content, **changes}.items() if value is not None}
     write_checkpoint(content, path)
     return content
@@ -149,7 +155,7 @@ def test_no_flipped_bit_of_the_weights_is_accepted(seed, tmp_path):
         read_checkpoint(tmp_path / "last.ckpt")
 
 
-@pytest.mark.parametrize("name", ["global_step", "loops", "optimizer_states", "epoch"])
+@pytest.mark.parametrize("name", ["global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "epoch"])
 def test_what_a_checkpoint_lacks_is_named(name, tmp_path):
     written(tmp_path / "last.ckpt", **{name: None})
     with pytest.raises(CheckpointError, match=f"lacks {name}, so a training cannot go on"):
@@ -160,13 +166,39 @@ def test_what_a_checkpoint_lacks_is_named(name, tmp_path):
 def test_weights_that_are_not_finite_are_refused(value, tmp_path):
     written(tmp_path / "last.ckpt", state_dict={"w": torch.tensor([1.0, value])})
     with pytest.raises(CheckpointError, match="its w holds NaN or infinity"):
-        check_finite(read_checkpoint(tmp_path / "last.ckpt"), "last.ckpt")
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"global_step": -1},
+        {"epoch": "x"},
+        {"loops": {}},
+        {"optimizer_states": [1]},
+        {"optimizer_states": [{"state": {0: 3}, "param_groups": []}]},
+        {"lr_schedulers": {}},
+        {"callbacks": []},
+    ],
+)
+def test_what_cannot_be_gone_on_from_is_named(changes, tmp_path):
+    written(tmp_path / "last.ckpt", **changes)
+    with pytest.raises(CheckpointError, match=f"its {next(iter(changes))} cannot be understood"):
+        check_resumable(read_checkpoint(tmp_path / "last.ckpt"), "last.ckpt")
+
+
+@pytest.mark.parametrize("state", [[], 3, {"w": None}, {3: torch.ones(2)}, {"w": torch.ones(2).to_sparse()}])
+def test_weights_that_are_no_arrays_are_refused(state, tmp_path):
+    written(tmp_path / "last.ckpt", state_dict=state)
+    with pytest.raises(CheckpointError, match=r"resume=.*last\.ckpt lacks .*: its (state_dict|w|3) is no"):
+        read_checkpoint(tmp_path / "last.ckpt")
 
 
 def test_a_folder_stands_for_its_last_checkpoint(tmp_path):
     written(tmp_path / "ckpts" / "last.ckpt")
     assert checkpoint_file(tmp_path) == checkpoint_file(tmp_path / "ckpts") == tmp_path / "ckpts" / "last.ckpt"
     assert read_checkpoint(tmp_path)["global_step"] == 3
+    assert checkpoint_file("~/x.ckpt") == Path.home() / "x.ckpt"
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match=r"empty/last.ckpt does not exist"):
         read_checkpoint(tmp_path / "empty")

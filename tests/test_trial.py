@@ -109,6 +109,16 @@ def test_an_unwritable_folder_is_an_error_that_names_the_setting(folder):
     assert caught.value.setting == "exp_root_dir"
 
 
+def test_a_trial_that_cannot_be_written_is_named_and_keeps_what_it_has():
+    first = begin_trial(loaded(), ARGV)
+    resume = checkpoint(first)
+    (first.root / "cmd.txt").unlink()
+    (first.root / "cmd.txt").mkdir()
+    with pytest.raises(ConfigError, match=r"resume: .*cmd\.txt cannot be written: .*copy the checkpoint out of it"):
+        begin_trial(loaded(resume, config=first.configs / "parsed.yaml"), ARGV)
+    assert (first.ckpts / "last.ckpt").read_bytes() == b"x"
+
+
 def test_a_full_disk_is_an_error_before_training(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 1000))  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=os.strerror(errno.ENOSPC)):

@@ -14,6 +14,7 @@ from distill3d.camera import ViewWord, view_words
 from distill3d.config.experiment import ConfigError, Experiment, load
 from distill3d.config.registry import Kind, make
 from distill3d.data.random_cameras import evaluation_cameras
+from distill3d.runtime.foreign import reading
 from distill3d.runtime.protocols import SeenAround
 from distill3d.types import Cameras, Light, ShadingMode
 
@@ -76,9 +77,10 @@ def load_trial(trial: Path, device: torch.device | str = "cpu", checkpoint: Path
             raise ConfigError(f"{trial} is incomplete: {path} is missing; train it to its end")
     experiment = load(parsed).experiment
     system, data = _make("system", experiment), _make("data", experiment)
-    state = read_checkpoint(checkpoint)
-    system.on_load_checkpoint(state)
-    system.load_state_dict(state["state_dict"])
+    state = read_checkpoint(checkpoint, "the checkpoint")
+    with reading(checkpoint, "a checkpoint of its trial", "take another one, or train it again"):
+        system.on_load_checkpoint(state)
+        system.load_state_dict(state["state_dict"])
     return LoadedTrial(experiment, system.to(device).eval(), data, checkpoint)
 
 

@@ -133,11 +133,8 @@ def _mesh_view(mesh: Mesh, camera: Cameras, shading: str) -> tuple[Float[Tensor,
 def trial_renderer(source: Path, shading: Literal["albedo", "lambertian"]) -> Renderer:
     """The scene of a trial's last checkpoint, or of the checkpoint that ``source`` is, before black."""
     from distill3d.evaluation.loaded_trial import load_trial
-    from distill3d.runtime.checkpoint import read_checkpoint
 
-    scene = load_trial(source if source.is_dir() else source.absolute().parents[1])
-    if source.is_file():
-        scene.system.load_state_dict(read_checkpoint(source, "the checkpoint")["state_dict"])
+    scene = load_trial(source) if source.is_dir() else load_trial(source.absolute().parents[1], checkpoint=source)
     if not scene.system.scene.has_cameras:
         raise ConfigError(f"{source} is a trial of {scene.experiment.system_type}, which has no 3D scene to render")
 

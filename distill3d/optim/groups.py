@@ -53,15 +53,21 @@ def parameter_groups(
     ConfigError for a name that is neither.
     """
     check_modules(root, settings, where)
-    groups: dict[str, list[nn.Parameter]] = {}
-    for path, parameter in root.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault(_owner(path, settings), []).append(parameter)
+    groups = members(root, settings)
     for name in sorted(settings.keys() - groups.keys()):
         log.info("ignored %s.%s: it has no parameters to train", where, name)
     for name in sorted(groups.keys() - settings.keys()):
         log.info("%s is not in %s: it trains with the settings of system.optimizer.args", name, where)
     return [{"params": members, "name": name, **_plain(settings.get(name))} for name, members in groups.items()]
+
+
+def members(root: nn.Module, settings: Iterable[str]) -> dict[str, list[nn.Parameter]]:
+    """The parameters that are trained, by the name of their group, in the order of `parameter_groups`."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for path, parameter in root.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(_owner(path, settings), []).append(parameter)
+    return groups
 
 
 def check_modules(
@@ -118,7 +124,7 @@ def check_rate(options: Any, where: str, may_hold: bool = False) -> None:
         raise ConfigError(f"{where}.lr={rate} must be {expected}; try 0.01", f"{where}.lr")
 
 
-def _owner(path: str, settings: dict[str, Any]) -> str:
+def _owner(path: str, settings: Iterable[str]) -> str:
     holders = [name for name in settings if path == name or path.startswith(f"{name}.")]
     return max(holders, key=len) if holders else path.split(".")[0]
 

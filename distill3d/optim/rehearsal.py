@@ -28,8 +28,20 @@ def rehearse(optimizer: OptimizerSettings, scheduler: SchedulerSettings | None) 
             _step(settings, scheduler)
 
 
-def _step(settings: OptimizerSettings, scheduler: SchedulerSettings | None) -> None:
-    part = nn.ParameterDict({"weight": nn.Parameter(torch.ones(2, 2))})
+def state_names(settings: OptimizerSettings) -> list[set[str]]:
+    """What the optimiser remembers of a parameter, by name: of a matrix, and of a vector."""
+    found = []
+    for shape in ((2, 2), (2,)):
+        with torch.random.fork_rng(devices=[]):
+            optimizer = _step(replace(settings, params={}), None, shape)
+        found += [set(state) for state in optimizer.state.values()]
+    return found
+
+
+def _step(
+    settings: OptimizerSettings, scheduler: SchedulerSettings | None, shape: tuple[int, ...] = (2, 2)
+) -> torch.optim.Optimizer:
+    part = nn.ParameterDict({"weight": nn.Parameter(torch.ones(shape))})
     optimizer = make_optimizer(nn.ModuleDict({"rehearsal": part}), settings)
     schedule = None if scheduler is None else make_scheduler(optimizer, scheduler)
 
@@ -52,3 +64,4 @@ def _step(settings: OptimizerSettings, scheduler: SchedulerSettings | None) -> N
     except _REFUSALS as error:
         told = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{at_fault} cannot work with its settings: {told}", at_fault.split(":")[0]) from error
+    return optimizer

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from distill3d.runtime.files import replacing
-from distill3d.runtime.foreign import ForeignFileError
+from distill3d.runtime.foreign import ForeignFileError, user_path
 
 # systems of before scenes were a kind: the type of the scene, and how the names of its tensors began where not by scene
 SCENES_BEFORE = {
@@ -27,8 +28,17 @@ SCENES_BEFORE = {
 }
 
 
-# what Lightning goes on from
-RESUMED = ("state_dict", "global_step", "epoch", "loops", "optimizer_states")
+# what Lightning goes on from, and what each is
+RESUMED: Mapping[str, type] = {
+    "state_dict": Mapping,
+    "global_step": int,
+    "epoch": int,
+    "loops": Mapping,
+    "callbacks": Mapping,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "pytorch-lightning_version": str,
+}
 
 
 class CheckpointError(ForeignFileError):
@@ -39,7 +49,7 @@ def read_checkpoint(path: str | Path, setting: str = "resume") -> dict[str, Any]
     """Load a checkpoint onto the CPU with ``weights_only``, so that no file can run code.
 
     A folder stands for its last.ckpt. Raises CheckpointError, naming the setting, for a missing, damaged or foreign
-    file; every byte is compared with the checksums that were written with it.
+    file, and for weights that are not finite; every byte is compared with the checksums that were written with it.
     """
     path = checkpoint_file(path)
     if not path.is_file():
@@ -56,14 +66,20 @@ def read_checkpoint(path: str | Path, setting: str = "resume") -> dict[str, Any]
             f"{setting}={path} is not a checkpoint of distill3d; give one from a trial's ckpts folder"
         )
     try:
-        return with_scene(checkpoint)
+        _check_tensors(checkpoint["state_dict"])
+        checkpoint = with_scene(checkpoint)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{setting}={path} lacks what a checkpoint of distill3d holds: {error}") from error
+        raise CheckpointError(
+            f"{setting}={path} lacks what a checkpoint of distill3d holds: {error}; take another of that folder"
+        ) from error
+    check_finite(checkpoint["state_dict"], f"{setting}={path}")
+    checkpoint.setdefault("pytorch-lightning_version", pl.__version__)  # Lightning reads nothing without it
+    return checkpoint
 
 
 def checkpoint_file(path: str | Path) -> Path:
     """The file itself; of a trial's folder, or its ckpts, the last.ckpt."""
-    path = Path(path)
+    path = user_path(path)
     if not path.is_dir():
         return path
     places = (path / "ckpts" / "last.ckpt", path / "last.ckpt")
@@ -77,14 +93,55 @@ def check_resumable(checkpoint: Mapping[str, Any], path: str | Path, setting: st
         raise CheckpointError(
             f"{setting}={path} lacks {', '.join(missing)}, so a training cannot go on from it; take another one"
         )
+    wrong = [name for name, kind in RESUMED.items() if not _is(checkpoint[name], kind)]
+    wrong += [] if wrong or "fit_loop" in checkpoint["loops"] else ["loops"]
+    wrong += [] if wrong or all(map(_is_state, checkpoint["optimizer_states"])) else ["optimizer_states"]
+    if wrong:
+        raise CheckpointError(
+            f"{setting}={path}: its {', '.join(wrong)} cannot be understood, so a training cannot go on from it; take "
+            "another one"
+        )
 
 
-def check_finite(checkpoint: Mapping[str, Any], path: str | Path, setting: str = "resume") -> None:
-    """Raise CheckpointError where a weight is NaN or infinite: nothing can be trained from it, shown or exported."""
-    for name, value in checkpoint.get("state_dict", {}).items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):
+def _is(value: Any, kind: type) -> bool:
+    """Of the kind; of numbers those that count."""
+    return isinstance(value, kind) and not (kind is int and (isinstance(value, bool) or value < 0))
+
+
+def _is_state(state: Any) -> bool:
+    """What an optimiser's ``state_dict`` returns."""
+    return (
+        isinstance(state, Mapping)
+        and isinstance(state.get("state"), Mapping)
+        and all(isinstance(own, Mapping) for own in state["state"].values())
+        and isinstance(state.get("param_groups"), list)
+        and all(isinstance(group, Mapping) and "params" in group for group in state["param_groups"])
+    )
+
+
+def count(checkpoint: Mapping[str, Any], name: str) -> int:
+    """A number of steps that the checkpoint holds. Raises ValueError for what is none."""
+    value = checkpoint[name]
+    if not _is(value, int):
+        raise ValueError(f"its {name} is {str(value)[:40]!r}, no number of steps")
+    return value
+
+
+def _check_tensors(state: Any) -> None:
+    """Raise ValueError for weights that are no tensors by their names."""
+    if not isinstance(state, Mapping):
+        raise ValueError("its state_dict is no mapping")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise ValueError(f"its {str(name)[:60]} is no array")
+
+
+def check_finite(state: Mapping[str, Any], where: str) -> None:
+    """Raise CheckpointError where an array is NaN or infinite: nothing can be trained from it, shown or exported."""
+    for name, value in state.items():
+        if isinstance(value, Tensor) and not value.isfinite().all():
             raise CheckpointError(
-                f"{setting}={path}: its {name} holds NaN or infinity, so nothing can come of it; take an earlier one"
+                f"{where}: its {name} holds NaN or infinity, so nothing can come of it; take an earlier one"
             )
 
 
@@ -139,6 +196,11 @@ def check_same_experiment(
             raise CheckpointError(
                 f"{setting}: the checkpoint belongs to another experiment: {name} is {tuple(tensors[name].shape)} "
                 f"there and {tuple(tensor.shape)} here; use the configs/parsed.yaml of its own trial"
+            )
+        kinds = [(value.is_floating_point(), value.is_complex()) for value in (tensors[name], tensor)]
+        if kinds[0] != kinds[1]:
+            raise CheckpointError(
+                f"{setting}: {name} is {tensors[name].dtype} there and {tensor.dtype} here; take another"
             )
 
 

@@ -63,6 +63,12 @@ def begin_trial(loaded: Loaded, arguments: Sequence[str], snapshots: bool = True
         with (trial.root / "cmd.txt").open("a", encoding="utf-8") as file:
             file.write(f"python {shlex.join(arguments)}\n")
     except OSError as error:
+        if own:
+            raise ConfigError(
+                f"resume: {error.filename or own} cannot be written: {os.strerror(error.errno or errno.EIO)}; make the "
+                "trial's folder writable, or copy the checkpoint out of it, which begins a new trial",
+                "resume",
+            ) from error
         raise ConfigError(
             f"exp_root_dir={experiment.exp_root_dir!r} cannot be written: {os.strerror(error.errno or errno.EIO)}; "
             "choose another folder with exp_root_dir=...",

@@ -23,10 +23,11 @@ from distill3d.config.schedule import Scheduled, scheduled, smallest
 from distill3d.optim import OptimizerSettings, SchedulerSettings, make_optimizer, make_scheduler
 from distill3d.optim.groups import check_modules
 from distill3d.optim.rehearsal import rehearse
-from distill3d.runtime.checkpoint import check_same_experiment
+from distill3d.runtime.checkpoint import check_same_experiment, count
 from distill3d.runtime.pictures import write_png
 from distill3d.runtime.rng import rng
 from distill3d.systems.health import GradientHealth, gradient_norm
+from distill3d.systems.optimizer_states import check_states, unheeded
 from distill3d.systems.record import RunRecord
 
 log = logging.getLogger(__name__)
@@ -176,6 +177,15 @@ class TrainedSystem(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": self.cfg.scheduler.interval},
         }
 
+    def check_going_on(self, checkpoint: dict[str, Any], where: str) -> None:
+        """Raise CheckpointError, beginning with ``where``, if the optimiser cannot go on; warn of unheeded settings."""
+        settings = self.optimizer_settings()
+        root = nn.ModuleDict(self.trained_parts())
+        check_states(root, settings, checkpoint["optimizer_states"], "guidance", where)
+        told = unheeded(settings, self.cfg.scheduler, checkpoint)
+        if told:
+            log.warning("system.optimizer: %s; to train its scene anew set system.weights", "; ".join(told))
+
     def optimizer_settings(self) -> OptimizerSettings:
         """The user's, with published rates of parts that they do not name."""
         return self.cfg.optimizer
@@ -262,7 +272,9 @@ class TrainedSystem(pl.LightningModule):
         """Raises CheckpointError for a checkpoint that belongs to another experiment."""
         check_same_experiment(checkpoint, self.identity(), self.state_dict())
         saved = checkpoint["distill3d"]
-        self.loaded_step = int(checkpoint["global_step"])
-        self.views_per_shading = Counter(saved["views_per_shading"])
-        self.gradients.skipped, self.gradients.in_a_row = saved["skipped_steps"], saved["nonfinite_in_a_row"]
+        self.loaded_step = count(checkpoint, "global_step")
+        views = saved["views_per_shading"]
+        self.views_per_shading = Counter({shading: count(views, shading) for shading in views})
+        self.gradients.skipped = count(saved, "skipped_steps")
+        self.gradients.in_a_row = count(saved, "nonfinite_in_a_row")
         self.record.carry_on(self.loaded_step)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor
 
 from distill3d.config.check import ConfigError, nearest
-from distill3d.runtime.checkpoint import CheckpointError, check_finite, read_checkpoint
+from distill3d.runtime.checkpoint import CheckpointError, read_checkpoint
 from distill3d.scenes.base import Scene
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,6 @@ def start_from(scene: Scene, kind: str | None, path: str, ignored: Sequence[str]
     another kind or with other sizes, and ConfigError for an ignored name that neither has.
     """
     checkpoint = read_checkpoint(path, SETTING)
-    check_finite(checkpoint, path, SETTING)
     found = checkpoint["distill3d"]["identity"].get("scene", "model")
     if found != kind:
         raise CheckpointError(f"{SETTING}={path} is a checkpoint of a {found}, and this scene is a {kind}")
