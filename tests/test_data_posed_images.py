@@ -256,11 +256,23 @@ def test_a_field_that_is_not_used_is_named(tmp_path, caplog):
     assert "not used: aabb_scale, depth_file_path" in caplog.text
 
 
-@pytest.mark.parametrize("lens", [{"fl_x": 1e-9, "fl_y": 1e-9}, {"cx": -5000.0}])
+@pytest.mark.parametrize(
+    "lens",
+    [
+        {"fl_x": 1e-9, "fl_y": 1e-9},
+        {"cx": -5000.0},
+        {"fl_x": 1e308, "fl_y": 1e308},
+        {"fl_x": 1e-300},
+        {"fl_y": 1e308},
+        {"k1": 1e6},
+        {"k3": 1e300},
+        {"p1": -1e3},
+    ],
+)
 def test_a_lens_that_cannot_have_taken_the_picture_is_refused(lens, tmp_path):
     root = capture(tmp_path / "a", [(16, 12)] * 4)
     change_frames(root, lambda i, frame: lens)
-    with pytest.raises(ValueError, match=r"png: fl_y=.* are no lens of a picture of 16x12; give them in pixels"):
+    with pytest.raises(ValueError, match=r"png: fl_.* are no lens of a picture of 16x12; give "):
         module(root, test_every=3).check()
 
 

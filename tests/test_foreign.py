@@ -1,6 +1,7 @@
 """The boundary for other people's files: any damage is one error that names the file and the setting."""
 
 import ast
+import os
 import re
 import struct
 import zlib
@@ -13,7 +14,7 @@ from PIL import Image
 
 from distill3d.cli import is_for_the_user
 from distill3d.config.check import ConfigError
-from distill3d.data.image_folder import caption_of, read_image
+from distill3d.data.image_folder import caption_of, image_paths, read_image
 from distill3d.runtime import foreign
 from distill3d.runtime.foreign import ForeignFileError, finite, open_image, read_json_mapping, read_text, reading
 
@@ -88,6 +89,44 @@ def test_an_alpha_is_kept_and_transparent_parts_are_white(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "cutout.png")
     assert open_image(tmp_path / "cutout.png").mode == "RGBA"
     assert torch.equal(read_image(tmp_path / "cutout.png")[:, 2:], torch.ones(3, 2, 4))
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("a cat".encode("utf-16-le"), "holds zero bytes"),
+        (b"a\0cat", "holds zero bytes"),
+        (b"cat " * 20_000, "is larger than 64 kB, too large for a caption"),
+    ],
+)
+def test_what_is_no_caption_is_told(data, told, tmp_path):
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(ForeignFileError, match=rf"a\.txt .*{told}"):
+        caption_of(tmp_path / "a.png")
+
+
+def test_a_caption_that_is_a_folder_or_leads_nowhere_is_told_and_lines_may_end_as_on_macs(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    (tmp_path / "b.txt").symlink_to("gone.txt")
+    (tmp_path / "c.txt").write_bytes(b"a\rcat\r\n")
+    for name in "ab":
+        with pytest.raises(ForeignFileError, match=rf"{name}\.txt "):
+            caption_of(tmp_path / f"{name}.png")
+    assert caption_of(tmp_path / "c.png") == "a\ncat"
+
+
+def test_a_folder_of_images_holds_files_alone(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").mkdir()
+    (tmp_path / "._a.png").write_bytes(b"\0\5\x16\7")  # macOS puts such files into archives
+    os.mkfifo(tmp_path / "c.png")
+    assert image_paths(tmp_path, "data.root") == [tmp_path / "a.png"]
+
+
+def test_an_image_that_would_grow_beyond_memory_is_refused(tmp_path):
+    Image.new("RGB", (1, 30_000)).save(tmp_path / "a.png")
+    with pytest.raises(ForeignFileError, match=r"a\.png has 1x30000 pixels, too long .* crop it"):
+        read_image(tmp_path / "a.png", 64)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from tiny_pipelines import stable_diffusion
 
 from distill3d.config.check import ConfigError
 from distill3d.config.yaml_text import parse_yaml
 from distill3d.priors.component_class import component_class
 from distill3d.priors.hub import PriorError, check_weights
+from distill3d.priors.loader import load_prior
 from distill3d.priors.model_folder import open_folder
+from distill3d.priors.settings import PriorConfig
 from distill3d.priors.words import taught_words
 from distill3d.runtime.extensions import import_extensions
 
@@ -83,6 +86,24 @@ def test_an_index_of_any_damage_is_told(content, message, tmp_path):
     (tmp_path / "model_index.json").write_text(content)
     with pytest.raises(PriorError, match=message):
         open_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("vae/config.json", {"scaling_factor": {"a": 1}}, "scaling_factor=.* must be a finite number"),
+        ("vae/config.json", {"scaling_factor": 0}, "scaling_factor=0.0 must be positive"),
+        ("scheduler/scheduler_config.json", {"prediction_type": []}, "no .* can be made as the configs in .* describe"),
+        ("unet/config.json", {"layers_per_block": 10**40}, "layers_per_block=10+, more than 1000"),
+        ("unet/config.json", {"layers_per_block": [2, [10**9]]}, "more than 1000"),
+    ],
+)
+def test_a_value_that_makes_no_network_is_told(file, changes, message, tmp_path):
+    folder = stable_diffusion(tmp_path / "model")
+    (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **changes}))
+    with pytest.raises(ValueError, match=message) as caught:
+        load_prior(PriorConfig(pretrained_model_name_or_path=str(folder)))
+    assert str(folder) in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": [1]}', '{"weight_map": {"a": 3}}'])

@@ -13,10 +13,11 @@ from torch import Tensor
 from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.data.image_batch import ImageBatch, ImageBatches
-from distill3d.runtime.foreign import open_image, read_text
+from distill3d.runtime.foreign import MAX_PIXELS, ForeignFileError, open_image, read_text
 from distill3d.runtime.rng import rng
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MAX_CAPTION_BYTES = 2**16  # what is longer is no caption, and would keep a tokenizer busy for minutes
 
 
 @register("data", "image-folder-datamodule")
@@ -61,8 +62,12 @@ class ImageFolderDataModule(ImageBatches):
 
 
 def image_paths(root: Path, setting: str) -> list[Path]:
-    """Images below a folder, sorted, or the one image that ``root`` is. Raises ValueError where there are none."""
-    paths = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+    """Images below a folder, sorted, or the one image that ``root`` is. Raises ValueError where there are none.
+
+    Files that macOS writes beside others (``._name``) are none.
+    """
+    below = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("._"))
+    paths = [root] if root.is_file() else sorted(path for path in below if path.is_file() or path.is_symlink())
     if not paths:
         kinds = ", ".join(SUFFIXES)
         raise ValueError(f"{setting}={str(root)!r} holds no images ({kinds}); give another folder")
@@ -82,6 +87,10 @@ def read_image(path: Path, short_side: int | None = None) -> Float[Tensor, "3 H 
     if short_side is not None:
         scale = short_side / min(flat.size)
         width, height = (max(short_side, round(side * scale)) for side in flat.size)
+        if width * height > MAX_PIXELS:
+            raise ForeignFileError(
+                f"{path} has {flat.width}x{flat.height} pixels, too long for a shorter side of {short_side}; crop it"
+            )
         flat = flat.resize((width, height), Image.Resampling.LANCZOS)
     pixels = np.array(flat, dtype=np.float32)
     return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1.0
@@ -97,4 +106,5 @@ def random_crop(image: Float[Tensor, "3 H W"], size: int, generator: torch.Gener
 def caption_of(path: Path) -> str:
     """The text file beside an image, else nothing."""
     beside = path.with_suffix(".txt")
-    return read_text(beside, "a caption").strip() if beside.is_file() else ""
+    is_there = beside.is_file() or beside.is_dir() or beside.is_symlink()  # what cannot be read is told
+    return read_text(beside, "a caption", limit=MAX_CAPTION_BYTES).strip() if is_there else ""

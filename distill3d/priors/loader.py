@@ -138,7 +138,8 @@ def load_prior(cfg: PriorConfig, device: torch.device | str = "cpu") -> Diffusio
     check_network_device(cfg, device)
     folder = _open(cfg, "image")
     check_bits(cfg, folder.kind, folder.index)
-    return _PRIORS[folder.kind.name](folder, cfg, device)
+    with folder.making():
+        return _PRIORS[folder.kind.name](folder, cfg, device)
 
 
 def load_prompt_encoder(cfg: PriorConfig, device: torch.device | str = "cpu") -> PromptEncoder:
@@ -146,7 +147,8 @@ def load_prompt_encoder(cfg: PriorConfig, device: torch.device | str = "cpu") ->
     folder = _open(cfg, "text")
     check_bits(cfg, folder.kind, folder.index)
     encoder = TextTowers if folder.kind.image_encoder is None else PictureEmbedding
-    return encoder(folder, cfg, device)
+    with folder.making():
+        return encoder(folder, cfg, device)
 
 
 def text_identity(cfg: PriorConfig) -> str:

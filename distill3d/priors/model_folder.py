@@ -19,6 +19,9 @@ from distill3d.priors.kinds import KINDS, PriorKind, kind_of
 from distill3d.priors.quantised import quantised
 from distill3d.priors.settings import Bits
 from distill3d.priors.suitability import unusable
+from distill3d.runtime.foreign import reason
+
+MOST_LAYERS = 1000  # of a network: making more would never end
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,14 @@ class ModelFolder:
     def config(self, component: str) -> dict[str, Any]:
         """The component's own settings."""
         file = "scheduler_config.json" if component == "scheduler" else "config.json"
-        return read_json(self.path, f"{component}/{file}", self.name)
+        content = read_json(self.path, f"{component}/{file}", self.name)
+        for name, value in content.items():
+            if "layers" in name and any(isinstance(n, int) and n > MOST_LAYERS for n in _flat(value)):
+                raise PriorError(
+                    f"{SETTING}={self.name!r}: {self.path / component / file} has {name}={str(value)[:40]}, more than "
+                    f"{MOST_LAYERS}; fetch the model again"
+                )
+        return content
 
     def load_module(self, component: str, dtype: torch.dtype, device: torch.device, bits: Bits | None = None) -> Any:
         """A frozen network of the folder, from safetensors, its linear layers in ``bits`` (None: in ``dtype``).
@@ -78,8 +88,9 @@ class ModelFolder:
         """A tokenizer or scheduler of the folder."""
         if not (self.path / component).is_dir():
             raise PriorError(f"{SETTING}={self.name!r}: {self.path} has no folder {component}; fetch it again")
+        cls = self._class(component)
         try:
-            return self._class(component).from_pretrained(self.path / component)
+            return cls.from_pretrained(self.path / component)
         except Exception as error:
             raise self.broken(component, error) from error
 
@@ -117,11 +128,21 @@ class ModelFolder:
             "are partial: fetch both again from one place"
         )
 
+    @contextmanager
+    def making(self) -> Iterator[None]:
+        """Whatever a strange value in one of its configs leads to is told as a fault of the folder."""
+        try:
+            yield
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            raise PriorError(
+                f"{SETTING}={self.name!r}: no {self.kind.title} can be made as the configs in {self.path} describe it "
+                f"({reason(error)}); fetch the model again"
+            ) from error
+
     def broken(self, component: str, error: Exception) -> PriorError:
         """What to raise where a library could not load a component."""
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         return PriorError(
-            f"{SETTING}={self.name!r}: {self.path / component} cannot be loaded ({reason}); "
+            f"{SETTING}={self.name!r}: {self.path / component} cannot be loaded ({reason(error)}); "
             "if files are cut or of another version, fetch the model again"
         )
 
@@ -138,13 +159,22 @@ def open_folder(name: str, revision: str | None = None, variant: str | None = No
         known = ", ".join(each.pipelines[0] for each in KINDS)
         found = index.get("_class_name")
         raise PriorError(f"{SETTING}={name!r} is a {found}, which is not supported; supported: {known}")
-    reason = unusable(index)
-    if reason is not None:
-        raise PriorError(f"{SETTING}={name!r} cannot be used: {reason}")
+    because = unusable(index)
+    if because is not None:
+        raise PriorError(f"{SETTING}={name!r} cannot be used: {because}")
     components = {"image": kind.image_components, "text": kind.text_components, "index": ()}[part]
     if components:
         path = find_folder(name, revision, variant, components)
     return ModelFolder(name, path, kind, index, variant, revision)
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """The numbers of a list of lists, or the one value that it is."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
 
 
 def _some(keys: list[str], shown: int = 3) -> str:

@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.priors.compiled import compiled
+from distill3d.priors.hub import PriorError
 from distill3d.priors.model_folder import ModelFolder
 from distill3d.priors.settings import PriorConfig
+from distill3d.runtime.foreign import finite
 
 
 class ImageCodec:
@@ -19,8 +21,11 @@ class ImageCodec:
     def __init__(self, folder: ModelFolder, cfg: PriorConfig, device: torch.device, dtype: torch.dtype) -> None:
         self.dtype = _safe_dtype(dtype, bool(folder.config("vae").get("force_upcast")), device)
         self.vae = folder.load_module("vae", self.dtype, device)
-        self.scaling = float(self.vae.config.scaling_factor)
-        self.shift = float(self.vae.config.get("shift_factor") or 0.0)
+        where = str(folder.path / "vae" / "config.json")
+        self.scaling = finite(self.vae.config.scaling_factor, f"{where}: scaling_factor")
+        if self.scaling <= 0:
+            raise PriorError(f"{where}: scaling_factor={self.scaling} must be positive; fetch the model again")
+        self.shift = finite(self.vae.config.get("shift_factor") or 0.0, f"{where}: shift_factor")
         if cfg.channels_last:
             self.vae.to(memory_format=torch.channels_last)
         if cfg.vae_checkpointing:

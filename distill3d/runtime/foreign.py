@@ -80,16 +80,23 @@ def read_bytes(path: Path, what: str, remedy: str = "", setting: str = "", limit
         with path.open("rb") as file:
             data = file.read(limit + 1)
         if len(data) > limit:
-            raise ForeignFileError(f"{named(path, setting)} is larger than {limit >> 20} MB, too large for {what}")
+            size = f"{limit >> 20} MB" if limit >= 2**20 else f"{limit >> 10} kB"
+            raise ForeignFileError(f"{named(path, setting)} is larger than {size}, too large for {what}")
         return data
 
 
-def read_text(path: Path, what: str = "text", remedy: str = "", setting: str = "") -> str:
-    """UTF-8, with or without a byte-order mark, or UTF-16 with one, as editors on Windows write it."""
-    data = read_bytes(path, what, remedy, setting)
+def read_text(path: Path, what: str = "text", remedy: str = "", setting: str = "", limit: int = MAX_TEXT_BYTES) -> str:
+    """UTF-8, with or without a byte-order mark, or UTF-16 with one, as editors on Windows write it.
+
+    Lines end as those of Windows, of Unix or of old Macs do. UTF-16 without a mark is refused for its zero bytes.
+    """
+    data = read_bytes(path, what, remedy, setting, limit)
     with reading(path, what, remedy or "save it in UTF-8", setting):
         is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-        return data.decode("utf-16" if is_utf16 else "utf-8-sig").replace("\r\n", "\n")
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        if "\0" in text:
+            raise ValueError("it holds zero bytes, so it is not UTF-8 text")
+        return text
 
 
 def read_json(path: Path, remedy: str = "", setting: str = "") -> Any:

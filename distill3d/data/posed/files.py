@@ -26,6 +26,9 @@ from distill3d.types import Cameras
 log = logging.getLogger(__name__)
 
 WIDEST = 60.0  # tan(fovy / 2): 178 degrees
+NARROWEST = 1e-4  # the same of an angle of .01 degrees
+MOST_STRETCHED = 8.0  # pixels are as much longer as they are wide; anamorphic lenses reach 2
+MOST_MOVED = 2.0  # corners of a picture, in parts of their distance from its middle
 Background = Literal["white", "black", "alpha"]
 World = Literal["auto", "given", "centred", "levelled"]
 
@@ -100,12 +103,26 @@ def read_picture(frame: Frame, downscale: int = 1) -> Picture:
 
 
 def _check_lens(lens: Lens, tangent: float, path: Path) -> None:
-    """Raise ForeignFileError for an angle of nearly 180 degrees, or a centre far outside of the picture."""
+    """Raise ForeignFileError for numbers that cannot be those of a photograph.
+
+    An angle of nearly 0 or 180 degrees, pixels that are far from square, a centre far outside of the picture, or a
+    distortion that moves its corners by more than twice their distance from its middle.
+    """
+    assert lens.fl_x and lens.fl_y and lens.width and lens.height  # of a `scaled_lens`
     sides = ((lens.cx, lens.width), (lens.cy, lens.height))
-    if tangent > WIDEST or any(c is not None and side and not -side <= c <= 2 * side for c, side in sides):
+    if not NARROWEST < tangent <= WIDEST or any(c is not None and not -side <= c <= 2 * side for c, side in sides):
         raise ForeignFileError(
             f"{path}: fl_y={lens.fl_y}, cx={lens.cx} and cy={lens.cy} are no lens of a picture of "
             f"{lens.width}x{lens.height}; give them in pixels of it"
+        )
+    is_square = 1.0 / MOST_STRETCHED <= lens.fl_x / lens.fl_y <= MOST_STRETCHED
+    r2 = tangent**2 * (1.0 + (lens.width / lens.height) ** 2)
+    k1, k2, p1, p2, k3 = lens.distortion
+    moved = max(abs(r2 * (k1 + r2 * (k2 + r2 * k3))), 3.0 * r2**0.5 * max(abs(p1), abs(p2)))
+    if not (is_square and moved <= MOST_MOVED):
+        raise ForeignFileError(
+            f"{path}: fl_x={lens.fl_x:g}, fl_y={lens.fl_y:g} and the distortion {lens.distortion} are no lens of a "
+            f"picture of {lens.width}x{lens.height}; give lengths in pixels of it and OpenCV's k1, k2, p1, p2, k3"
         )
 
 
