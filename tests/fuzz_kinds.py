@@ -47,7 +47,8 @@ def transforms() -> bytes:
 
 SVG = b"""<?xml version="1.0" encoding="UTF-8"?>
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" width="64mm">
-<style>.a{fill:rgb(1 2 3 / 50%)} @media screen{g > path{stroke:hsl(9 9% 9%)}}</style>
+<style>svg{--c:var(--d,#123)} .a{fill:rgb(1 2 3 / 50%)} rect{stroke:var(--c)!important}
+@media screen{g > path{stroke:hsl(9 9% 9%)}}</style>
 <defs><linearGradient id="g"><stop offset="0" stop-color="#f00"/><stop offset="1" stop-color="oklch(60% .2 20)"/>
 </linearGradient><clipPath id="c"><circle cx="9" cy="9" r="30"/></clipPath></defs>
 <g clip-path="url(#c)" opacity=".5"><path class="a" d="M1 1C 9 9 20 3 40 40A 5 5 0 0 1 9 9z"/></g>

@@ -1,15 +1,17 @@
 """Model folders of any origin: nothing in them runs, and whatever is wrong in them is told."""
 
 import json
+import re
 
 import pytest
 from tiny_pipelines import stable_diffusion
 
+from distill3d.cli import is_for_the_user
 from distill3d.config.check import ConfigError
 from distill3d.config.yaml_text import parse_yaml
 from distill3d.priors.component_class import component_class
 from distill3d.priors.hub import PriorError, check_weights
-from distill3d.priors.loader import load_prior
+from distill3d.priors.loader import load_prior, load_prompt_encoder
 from distill3d.priors.model_folder import open_folder
 from distill3d.priors.settings import PriorConfig
 from distill3d.priors.words import taught_words
@@ -104,6 +106,28 @@ def test_a_value_that_makes_no_network_is_told(file, changes, message, tmp_path)
     with pytest.raises(ValueError, match=message) as caught:
         load_prior(PriorConfig(pretrained_model_name_or_path=str(folder)))
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "load"),
+    [
+        ("tokenizer/tokenizer.json", lambda data: b"{}", load_prompt_encoder),
+        ("tokenizer/tokenizer.json", lambda data: b"[" * 100_000, load_prompt_encoder),
+        ("text_encoder/model.safetensors", lambda data: data[: len(data) // 2], load_prompt_encoder),
+        ("text_encoder/model.safetensors", lambda data: b"\xff" * 8 + data[8:], load_prompt_encoder),
+        ("text_encoder/config.json", lambda data: b"[]", load_prompt_encoder),
+        ("unet/diffusion_pytorch_model.safetensors", lambda data: data[:100], load_prior),
+        ("scheduler/scheduler_config.json", lambda data: data.replace(b"scaled_linear", b"unheard_of"), load_prior),
+    ],
+)
+def test_a_part_of_any_damage_is_told_in_one_line(file, change, load, tmp_path):
+    folder = stable_diffusion(tmp_path / "model")
+    whole = (folder / file).read_bytes()
+    (folder / file).write_bytes(change(whole))
+    assert (folder / file).read_bytes() != whole
+    with pytest.raises(ValueError, match=re.escape(str(folder))) as caught:
+        load(PriorConfig(pretrained_model_name_or_path=str(folder)))
+    assert is_for_the_user(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": [1]}', '{"weight_map": {"a": 3}}'])
