@@ -13,6 +13,7 @@ from PIL import Image
 from distill3d.runtime.pictures import (
     blank,
     contact_sheet,
+    label,
     labelled_grid,
     large_panel,
     normal_picture,
@@ -64,6 +65,14 @@ def test_a_label_is_whole_at_the_width_that_is_said():
     for text in ("a", "guidance_type=lmc-sds", "guidance_type=lmc-sds guidance_scale=100 min_step=0.02 max_step=0.98"):
         lines = textwrap.wrap(text, whole_label(text) // 7)
         assert " ".join(lines) == text and len(lines) <= 3
+
+
+def test_words_and_lines_of_a_label_stand_apart():
+    ink = (label("dB on", 60) < 128).any(0).any(0)
+    letters = ink.nonzero()[:, 0]
+    assert letters.diff().max() > 3  # between the words, in pixels; between letters of one it is 2
+    rows = (label("object gypsy", 50, 48) < 128).any(0).any(1).int()
+    assert (rows.diff() == 1).sum() == 2  # a line of white between g, y and p and what stands below
 
 
 def test_normals_are_black_where_nothing_is_and_where_there_are_none():

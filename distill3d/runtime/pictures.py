@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STRIP = 16  # height of a line of labels, in pixels
-CHARACTER = 7  # width of a letter, at the most
+LABEL_FONT = (
+    12  # height of their letters; in smaller ones the font's spaces are two pixels wide, and words run together
+)
+CHARACTER = 7  # width of a letter: more than the mean, so that a line of them fits
 GAP = 2  # between labelled pictures
 MAX_LINES = 3  # of a label; what does not fit is left out
 COLUMNS = ("colour", "normal", "opacity")  # of a panel
@@ -93,13 +96,13 @@ def labelled_grid(
 
 def label(text: str, width: int, height: int = STRIP) -> UInt8[Tensor, "3 h w"]:
     """Text in the middle of a white strip, black, in up to three lines."""
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
-    strip = Image.new("RGB", (width, height), "white")
-    place = {"anchor": "mm", "align": "center", "spacing": 1}
-    ImageDraw.Draw(strip).multiline_text(
-        (width / 2, height / 2), "\n".join(_lines(text, width, height)), fill="black", **place
-    )
+    strip, font = Image.new("RGB", (width, height), "white"), ImageFont.load_default(LABEL_FONT)
+    pencil, lines = ImageDraw.Draw(strip), _lines(text, width, height)
+    top = (height - STRIP * (len(lines) - 1)) / 2  # the middle of the first line
+    for i, line in enumerate(lines):
+        pencil.text((width / 2, top + STRIP * i), line, fill="black", font=font, anchor="mm")
     return torch.from_numpy(np.array(strip)).permute(2, 0, 1)
 
 
