@@ -7,8 +7,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
+from distill3d import __version__
 from distill3d.config.check import ConfigError, nearest
 from distill3d.runtime.logs import forget_warnings, set_up_logging
 from distill3d.runtime.program import command, python_arguments
@@ -102,15 +104,45 @@ def _run(arguments: Sequence[str]) -> int:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", given.gpu)
     if given.typecheck:
         log.info("--typecheck has no effect: settings and shapes are always checked")
+    from distill3d.runtime.extensions import extension_files, import_extensions
+
+    if given.list:
+        return _list(extension_files())
+    _check_early(request, extension_files())
+    import_extensions()  # and with them torch
+    return runner(request.verb)(request)
+
+
+def _list(extensions: list[Path]) -> int:
+    from distill3d.config.declared import declared_types
+    from distill3d.config.listing import print_types
     from distill3d.runtime.extensions import import_extensions
 
-    import_extensions()
-    if given.list:
-        from distill3d.config.listing import print_types
+    found = declared_types(extensions)
+    if found is None:
+        import_extensions()
+    print_types(sys.stdout, found)
+    return 0
 
-        print_types(sys.stdout)
-        return 0
-    return runner(request.verb)(request)
+
+def _check_early(request: Request, extensions: list[Path]) -> None:
+    """Find the mistakes that need no torch before it is imported. Raises ConfigError."""
+    from distill3d.config.experiment import check_early, find_config
+    from distill3d.config.yaml_text import is_text_key
+    from distill3d.runtime.foreign import user_path
+
+    first = request.argument or next(iter(request.arguments), None)
+    if first is not None and not user_path(first).exists():
+        raise ConfigError(f"--{request.verb} {first}: no such file or folder")
+    if request.config is None:
+        return
+    if request.verb == "sweep":  # its arguments hold lists
+        find_config(request.config)
+        return
+    check_early(request.config, request.overrides, extensions)
+    for key, _, text in (setting.partition("=") for setting in request.overrides):
+        if ";" in text and is_text_key(key.rpartition(".")[2]):
+            log.info("%s is one prompt, semicolon included; with --sweep each part would be a run of its own", key)
 
 
 def _parser(table: dict[str, Verb]) -> argparse.ArgumentParser:
@@ -137,6 +169,7 @@ def _parser(table: dict[str, Verb]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--list", action="store_true", help="print the registered types, one line each, and the configs"
     )
+    parser.add_argument("--version", action="version", version=f"distill3d {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log more, and let libraries log")
     parser.add_argument("--gpu", metavar="N", help="as in threestudio: sets CUDA_VISIBLE_DEVICES, unless it is set")
     parser.add_argument(

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+import distill3d
 from distill3d import cli
 from distill3d.config.check import ConfigError
+from distill3d.config.experiment import load
 from distill3d.config.files import PROJECT
 from distill3d.runtime.logs import set_up_logging
 from distill3d.verbs import Verb, runner, verbs
@@ -102,7 +104,7 @@ def failing(error):
 def test_a_mistake_is_one_line_without_traceback(error, line, monkeypatch, capsys):
     monkeypatch.setattr(cli, "runner", failing(error))
     monkeypatch.setattr("distill3d.runtime.extensions.PROJECT", PROJECT / "nowhere")
-    assert cli.main(["--config", "a"]) == 2
+    assert cli.main(["--config", "dreamfusion"]) == 2
     assert capsys.readouterr().err == line + "\n"
 
 
@@ -110,18 +112,18 @@ def test_the_debug_variable_brings_the_traceback(monkeypatch):
     monkeypatch.setenv("DISTILL3D_DEBUG", "1")
     monkeypatch.setattr(cli, "runner", failing(ConfigError("x")))
     with pytest.raises(ConfigError):
-        cli.main(["--config", "a"])
+        cli.main(["--config", "dreamfusion"])
 
 
 def test_defects_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(cli, "runner", failing(RuntimeError("a defect")))
     with pytest.raises(RuntimeError):
-        cli.main(["--config", "a"])
+        cli.main(["--config", "dreamfusion"])
 
 
 def test_an_interruption_is_exit_code_130(monkeypatch):
     monkeypatch.setattr(cli, "runner", failing(KeyboardInterrupt()))
-    assert cli.main(["--config", "a"]) == 130
+    assert cli.main(["--config", "dreamfusion"]) == 130
 
 
 def test_value_errors_count_as_mistakes_only_where_this_package_raised_them():
@@ -139,16 +141,39 @@ def test_a_mistake_in_a_config_comes_out_of_main(capsys):
     assert "--config nowhere: no such file" in capsys.readouterr().err
 
 
-def test_help_is_printed_without_importing_anything_heavy():
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["--help"], "examples:"),
+        (["--version"], f"distill3d {distill3d.__version__}"),
+        (["--list"], "system.guidance_type\n"),
+        (["--config", "nosuch.yaml", "--train"], "--config nosuch.yaml: no such file"),
+        (["--evaluate", "nosuch"], "--evaluate nosuch: no such file or folder"),
+        (["--config", "dreamfusion", "nosuch=1"], "nosuch is not a setting"),
+        (["--config", "dreamfusion", "data.batch_sise=1"], "data.batch_sise is not a setting; did you mean"),
+        (["--config", "dreamfusion", "system.guidance.scale=1"], "system.guidance.scale is not a setting"),
+        (["--config", "dreamfusion", "system.guidance_type=sdss"], "is not a registered guidance; did you mean 'sds'?"),
+        (["--config", "nerf-reconstruction"], "data.root: missing"),
+    ],
+)
+def test_what_needs_no_torch_does_not_wait_for_it(arguments, answer):
     code = (
         "import sys\nfrom distill3d import cli\n"
-        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
-        "print([name for name in ('torch', 'numpy', 'omegaconf', 'pytorch_lightning') if name in sys.modules])"
+        "try: cli.main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print([name for name in ('torch', 'numpy', 'pytorch_lightning') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert answer in done.stdout + done.stderr
     assert done.stdout.endswith("[]\n")
+
+
+def test_help_names_the_verbs_and_gives_examples(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    out = capsys.readouterr().out
     for part in ("--train", "--validate", "--test", "--export", "--list", "examples:", 'prompt="a pineapple"'):
-        assert part in done.stdout
+        assert part in out
 
 
 def test_launch_is_three_lines():
@@ -183,7 +208,7 @@ def test_the_gpu_flag_of_threestudio_sets_the_variable(monkeypatch):
         return 0
 
     monkeypatch.setattr(cli, "runner", lambda name: run)
-    assert cli.main(["--config", "a", "--gpu", "3", "--typecheck"]) == 0
+    assert cli.main(["--config", "dreamfusion", "--gpu", "3", "--typecheck"]) == 0
     assert seen.value == "3"
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
 
@@ -205,3 +230,15 @@ def test_help_and_cmd_txt_name_the_command_that_was_called(called_as, expected, 
     assert out.startswith(f"usage: {expected.removeprefix('python ')} ") and f"  {expected} --config" in out
     line = " ".join(parse("--config", "a").argv)
     assert line == ("launch.py" if "launch" in expected else "-m distill3d") + " --config a"
+
+
+@pytest.mark.parametrize(("flags", "hints"), [([], 1), (["--sweep"], 0)])
+def test_a_semicolon_in_a_prompt_separates_only_in_a_sweep(flags, hints, monkeypatch, capsys):
+    requests = []
+    monkeypatch.setattr(cli, "runner", lambda name: lambda request: requests.append(request) or 0)
+    setting = "system.prompt_processor.prompt=a cat; a dog"
+    assert cli.main(["--config", "dreamfusion", *flags, setting, "tag=a;b"]) == 0
+    assert requests[0].overrides[0] == setting
+    assert capsys.readouterr().err.count("prompt is one prompt, semicolon included; with --sweep") == hints
+    if not flags:
+        assert load("dreamfusion", [setting]).experiment.prompt == "a cat; a dog"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distill3d.config.check import ConfigError, build, coerce, nearest
+from distill3d.config.declared import check_names, declared_types
 from distill3d.config.files import (
     SettingsLayer,
     escape_texts,
@@ -22,7 +24,7 @@ from distill3d.config.files import (
 )
 from distill3d.config.resolvers import resolve
 from distill3d.config.schema import prune
-from distill3d.config.threestudio import translate
+from distill3d.config.threestudio import is_foreign, translate
 from distill3d.config.yaml_text import is_text_key
 from distill3d.runtime.names import safe_name
 
@@ -80,23 +82,45 @@ def load(config: str | Path, overrides: Sequence[str] = (), check: bool = True) 
 def load_layers(layers: Sequence[SettingsLayer], path: Path, check: bool = True) -> Loaded:
     """`load`, from layers that were read before."""
     raw, origins = merge(layers)
-    try:
+    with _saying_where(origins):
         refuse_what_cannot_be_written(raw)
         experiment = _experiment(copy.deepcopy(raw), path.stem)
         if check:
             from distill3d.config.validate import check_experiment  # imports Lightning, so only where it is needed
 
             check_experiment(experiment)
-    except ConfigError as error:
-        source = origin(error.setting, origins)
-        raise ConfigError(f"{error} [{source}]" if source else str(error), error.setting) from error
     return Loaded(experiment, raw, path)
 
 
+def check_early(config: str | Path, overrides: Sequence[str], extensions: Sequence[Path] = ()) -> None:
+    """What `load` finds without importing torch: files, arguments, names of types and settings, a missing prompt.
+
+    ``extensions`` are the files that may register further types. Raises ConfigError, as `load` does.
+    """
+    raw, origins = merge(read_layers(config, overrides))
+    with _saying_where(origins):
+        refuse_what_cannot_be_written(raw)
+        content = _with_defaults(copy.deepcopy(raw))
+        if is_foreign(content):
+            return
+        _check_names(content)
+        found = declared_types(extensions)
+        if found is not None and check_names(content, found):
+            _refuse_missing(content)
+
+
+@contextmanager
+def _saying_where(origins: dict[str, str]) -> Iterator[None]:
+    """Add to a ConfigError where its setting was given."""
+    try:
+        yield
+    except ConfigError as error:
+        source = origin(error.setting, origins)
+        raise ConfigError(f"{error} [{source}]" if source else str(error), error.setting) from error
+
+
 def _experiment(content: dict[str, Any], file_name: str) -> Experiment:
-    content = {**_defaults(), **{key: value for key, value in content.items() if value is not None}}
-    _check_sections(content)
-    content = translate(content)
+    content = translate(_with_defaults(content))
     _check_names(content)
     content = prune(content)
     _refuse_missing(content)
@@ -106,16 +130,16 @@ def _experiment(content: dict[str, Any], file_name: str) -> Experiment:
     return experiment
 
 
-def _defaults() -> dict[str, Any]:
+def _with_defaults(content: dict[str, Any]) -> dict[str, Any]:
+    """Content with every section, each of which is a mapping."""
     blank = Experiment()
-    return {key: getattr(blank, key) for key in ("data_type", "data", "system_type", "system")}
-
-
-def _check_sections(content: dict[str, Any]) -> None:
+    content = {key: value for key, value in content.items() if value is not None}
+    content = {key: getattr(blank, key) for key in ("data_type", "data", "system_type", "system")} | content
     for key in ("data", "system", "trainer", "checkpoint", "viewer"):
         content[key] = coerce(content.get(key) or {}, dict[str, Any], key)
     for key in ("data_type", "system_type"):
         coerce(content[key], str, key)
+    return content
 
 
 def _check_names(content: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ def translate(content: dict[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError, with the reason, for what has no counterpart and without which the experiment is another one.
     """
-    if not _is_foreign(content):
+    if not is_foreign(content):
         return content
     content = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
     system = {key: dict(value) if isinstance(value, dict) else value for key, value in content["system"].items()}
@@ -106,7 +106,8 @@ def translate(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _is_foreign(content: dict[str, Any]) -> bool:
+def is_foreign(content: dict[str, Any]) -> bool:
+    """Whether a type or a setting has threestudio's name."""
     system = content["system"]
     guidance = system.get("guidance")
     named = [counterpart(kind, content.get(f"{kind}_type")) for kind in ("data", "system")]
