@@ -28,7 +28,7 @@ SH0 = 0.28209479177387814  # the constant spherical harmonic, by which PLY files
 
 @register("scene", "gaussians")
 class GaussianScene(Scene):
-    """Round Gaussians with one colour each; those that the gradient pulls most are split, faint ones go."""
+    """Isotropic Gaussians of one colour each; those with the largest gradients are split, transparent ones pruned."""
 
     @dataclass
     class Config:

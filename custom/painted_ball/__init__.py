@@ -27,7 +27,7 @@ Color = tuple[float, float, float]
 
 @register("prior", "painted-ball")
 class PaintedBall(PriorModel):
-    """The prior before it is loaded: its settings, and what it makes of texts, of which it understands none."""
+    """A closed-form prior of images of one painted ball, given the camera; it ignores the text."""
 
     @dataclass
     class Config:

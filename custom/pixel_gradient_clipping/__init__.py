@@ -20,7 +20,7 @@ from distill3d.types import GuidanceInput
 
 @register("guidance", "sds-pixel-clip")
 class PixelClippedSDS(SDS):
-    """SDS with each pixel's gradient shortened to a largest length, its direction kept (arXiv 2310.12474)."""
+    """SDS with the norm of each pixel's gradient clipped, its direction kept (arXiv 2310.12474)."""
 
     @dataclass
     class Config(SDS.Config):

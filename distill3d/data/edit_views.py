@@ -11,7 +11,7 @@ from distill3d.data.posed.module import PosedImageDataModule
 
 @register("data", "edit-views-datamodule")
 class EditViewsDataModule(PosedImageDataModule):
-    """Posed images to edit a scene from, which say what an edit is compared with."""
+    """Posed images of the scene that is edited."""
 
     @dataclass
     class Config(PosedImageDataModule.Config):

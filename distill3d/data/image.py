@@ -22,7 +22,7 @@ from distill3d.runtime.foreign import ForeignFileError, open_image
 
 @register("data", "image-datamodule")
 class ImageDataModule(pl.LightningDataModule):
-    """One picture: a file to start from, or a size.
+    """One image: a file to start from, or the size of a new one.
 
     image: the file; width and height, in pixels: what it is resized to; null keeps its own size, or its shape where
         one of the two is given. Without a file they are the size to make; null is the prior's.

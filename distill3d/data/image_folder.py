@@ -22,7 +22,7 @@ MAX_CAPTION_BYTES = 2**16  # what is longer is no caption, and would keep a toke
 
 @register("data", "image-folder-datamodule")
 class ImageFolderDataModule(ImageBatches):
-    """Random square crops of the images in a folder; a text file of the same name is an image's caption."""
+    """Random square crops of the images in a folder, captioned by text files of the same names."""
 
     @dataclass
     class Config:

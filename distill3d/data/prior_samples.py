@@ -16,7 +16,7 @@ from distill3d.runtime.rng import rng
 
 @register("data", "prior-samples-datamodule")
 class PriorSamplesDataModule(ImageBatches):
-    """The prior's own samples, drawn once before training: data for any prior, with no download."""
+    """Images sampled from the prior before training, for use in place of a data set."""
 
     @dataclass
     class Config:

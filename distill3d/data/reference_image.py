@@ -86,7 +86,7 @@ class ReferenceImageConfig(RandomCameraConfig):
 
 @register("data", "reference-image-datamodule")
 class ReferenceImageDataModule(RandomCameraDataModule):
-    """Random cameras, and in each batch the picture with its own camera."""
+    """Random cameras, and in each batch the input image with its camera."""
 
     Config = ReferenceImageConfig
     cfg: ReferenceImageConfig

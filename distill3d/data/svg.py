@@ -22,7 +22,7 @@ DRAWINGS = Path(__file__).parent / "drawings"  # those that are shipped
 
 @register("data", "svg-datamodule")
 class SvgDataModule(ImageDataModule):
-    """One drawing: an SVG file, drawn in the size that is asked for.
+    """One SVG file and the size to rasterise it at.
 
     svg: the file, or the name of a shipped one: apple.svg.
     width and height: of what the prior is shown, in pixels; null is the prior's size, or the drawing's shape where one

@@ -32,7 +32,7 @@ from distill3d.embedded.mesh_views import (
 
 @register("data", "mesh-view-datamodule")
 class MeshViewDataModule(pl.LightningDataModule):
-    """Captioned views of a folder of meshes, relit and recoloured: what the prior and the judge are trained on."""
+    """Captioned renders of a folder of meshes, relit and recoloured, to train the embedded prior and its judge."""
 
     @dataclass
     class Config:

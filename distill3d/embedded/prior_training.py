@@ -80,7 +80,7 @@ def draw_timesteps(
 
 @register("system", "embedded-prior-system")
 class EmbeddedPriorSystem(ModelTraining):
-    """Trains the small text-to-image diffusion model that ships with the program."""
+    """Trains the small text-to-image diffusion model that ships with the package."""
 
     @dataclass
     class Config:

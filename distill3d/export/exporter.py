@@ -120,7 +120,7 @@ class MadeAsset:
 
 @register("exporter", "mesh-exporter")
 class MeshExporter:
-    """The isosurface as GLB, OBJ, PLY, USDZ, STL or 3MF, with a texture or vertex colours, viewer and preview."""
+    """Writes the isosurface as GLB, OBJ, PLY, USDZ, STL or 3MF, with texture or vertex colours, viewer and preview."""
 
     @dataclass
     class Config:

@@ -87,7 +87,10 @@ class EmpiricalPriorConfig:
 
 @register("prior", "empirical-prior")
 class EmpiricalModel(PriorModel):
-    """The exact prior of folders of posed views. Raises ValueError, naming the folder, for one that cannot be read."""
+    """The exact diffusion prior of folders of posed views, computed without a network.
+
+    Raises ValueError, naming the folder, for one that cannot be read.
+    """
 
     Config = EmpiricalPriorConfig
     cfg: EmpiricalPriorConfig

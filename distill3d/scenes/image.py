@@ -18,7 +18,7 @@ from distill3d.scenes.rows import take_sizes
 
 @register("scene", "image")
 class ImageScene(Scene):
-    """Pictures as parameters: colours in [0, 1] (which nothing enforces), or a prior's latents.
+    """Images as parameters: RGB values, which are not clamped, or a prior's latents.
 
     Their size is known only with the first picture or a checkpoint: before `begin` the scene is empty. A view is a
     random window of ``window`` pixels or latents on a side (None: the whole of a square picture), ``each`` of them of

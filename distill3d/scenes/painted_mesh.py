@@ -42,7 +42,7 @@ class SeenPoints:
 
 @register("scene", "mesh")
 class PaintedMesh(Scene):
-    """Someone's mesh, a box or a sphere, with an albedo that is a field in space, read where the surface is.
+    """A given mesh, a box or a sphere, whose albedo is a field in space, evaluated on the surface.
 
     Batches have ``cameras`` and ``light``. Without a light there are albedos alone.
     """

@@ -58,7 +58,7 @@ class Translator(nn.Module):
 
 @register("scene", "translator")
 class TranslatorScene(Scene):
-    """A `Translator`, whose views are its translations of a batch of images in [0, 1]."""
+    """An image-to-image network; its views are its translations of a batch of images in [0, 1]."""
 
     @dataclass
     class Config:

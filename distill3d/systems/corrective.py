@@ -48,9 +48,10 @@ MOST_TEXT_PARAMETERS = 1_000_000_000  # of text encoders that may stay beside th
 
 @register("system", "corrective-system")
 class CorrectiveSystem(ModelTraining):
-    """Trains b_psi of LMC-SDS (arXiv 2401.05293) for a prior: save/corrective-{size}.safetensors.
+    """Trains the corrective network b_psi of LMC-SDS for a prior (arXiv 2401.05293).
 
-    The network starts from the spectral b_psi, fitted to the first images, and learns what a filter cannot do.
+    It writes save/corrective-{size}.safetensors. The network starts from the spectral b_psi, fitted to the first
+    images, and learns what a filter cannot do.
 
     use_captions: x_hat is denoised with each image's caption, instead of the empty prompt. The captions of an image
         folder or of samples are embedded before the network is loaded, and the text encoders freed. Mesh views make

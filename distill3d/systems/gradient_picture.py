@@ -48,7 +48,7 @@ class GradientRow:
 
 @register("system", "gradient-picture-system")
 class GradientPicture(PictureSystem):
-    """Gradients of SDS and LMC-SDS, their terms, x_hat and b_psi of one picture, side by side; nothing is trained.
+    """Pictures of the gradients of SDS and LMC-SDS and of their terms, for one image; trains nothing.
 
     The picture is ``data.image``, or a sample of the prompt. save/it*-gradients.png has a row for each of ``times``
     (fractions of the diffusion time), the video goes from max_step_percent down to min_step_percent in

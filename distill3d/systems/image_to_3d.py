@@ -39,7 +39,7 @@ class ImageTo3DMetrics(RunMetrics):
 
 @register("system", "image-to-3d-system")
 class ImageTo3D(TextTo3D):
-    """Distillation from random views, and in each step the picture from its own (as arXiv 2306.17843, section 3.1)."""
+    """Image to 3D: distillation from random views and a photometric loss in the given one (arXiv 2306.17843, 3.1)."""
 
     @dataclass
     class Config(TextTo3D.Config):

@@ -100,7 +100,7 @@ class ImageSystem(PictureSystem):
 
 @register("system", "image-synthesis-system")
 class ImageSynthesis(ImageSystem):
-    """Pictures from a prompt, from 50 % grey, in any size (as in LMC-SDS, arXiv 2401.05293)."""
+    """Text to image: images of any size, optimised from 50 % grey (as in LMC-SDS, arXiv 2401.05293)."""
 
     Config = ImageSettings
     has_original = False
@@ -113,7 +113,7 @@ class ImageSynthesis(ImageSystem):
 
 @register("system", "image-edit-system")
 class ImageEdit(ImageSystem):
-    """A picture, changed to show the prompt: by sds, lmc-sds, dds or pds.
+    """Image editing: an image is optimised to match the prompt, by sds, lmc-sds, dds or pds.
 
     It starts from ``data.image``, or from a sample of ``source_prompt``. ``loss.lambda_source`` holds it there. Where a
     picture has an alpha, that is the mask: what is transparent stays as it is, white.

@@ -293,7 +293,7 @@ class NeRFEditSystem(TextTo3D):
 
 @register("system", "nerf-edit-system")
 class NeRFEdit(NeRFEditSystem):
-    """A trained NeRF, changed to show the prompt: by pds, dds, sds, lmc-sds or any other guidance.
+    """Edits a trained NeRF to match the prompt, by pds, dds, sds, lmc-sds or another guidance.
 
     Each step distils views of the data set; pds and dds compare each with the same view of the source. From
     ``refinement.start_step`` on the scene is fitted to views that are redrawn one by one.
@@ -344,7 +344,7 @@ class NeRFEdit(NeRFEditSystem):
 
 @register("system", "nerf-edit-idu-system")
 class NeRFEditByDatasetUpdate(NeRFEditSystem):
-    """A trained NeRF, fitted to pictures of it that an editor replaces one by one: no score distillation.
+    """Edits a trained NeRF by iterative dataset update: its training images are replaced by edited ones, one by one.
 
     The set starts as the source's pictures; every ``interval`` steps one of them becomes an edit of the present render
     (sdedit, instruct-pix2pix) or of the source's picture (ddpm-inversion).

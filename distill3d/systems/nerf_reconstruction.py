@@ -52,7 +52,7 @@ class ReconstructionMetrics(RunMetrics):
 
 @register("system", "nerf-reconstruction-system")
 class NeRFReconstruction(TextTo3D):
-    """A NeRF, or another scene, from posed images by a photometric loss; without prompt, prior and guidance."""
+    """Reconstructs a NeRF or another scene from posed images by a photometric loss."""
 
     logged = ("train/", "val/psnr_db")
 

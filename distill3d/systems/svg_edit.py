@@ -34,7 +34,7 @@ class SvgLosses(PictureLosses):
 
 @register("system", "svg-edit-system")
 class SvgEdit(PictureSystem):
-    """An SVG, changed to show the prompt by pds, dds, sds or lmc-sds (as in arXiv 2311.13831), and still the same SVG.
+    """Edits an SVG file to match the prompt, by pds, dds, sds or lmc-sds (as in arXiv 2311.13831).
 
     trained: what is optimised: points, colours, widths (of strokes), opacities. Learning rates of their own are given
     in optimizer.params as scene.points, scene.colours, ...; points and widths are in fractions of the picture's longer

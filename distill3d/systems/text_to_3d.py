@@ -48,7 +48,7 @@ class LossSettings(LossWeights):
 
 @register("system", "dreamfusion-system")
 class TextTo3D(DistillationSystem):
-    """A NeRF, or another scene with cameras, from a prompt, by any guidance under any prior."""
+    """Text to 3D: a NeRF, Gaussian splats or a painted mesh, by any guidance under any prior."""
 
     has_original = False
 

@@ -29,7 +29,7 @@ PROBES = 8  # images that the pictures of the progress show
 
 @register("system", "translation-system")
 class Translation(PictureSystem):
-    """A network that turns images of one thing into another, by sds, lmc-sds, dds or pds (as in arXiv 2401.05293).
+    """Trains an image-to-image translation network, by sds, lmc-sds, dds or pds (as in arXiv 2401.05293).
 
     It is trained on image-folder-datamodule, mesh-view-datamodule or prior-samples-datamodule, and kept as
     save/translator.safetensors. apply_to: an image, or a folder of them, to translate with the trained network into

@@ -25,7 +25,7 @@ from distill3d.types import Light
 
 @register("data", "posed-images-datamodule")
 class PosedImageDataModule(pl.LightningDataModule):
-    """Images with cameras, as Blender and nerfstudio write them, and a turntable around what they show."""
+    """Images with camera poses, in Blender's and nerfstudio's format, and a turntable of the scene."""
 
     @dataclass
     class Config:

@@ -155,7 +155,7 @@ class GridEncoding(nn.Module):
 
 @register("encoding", "hash-grid")
 class HashGrid(GridEncoding):
-    """Multiresolution hash grid (arXiv 2201.05989), its levels all open or opened progressively."""
+    """Multiresolution hash grid (arXiv 2201.05989), with all levels at once or coarse to fine."""
 
     @dataclass
     class Config:
@@ -184,7 +184,7 @@ class HashGrid(GridEncoding):
 
 @register("encoding", "dense-grid")
 class DenseGrid(GridEncoding):
-    """Plain voxel grid, one level or several, without hashing."""
+    """Dense voxel grid of one or several levels, without hashing."""
 
     @dataclass
     class Config:

@@ -17,7 +17,7 @@ from distill3d.types import SHADING_MODES, ShadingMode
 
 @register("material", "diffuse-with-point-light-material")
 class DiffuseWithPointLightMaterial(nn.Module):
-    """DreamFusion's material: an albedo under one point light, drawn as albedo, lambertian or textureless."""
+    """DreamFusion's material: albedo under one point light, shaded as albedo, lambertian or textureless."""
 
     @dataclass
     class Config:

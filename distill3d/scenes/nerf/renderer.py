@@ -37,7 +37,7 @@ class _Lit:
 
 @register("renderer", "nerf-volume-renderer")
 class NeRFVolumeRenderer(nn.Module):
-    """Ray marching through an occupancy grid, one point light, any background."""
+    """Volume rendering by ray marching through an occupancy grid, with one point light and any background."""
 
     @dataclass
     class Config:

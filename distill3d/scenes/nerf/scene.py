@@ -37,7 +37,7 @@ class NeRFParts:
 
 @register("scene", "nerf")
 class NeRFScene(Scene):
-    """A field, a material and a background, seen by a renderer (DreamFusion, arXiv 2209.14988).
+    """A radiance field: geometry, material, background and volume renderer (DreamFusion, arXiv 2209.14988).
 
     Batches have ``cameras`` and ``light``. Without a light there are albedos alone; with one each batch (or each view,
     with ``shading_per_view``) draws its shading mode.

@@ -36,7 +36,7 @@ THINNEST = 1e-3  # standard deviation, of the radius
 
 @register("scene", "splats")
 class SplatScene(Scene):
-    """Anisotropic Gaussians with an albedo, lit along their shortest axes, before a background.
+    """Anisotropic Gaussians with an albedo, lit with their shortest axes as normals, before a background.
 
     Batches have ``cameras`` and ``light``, as those of a NeRF; material and background are the NeRF's.
     """

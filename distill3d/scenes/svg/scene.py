@@ -65,9 +65,10 @@ class Layout:
 
 @register("scene", "svg")
 class SvgScene(Scene):
-    """A drawing; empty before `begin`, since the file is known only with the data or a checkpoint.
+    """An SVG drawing, with the geometry and colours of its shapes as parameters.
 
-    It is shown in ``size`` (height and width in pixels), for ``copies`` times and noises a step.
+    Empty before `begin`, since the file is known only with the data or a checkpoint. It is shown in ``size``
+    (height and width in pixels), for ``copies`` times and noises a step.
     """
 
     @dataclass
