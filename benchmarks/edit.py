@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -27,43 +27,27 @@ from edit_bench import EditBench
 from edit_cells import SUITES
 from edit_pool import run_cells
 from edit_report import write_report
-from ledger import is_done, read_ledger
+from suites import chosen, command_words, done_cells, suite_parser
 
-from distill3d.sweep.local import cores
-
-ROOT = Path(__file__).resolve().parent
 SIZE = 32  # of the edited pictures, in pixels
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", action="append", choices=sorted(SUITES), help="may be repeated; default: all")
+    parser = suite_parser(__doc__, SUITES, "outputs/edit", "auto")
     parser.add_argument("--assets", type=Path, help="a folder of meshes with index.csv, whose objects are edited")
     parser.add_argument("--size", type=int, default=SIZE, help="of the edited pictures, in pixels: 32 or 64")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after that")
-    parser.add_argument("--jobs", type=int, default=min(cores(), 2), help="cells at once")
-    parser.add_argument("--cells", type=int, default=None, help="only the first so many of each suite")
-    parser.add_argument("--report", action="store_true", help="run nothing, write table and picture")
-    parser.add_argument("--judge", default="auto", help="auto, none, embedded, or as in launch.py --evaluate")
-    parser.add_argument("--work", type=Path, default=Path("outputs/edit"), help="sources, trials, pictures of cells")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="ledger, table and pictures")
-    parser.add_argument("settings", nargs="*", help="key=value for every cell")
     args = parser.parse_args(arguments)
-    begun = time.monotonic()
     bench = EditBench(args.work.absolute(), args.assets, args.size, args.judge, tuple(args.settings))
-    cells = [cell for name in args.suite or SUITES for cell in list(SUITES[name](args.size))[: args.cells]]
+    cells = chosen(args, {name: partial(suite, args.size) for name, suite in SUITES.items()})
     work = [(cell, cell.key(bench.conditions(cell))) for cell in cells]
-    ledger = args.results / "edit.jsonl"
-    if not args.report:
-        run_cells(bench, work, ledger, begun + 60.0 * args.minutes, args.jobs, lambda text: print(text, flush=True))
-    lines = read_ledger(ledger)
-    done = [(cell, lines[key]) for cell, key in work if is_done(lines.get(key))]
+    say = partial(print, flush=True)
+    done = done_cells(args, work, "edit.jsonl", lambda path, end: run_cells(bench, work, path, end, args.jobs, say))
     print(write_report(done, bench.picture, args.results, command(args)))
 
 
 def command(args: argparse.Namespace) -> str:
     """What makes these figures again."""
-    words = ["python benchmarks/edit.py", *(f"--suite {name}" for name in args.suite or ()), f"--jobs {args.jobs}"]
+    words = command_words("edit.py", args)
     words += ["--assets PATH"] if args.assets else []
     words += [f"--size {args.size}"] if args.size != SIZE else []
     return " ".join([*words, *args.settings])

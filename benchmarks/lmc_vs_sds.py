@@ -15,7 +15,6 @@ import argparse
 import os
 import platform
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from ledger import append, is_done, pending, read_ledger
+from ledger import append, pending, read_ledger
 from lmc_bench import Bench
 from lmc_cells import SUITES, Cell
 from lmc_report import write_report
 from pool import at_once
+from suites import chosen, command_words, done_cells, suite_parser
 
 from distill3d.config.check import ConfigError
-from distill3d.sweep.local import cores
 
 Work = tuple[Cell, str]
 
@@ -69,40 +68,25 @@ def hardware() -> str:
     )
 
 
-ROOT = Path(__file__).resolve().parent
 FIELDS = ("suite", "config", "rule", "scale", "prompt", "seed", "variant")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", action="append", choices=sorted(SUITES), help="may be repeated; default: all")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after that")
-    parser.add_argument("--cells", type=int, default=None, help="only the first so many of each suite")
+    parser = suite_parser(__doc__, SUITES, "outputs/lmc_vs_sds", "embedded")
     parser.add_argument("--first", action="store_true", help="only the first part of each suite: 45 minutes on 2 cores")
-    parser.add_argument("--jobs", type=int, default=min(cores(), 2), help="cells at once")
-    parser.add_argument("--report", action="store_true", help="run nothing, write table and pictures")
-    parser.add_argument("--judge", default="embedded", help="embedded, none, or as in launch.py --evaluate")
-    parser.add_argument("--work", type=Path, default=Path("outputs/lmc_vs_sds"), help="trials and pictures of cells")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="ledger, table and grids")
-    parser.add_argument("settings", nargs="*", help="key=value for every cell")
     args = parser.parse_args(arguments)
-    begun = time.monotonic()
     bench = Bench(args.work, args.judge, tuple(args.settings))
-    cells = [cell for name in args.suite or SUITES for cell in list(SUITES[name]())[: args.cells]]
-    work = [(cell, cell.key(bench.conditions(cell))) for cell in cells if not (args.first and cell.stage)]
-    ledger = args.results / "lmc_vs_sds.jsonl"
-    if not args.report:
-        run_cells(bench, work, ledger, begun + 60.0 * args.minutes, args.jobs)
-    lines = read_ledger(ledger)
-    own = [(cell, lines[key]) for cell, key in work if is_done(lines.get(key))]
-    print(write_report(own, bench.picture, args.results, command(args)))
+    cells = [cell for cell in chosen(args, SUITES) if not (args.first and cell.stage)]
+    work = [(cell, cell.key(bench.conditions(cell))) for cell in cells]
+    done = done_cells(args, work, "lmc_vs_sds.jsonl", lambda path, end: run_cells(bench, work, path, end, args.jobs))
+    print(write_report(done, bench.picture, args.results, command(args)))
 
 
 def command(args: argparse.Namespace) -> str:
     """What would write the table again."""
-    suites = [f"--suite {name}" for name in args.suite or ()]
-    parts = ["python benchmarks/lmc_vs_sds.py", *suites, *(["--first"] if args.first else []), f"--jobs {args.jobs}"]
-    return " ".join([*parts, *args.settings])
+    words = command_words("lmc_vs_sds.py", args)
+    words[-1:-1] = ["--first"] if args.first else []
+    return " ".join([*words, *args.settings])
 
 
 if __name__ == "__main__":
