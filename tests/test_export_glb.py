@@ -13,8 +13,8 @@ import pytest
 import trimesh
 from export_assets import METADATA, assert_is_the_letter, letter
 
-from distill3d.export.formats.asset import linear_from_srgb
 from distill3d.export.formats.glb import glb_bytes, glb_files
+from distill3d.runtime.srgb import linear_from_srgb
 
 VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
 CACHE = Path(__file__).parents[1] / ".cache" / "gltf-validator"

@@ -17,7 +17,8 @@ from export_assets import letter
 from scipy.spatial import cKDTree
 
 from distill3d.export.exporter import UPS, WRITERS
-from distill3d.export.formats.asset import linear_from_srgb, turned
+from distill3d.export.formats.asset import turned
+from distill3d.runtime.srgb import linear_from_srgb
 
 KINDS = ("glb", "obj", "ply")
 BLENDER = """

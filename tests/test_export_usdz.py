@@ -9,8 +9,8 @@ import pytest
 from export_assets import METADATA, assert_is_the_letter, letter
 from PIL import Image
 
-from distill3d.export.formats.asset import linear_from_srgb
 from distill3d.export.formats.usdz import aligned_zip, usdz_files
+from distill3d.runtime.srgb import linear_from_srgb
 
 
 def opened(tmp_path, asset):

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from distill3d.runtime.srgb import linear_from_srgb, srgb_from_linear
 from distill3d.scenes.mesh.raster import Mesh
 
 _MAX_FACES = 400_000  # a textured mesh is not divided beyond this
@@ -37,17 +38,6 @@ def coloured(part: Any, longest: float, linear: bool) -> Mesh:
     elif linear:
         color = srgb_from_linear(color)
     return Mesh(vertices, faces.astype(np.int32), color.astype(np.float32))
-
-
-def srgb_from_linear(color: Float[ndarray, "*S"]) -> Float[ndarray, "*S"]:
-    """The sRGB transfer function (IEC 61966-2-1), for values in [0, 1]."""
-    color = np.clip(color, 0.0, 1.0)
-    return np.where(color <= 0.0031308, 12.92 * color, 1.055 * np.power(color, 1.0 / 2.4) - 0.055).astype(np.float32)
-
-
-def linear_from_srgb(color: Float[ndarray, "*S"]) -> Float[ndarray, "*S"]:
-    """The inverse of `srgb_from_linear`."""
-    return np.where(color <= 0.04045, color / 12.92, np.power((color + 0.055) / 1.055, 2.4)).astype(np.float32)
 
 
 def _texture(material: Any) -> Any:

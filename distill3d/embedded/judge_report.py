@@ -6,11 +6,11 @@ import collections
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.embedded.judge import NONE_OF_THESE, Judge
+from distill3d.evaluation.metrics import share
 
 BATCH = 100
 CONFUSED = 0.15  # of a noun's views: from this share on a confusion is listed
@@ -56,11 +56,11 @@ def report_judge(
     return JudgeReport(
         views=len(images),
         nouns=len(judge.config.nouns),
-        top1=_share([noun == row[0] for noun, row in zip(nouns, best, strict=True)]),
-        top5=_share([noun in row for noun, row in zip(nouns, best, strict=True)]),
-        view_words=_share(words) if words else None,
-        rejected=None if nothing is None else _share(_rejected(judge, nothing)),
-        wrongly_rejected=None if nothing is None else _share([row[0] == NONE_OF_THESE for row in best]),
+        top1=share([noun == row[0] for noun, row in zip(nouns, best, strict=True)]),
+        top5=share([noun in row for noun, row in zip(nouns, best, strict=True)]),
+        view_words=share(words) if words else None,
+        rejected=None if nothing is None else share(_rejected(judge, nothing)),
+        wrongly_rejected=None if nothing is None else share([row[0] == NONE_OF_THESE for row in best]),
         confusions=confusions(nouns, [row[0] for row in best]),
     )
 
@@ -76,7 +76,3 @@ def confusions(nouns: Sequence[str], found: Sequence[str]) -> list[Confusion]:
     rows = [Confusion(a, b, count / counts[a]) for (a, b), count in wrong.items()]
     rows = [row for row in rows if row.share >= CONFUSED]
     return sorted(rows, key=lambda row: (-row.share, row.noun, row.taken_for))
-
-
-def _share(hits: Sequence[bool]) -> float:
-    return float(torch.tensor(hits, dtype=torch.float32).mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -104,3 +105,8 @@ def ssim_map(images: Float[Tensor, "B 3 H W"], truth: Float[Tensor, "B 3 H W"]) 
 def feature_distance(a: Float[Tensor, "B E"], b: Float[Tensor, "B E"]) -> float:
     """Mean of ``1 - cosine`` between unit features of pairs."""
     return float((1.0 - (a * b).sum(dim=1)).mean())
+
+
+def share(hits: Sequence[bool]) -> float:
+    """How many of them are true, in [0, 1]; there must be one."""
+    return float(torch.tensor(hits, dtype=torch.float32).mean())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.camera import ViewWord
 from distill3d.embedded.judge import split_words
+from distill3d.evaluation.metrics import share
 
 _ARTICLES = {"a", "an", "the"}
 
@@ -36,18 +36,16 @@ def distractors_of(prompt: str, captions: Sequence[str]) -> list[str]:
 
 def view_accuracy(found: Sequence[ViewWord], true: Sequence[ViewWord]) -> float:
     """The share of views that look like what they are."""
-    return _share([a == b for a, b in zip(found, true, strict=True)]) or 0.0
+    hits = [a == b for a, b in zip(found, true, strict=True)]
+    return share(hits) if hits else 0.0
 
 
 def janus(found: Sequence[ViewWord], true: Sequence[ViewWord]) -> float | None:
     """The share of side and back views that look like the front: 0 for an object with one face. None without such."""
-    return _share([a == "front" for a, b in zip(found, true, strict=True) if b in ("side", "back")])
+    hits = [a == "front" for a, b in zip(found, true, strict=True) if b in ("side", "back")]
+    return share(hits) if hits else None
 
 
 def most_like(images: Float[Tensor, "V E"], texts: Float[Tensor, "W E"], names: Sequence[ViewWord]) -> list[ViewWord]:
     """The name of the text nearest to each view."""
     return [names[i] for i in (images @ texts.T).argmax(dim=1).tolist()]
-
-
-def _share(hits: Sequence[bool]) -> float | None:
-    return float(torch.tensor(hits, dtype=torch.float).mean()) if hits else None

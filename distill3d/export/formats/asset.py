@@ -59,11 +59,6 @@ def turned(asset: Asset, up: Up) -> Asset:
     return replace(asset, vertices=vertices, normals=normals, tangents=tangents, up=up, front=FRONT_OF[up])
 
 
-def linear_from_srgb(color: Float[ndarray, "*S"]) -> Float[ndarray, "*S"]:
-    """The inverse of the sRGB transfer function (IEC 61966-2-1), for files whose vertex colours are linear."""
-    return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
-
-
 def encoded_image(image: UInt8[ndarray, "H W 3"], image_format: ImageFormat) -> bytes:
     """PNG, or JPEG at quality 95 without chroma subsampling."""
     from PIL import Image

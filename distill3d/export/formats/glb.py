@@ -10,7 +10,8 @@ import numpy as np
 from numpy import ndarray
 
 from distill3d import __version__
-from distill3d.export.formats.asset import Asset, ImageFormat, encoded_image, linear_from_srgb, y_up
+from distill3d.export.formats.asset import Asset, ImageFormat, encoded_image, y_up
+from distill3d.runtime.srgb import linear_from_srgb
 
 FLOAT, UINT16, UINT32 = 5126, 5123, 5125  # glTF component types
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from distill3d import __version__
-from distill3d.export.formats.asset import Asset, encoded_image, linear_from_srgb, y_up
+from distill3d.export.formats.asset import Asset, encoded_image, y_up
+from distill3d.runtime.srgb import linear_from_srgb
 
 ALIGNMENT = 64  # bytes; files in the archive are read in place (USDZ specification)
 ZIP_HEADER = struct.Struct("<4s5H3L2H")  # local file header without name and extra field
