@@ -48,7 +48,7 @@ EXCEPTIONS = {
     ("export.preview", "evaluation.metrics"),  # PSNR and SSIM: functions of two pictures
     ("systems.image_to_3d", "evaluation.metrics"),
     ("systems.svg_edit", "evaluation.metrics"),
-    ("systems.nerf_edit", "evaluation.metrics"),
+    ("systems.scene_edit", "evaluation.metrics"),
     ("systems.nerf_reconstruction", "evaluation.metrics"),
 }
 AXES = re.compile(r"\b(scene|renderer|geometry|material|background|prior|guidance)\b")

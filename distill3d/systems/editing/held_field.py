@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from distill3d.config.check import ConfigError
 from distill3d.types import FieldSample
 
 BoxCorners = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -82,3 +83,15 @@ def check_box(box: BoxCorners) -> BoxCorners:
     if any(low >= high for low, high in zip(*box, strict=True)):
         raise ValueError(f"box={[list(corner) for corner in box]}: give the lower corner, then the upper one")
     return box
+
+
+def check_box_within(box: BoxCorners | None, radius: float | None) -> None:
+    """Raise ConfigError for a box that has nothing of the scene, which fills the cube of ``radius``, in it."""
+    if box is None or radius is None or all(low < radius and high > -radius for low, high in zip(*box, strict=True)):
+        return
+    corners = [list(corner) for corner in box]
+    raise ConfigError(
+        f"system.edit_box={corners} lies outside the scene, which reaches from {-radius:g} to {radius:g} along each "
+        "axis: nothing could change; give corners within it",
+        "system.edit_box",
+    )
