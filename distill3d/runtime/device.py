@@ -79,8 +79,8 @@ def keep_threads(saved: int | None) -> None:
         return
     if os.environ.get("OMP_NUM_THREADS", ""):
         log.warning(
-            "OMP_NUM_THREADS gives %d threads and the checkpoint was trained with %d: the run goes on, but not to the "
-            "same bits; set OMP_NUM_THREADS=%d for these",
+            "OMP_NUM_THREADS gives %d threads and the checkpoint was trained with %d: the run continues, but not to "
+            "the same bits; set OMP_NUM_THREADS=%d for these",
             now,
             saved,
             saved,

@@ -28,7 +28,7 @@ _KINDS = {"viewer.html": "page", ".glb": "mesh", ".mp4": "video", ".svg": "drawi
 def summary(root: Path, command: str) -> list[str]:
     """Three lines on a trial folder, by its metrics.json and the files that are there; one line if nothing was written.
 
-    ``command`` is how the program was called, for the line that says how to go on.
+    ``command`` is how the program was called, for the line that says how to train on.
     """
     metrics = read_record(root / "metrics.json")
     files = [root / name for name in metrics.get("files", []) if (root / name).is_file()]

@@ -1,6 +1,6 @@
 """The Ray engine: runs as tasks of Ray Core, on a cluster that exists or one that is started here.
 
-Ray puts runs on nodes, gives each its GPU, and does a run again whose node is lost; it goes on from its checkpoint.
+Ray puts runs on nodes, gives each its GPU, and does a run again whose node is lost; it resumes from its checkpoint.
 """
 
 from __future__ import annotations

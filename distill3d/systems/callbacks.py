@@ -68,7 +68,7 @@ class TrialCheckpoint(ModelCheckpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         # the last step is saved here and not at the end: there Lightning counts the epoch as over, and a run that
-        # goes on from such a file is in another epoch than one that was never interrupted
+        # resumes from such a file is in another epoch than one that was never interrupted
         is_last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
         is_due = is_last or time.monotonic() >= self._next_save
         # clocks of several devices differ, and all must save at the same step, since each waits there for the others

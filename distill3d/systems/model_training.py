@@ -143,7 +143,7 @@ class ModelTraining(pl.LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
         if not norm.isfinite():
             raise ValueError(
-                f"the gradients of step {self.global_step} are not finite, and training would go on with NaN; lower "
+                f"the gradients of step {self.global_step} are not finite, and training would continue with NaN; lower "
                 "system.learning_rate, and resume from the last checkpoint"
             )
         self.log("gradient_norm", norm, prog_bar=True)

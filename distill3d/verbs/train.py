@@ -8,7 +8,7 @@ VERB = Verb("train", "train, then draw the turntable and export the mesh (the de
 
 
 def run(request: Request) -> int:
-    """Begin a trial, or go on with the one of ``resume=``."""
+    """Begin a trial, or resume that of ``resume=``."""
     from distill3d.run import prepare, train
 
     train(prepare(request))

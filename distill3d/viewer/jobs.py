@@ -107,7 +107,7 @@ def _environment() -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask a run that still goes on to leave: training saves its checkpoint first."""
+    """Ask a run that is not over to end: training saves its checkpoint first."""
     if process.poll() is not None:
         return
     process.terminate()

@@ -76,7 +76,7 @@ class LiveViewer(Callback):
                 self.note = f"saved {path}"
             elif command == EXPORT:
                 self.note = _export(system)
-            log.info("viewer: %s", self.note or "training goes on")
+            log.info("viewer: %s", self.note or "training continues")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._close()

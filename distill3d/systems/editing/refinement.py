@@ -39,7 +39,7 @@ class RefinementSettings:
 
 class ChangingViews(nn.Module):
     """One picture for each view, as bytes, and how often each was replaced: in every checkpoint, so that a resumed run
-    goes on with the same set."""
+    has the same set."""
 
     pictures: Tensor
     replaced: Tensor
