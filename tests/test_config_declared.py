@@ -64,3 +64,10 @@ def test_the_early_check_says_what_the_whole_one_says(config):
 
 def test_a_setting_of_another_type_is_no_mistake():
     check_early("dreamfusion", ["system.guidance.k=1", "system.guidance_type=sds"])
+    check_early("lmc/corrective", ["system.guidance_type=unused"])
+
+
+def test_a_type_that_is_no_name_is_left_to_the_whole_check():
+    check_early("dreamfusion", ["system.guidance_type=[sds]"])
+    with pytest.raises(ConfigError, match="guidance_type="):
+        load("dreamfusion", ["system.guidance_type=[sds]"])

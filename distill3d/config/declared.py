@@ -70,15 +70,17 @@ def check_names(content: dict[str, Any], found: DeclaredTypes) -> bool:
     other types alone, or a source leaves a doubt: then the whole check decides.
     """
     own, certain = True, True
-    for owner, where, kinds in ((content, "", ("data", "system")), (content["system"], "system.", KINDS)):
-        system = found["system"].get(content["system_type"])
+    system = found["system"].get(content["system_type"])
+    slots: list[Kind] = [kind for kind in KINDS if system and {kind, f"{kind}_type"} <= (system.settings or {}).keys()]
+    top: list[Kind] = ["data", "system"]
+    for owner, where, kinds in ((content, "", top), (content["system"], "system.", slots)):
         for kind in kinds:
             type_name = owner.get(f"{kind}_type") or _default_type(system, kind)
-            if type_name is None:
+            if not isinstance(type_name, str):
                 continue
             setting = f"{where}{kind}"
             if type_name not in found[kind]:
-                raise unknown_type(kind, coerce(type_name, str, f"{setting}_type"), found[kind], f"{setting}_type")
+                raise unknown_type(kind, type_name, found[kind], f"{setting}_type")
             settings = found[kind][type_name].settings
             known = [declared.settings for declared in found[kind].values()]
             if settings is None or None in known:
@@ -163,8 +165,9 @@ def _fields(found: _Found) -> dict[str, ast.expr | None] | None:
             return None
         fields |= inherited
     for node in cls.body:
-        is_field = isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation)
-        if is_field and isinstance(node.target, ast.Name):
+        if not isinstance(node, ast.AnnAssign) or "ClassVar" in ast.unparse(node.annotation):
+            continue
+        if isinstance(node.target, ast.Name):
             fields[node.target.id] = node.value
     return fields
 
