@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from distill3d.config import registry
 from distill3d.config.check import ConfigError
 from distill3d.config.declared import declared_types
 from distill3d.config.experiment import check_early, load
@@ -15,12 +16,21 @@ from distill3d.runtime.extensions import extension_files, import_extensions
 CUSTOM = [PROJECT / "custom"]
 
 
-def test_sources_declare_what_imports_register():
+@pytest.fixture(autouse=True)
+def no_types_of_other_tests(monkeypatch):
+    """Of this process, only what the package and custom/ register."""
+    registry.import_rooms()
     import_extensions(CUSTOM)
+    for kind, types in registry._types.items():
+        own = {name: cls for name, cls in types.items() if cls.__module__.startswith("distill3d")}
+        monkeypatch.setitem(registry._types, kind, own)
+
+
+def test_sources_declare_what_imports_register():
     found = declared_types(extension_files(CUSTOM))
     assert found is not None
     for kind in KINDS:
-        types = {name: cls for name, cls in registered(kind).items() if cls.__module__.startswith("distill3d")}
+        types = registered(kind)
         assert list(found[kind]) == list(types)
         for name, cls in types.items():
             settings = [field.name for field in dataclasses.fields(cls.Config)]  # type: ignore[attr-defined]
@@ -63,8 +73,13 @@ def test_the_early_check_says_what_the_whole_one_says(config):
 
 
 def test_a_setting_of_another_type_is_no_mistake():
-    check_early("dreamfusion", ["system.guidance.k=1", "system.guidance_type=sds"])
+    check_early("dreamfusion", ["system.guidance.k=1", "system.guidance_type=sds"], extension_files(CUSTOM))
     check_early("lmc/corrective", ["system.guidance_type=unused"])
+
+
+def test_types_that_a_program_registers_itself_are_left_to_the_whole_check(monkeypatch):
+    monkeypatch.setitem(registry._types["guidance"], "own", object)
+    check_early("dreamfusion", ["system.guidance_type=own", "system.guidance.anything=1"])
 
 
 def test_a_type_that_is_no_name_is_left_to_the_whole_check():

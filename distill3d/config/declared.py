@@ -15,7 +15,7 @@ from typing import Any
 
 from distill3d.config.check import check_keys, coerce
 from distill3d.config.files import PACKAGE
-from distill3d.config.registry import EMBEDDED, KINDS, ROOMS, Kind, unknown_type
+from distill3d.config.registry import EMBEDDED, KINDS, ROOMS, Kind, registered_so_far, unknown_type
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ def check_names(content: dict[str, Any], found: DeclaredTypes) -> bool:
         for kind in kinds:
             type_name = owner.get(f"{kind}_type") or _default_type(system, kind)
             if not isinstance(type_name, str):
+                continue
+            if registered_so_far(kind) - found[kind].keys():  # a program that calls this one has types of its own
+                certain = False
                 continue
             setting = f"{where}{kind}"
             if type_name not in found[kind]:

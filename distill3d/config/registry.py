@@ -98,6 +98,11 @@ def registered(kind: Kind) -> dict[str, type]:
     return dict(sorted(_types[kind].items()))
 
 
+def registered_so_far(kind: Kind) -> set[str]:
+    """The names of a kind whose modules were imported; nothing is imported here."""
+    return set(_types[kind])
+
+
 def import_rooms() -> None:
     """Import every module of the rooms once, so that their types are registered. Heavy libraries stay unimported."""
     global _rooms_imported
