@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from distill3d import __version__
@@ -104,28 +103,20 @@ def _run(arguments: Sequence[str]) -> int:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", given.gpu)
     if given.typecheck:
         log.info("--typecheck has no effect: settings and shapes are always checked")
-    from distill3d.runtime.extensions import extension_files, import_extensions
+    from distill3d.runtime.extensions import import_extensions
 
     if given.list:
-        return _list(extension_files())
-    _check_early(request, extension_files())
+        from distill3d.config.listing import print_types
+
+        import_extensions()
+        print_types(sys.stdout)
+        return 0
+    _check_early(request)
     import_extensions()  # and with them torch
     return runner(request.verb)(request)
 
 
-def _list(extensions: list[Path]) -> int:
-    from distill3d.config.declared import declared_types
-    from distill3d.config.listing import print_types
-    from distill3d.runtime.extensions import import_extensions
-
-    found = declared_types(extensions)
-    if found is None:
-        import_extensions()
-    print_types(sys.stdout, found)
-    return 0
-
-
-def _check_early(request: Request, extensions: list[Path]) -> None:
+def _check_early(request: Request) -> None:
     """Find the mistakes that need no torch before it is imported. Raises ConfigError."""
     from distill3d.config.experiment import check_early, find_config
     from distill3d.config.yaml_text import is_text_key
@@ -139,7 +130,7 @@ def _check_early(request: Request, extensions: list[Path]) -> None:
     if request.verb == "sweep":  # its arguments hold lists
         find_config(request.config)
         return
-    check_early(request.config, request.overrides, extensions)
+    check_early(request.config, request.overrides)
     for key, _, text in (setting.partition("=") for setting in request.overrides):
         if ";" in text and is_text_key(key.rpartition(".")[2]):
             log.info("%s is one prompt, semicolon included; with --sweep each part would be a run of its own", key)

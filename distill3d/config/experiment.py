@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.config.check import ConfigError, build, coerce, nearest
-from distill3d.config.declared import check_names, declared_types
 from distill3d.config.files import (
     SettingsLayer,
     escape_texts,
@@ -92,21 +91,17 @@ def load_layers(layers: Sequence[SettingsLayer], path: Path, check: bool = True)
     return Loaded(experiment, raw, path)
 
 
-def check_early(config: str | Path, overrides: Sequence[str], extensions: Sequence[Path] = ()) -> None:
-    """What `load` finds without importing torch: files, arguments, names of types and settings, a missing prompt.
+def check_early(config: str | Path, overrides: Sequence[str]) -> None:
+    """What `load` finds without importing torch: files, arguments, and settings outside of the registered types.
 
-    ``extensions`` are the files that may register further types. Raises ConfigError, as `load` does.
+    Raises ConfigError, as `load` does.
     """
     raw, origins = merge(read_layers(config, overrides))
     with _saying_where(origins):
         refuse_what_cannot_be_written(raw)
         content = _with_defaults(copy.deepcopy(raw))
-        if is_foreign(content):
-            return
-        _check_names(content)
-        found = declared_types(extensions)
-        if found is not None and check_names(content, found):
-            _refuse_missing(content)
+        if not is_foreign(content):
+            _check_names(content)
 
 
 @contextmanager

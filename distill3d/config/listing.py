@@ -8,26 +8,19 @@ from typing import TextIO
 
 import yaml
 
-from distill3d.config.declared import DeclaredTypes
 from distill3d.config.files import SHIPPED_CONFIGS
 from distill3d.config.registry import KINDS, Kind, registered
 from distill3d.config.yaml_text import parse_yaml
 from distill3d.runtime.foreign import ForeignFileError, read_text, reason
 
 
-def print_types(out: TextIO, found: DeclaredTypes | None = None) -> None:
-    """One line for each registered type, by kind, then one for each config.
-
-    ``found`` is what sources say of the types; without it they are imported.
-    """
+def print_types(out: TextIO) -> None:
+    """One line for each registered type, by kind, then one for each config."""
     for kind in KINDS:
-        if found is None:
-            lines = {name: first_line(cls) for name, cls in registered(kind).items()}
-        else:
-            lines = {name: declared.summary for name, declared in found[kind].items()}
-        if lines:
+        types = registered(kind)
+        if types:
             out.write(f"{setting_of(kind)}\n")
-            out.writelines(f"  {name:36} {line}\n" for name, line in lines.items())
+            out.writelines(f"  {name:36} {first_line(cls)}\n" for name, cls in types.items())
     configs = {**dict(described(SHIPPED_CONFIGS)), **dict(described(Path("configs")))}
     if configs:
         out.write("--config\n")

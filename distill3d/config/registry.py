@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args
 
 from distill3d.config.check import ConfigError, build, nearest
@@ -73,14 +73,11 @@ def find(kind: Kind, name: str, setting: str | None = None) -> type:
     if name not in _types[kind]:
         import_rooms()
     if name not in _types[kind]:
-        raise unknown_type(kind, name, _types[kind], setting or f"{kind}_type")
+        setting = setting or f"{kind}_type"
+        hint = "a list needs --sweep" if "," in name else nearest(name, _types[kind])
+        message = f"{setting}={name!r} is not a registered {kind}; {hint}"
+        raise UnknownTypeError(message, setting)
     return _types[kind][name]
-
-
-def unknown_type(kind: Kind, name: str, known: Iterable[str], setting: str) -> UnknownTypeError:
-    """The error for a name that is none of the known ones."""
-    hint = "a list needs --sweep" if "," in name else nearest(name, known)
-    return UnknownTypeError(f"{setting}={name!r} is not a registered {kind}; {hint}", setting)
 
 
 def make(kind: Kind, name: str, settings: Any, where: str, *parts: Any, **options: Any) -> Any:
@@ -96,11 +93,6 @@ def registered(kind: Kind) -> dict[str, type]:
     """All names of a kind, sorted."""
     import_rooms()
     return dict(sorted(_types[kind].items()))
-
-
-def registered_so_far(kind: Kind) -> set[str]:
-    """The names of a kind whose modules were imported; nothing is imported here."""
-    return set(_types[kind])
 
 
 def import_rooms() -> None:

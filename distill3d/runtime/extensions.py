@@ -19,11 +19,6 @@ def import_extensions(folders: list[Path] | None = None) -> list[str]:
     Names that end in ``_disabled`` or begin with a dot or an underscore are left out. Returns what was imported.
     Raises ConfigError, naming the file, if one cannot be imported.
     """
-    return [_import_file(path) for path in extension_files(folders)]
-
-
-def extension_files(folders: list[Path] | None = None) -> list[Path]:
-    """The files that `import_extensions` imports, in its order."""
     shipped = [PROJECT / "custom"] if IN_CHECKOUT else []  # beside an installed package lie other people's folders
     places = [Path("custom"), *shipped] if folders is None else folders
     found: dict[Path, None] = {}
@@ -32,7 +27,7 @@ def extension_files(folders: list[Path] | None = None) -> list[Path]:
             path = entry / "__init__.py" if entry.is_dir() else entry
             if path.suffix == ".py" and path.is_file() and not _is_skipped(entry.stem):
                 found[path.resolve()] = None
-    return list(found)
+    return [_import_file(path) for path in found]
 
 
 def _is_skipped(name: str) -> bool:
