@@ -84,7 +84,7 @@ PAIRS = {  # data that do not belong to the system of a shipped config, and view
     "lmc/corrective data_type=random-camera-datamodule": "needs images with captions",
     "prior/embedded data_type=random-camera-datamodule": "needs mesh-view-datamodule",
     "nerf-reconstruction tag=x data_type=random-camera-datamodule": "needs posed-images-datamodule",
-    "dreamfusion data.width=[32,48] data.height=[32,64]": "from step 400 on views are 48x64; the prior 'embedded' sees",
+    "dreamfusion data.width=[32,48] data.height=[32,64]": "from step 250 on views are 48x64; the prior 'embedded' sees",
     "svg-edit data.width=64 data.height=32": "is drawn 64:32; the prior 'embedded' sees squares alone",
     "dreamfusion system.prior.image_size=48": "system.prior.image_size=48 is no size of 'embedded'; choose 32 or 64",
 }
