@@ -45,7 +45,7 @@ from truth import (
 
 from distill3d.config.yaml_text import dump_yaml
 from distill3d.data.assets import load_mesh, read_index
-from distill3d.embedded.captions import with_article
+from distill3d.embedded.captions import RELATIONS, with_article
 from distill3d.embedded.judge import Judge, load_judge
 from distill3d.embedded.mesh_scenes import read_held_out
 from distill3d.evaluation.evaluation import evaluate_folder
@@ -285,8 +285,10 @@ def summary(results: list[Result]) -> list[str]:
     """How many reached the aims: F-score .6, albedo 17 dB, a yes by eye, the judge's first rank."""
     known = [result for result in results if result.f_score is not None]
     alone = [result for result in results if result.f_score is None]
+    pairs = [result for result in alone if any(f" {relation} " in result.prompt for relation in RELATIONS)]
+    colors = [result for result in alone if result not in pairs]
     lines = []
-    for name, group in (("nouns", known), ("without a mesh to compare with", alone)):
+    for name, group in (("nouns", known), ("unseen colours and materials", colors), ("unseen pairs", pairs)):
         shape = sum((r.f_score or 0.0) >= LEAST_F_SCORE for r in group)
         both = sum((r.f_score or 0.0) >= LEAST_F_SCORE and (r.psnr_db or 0.0) >= LEAST_PSNR_DB for r in group)
         eye, half = (sum(r.by_eye == word for r in group) for word in ("yes", "half"))
