@@ -200,6 +200,9 @@ def _trainer_settings(experiment: Experiment) -> dict[str, Any]:
     clip = settings.get("gradient_clip_val", 0)
     if not 0 <= clip < math.inf:
         raise ConfigError(f"trainer.gradient_clip_val={clip} must be positive, or null", "trainer.gradient_clip_val")
+    if isinstance(settings.get("max_time"), (int, float)):
+        wanted = "days:hours:minutes:seconds, such as 00:00:10:00"
+        raise ConfigError(f"trainer.max_time={settings['max_time']} must be {wanted}", "trainer.max_time")
     if str(settings.get("precision")) in ("64", "64-true", "double"):
         raise ConfigError(
             f"trainer.precision={settings['precision']} is not supported: priors work in at most 32 bits; give 32-true",

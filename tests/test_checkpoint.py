@@ -194,6 +194,20 @@ def test_weights_that_are_no_arrays_are_refused(state, tmp_path):
         read_checkpoint(tmp_path / "last.ckpt")
 
 
+@pytest.mark.parametrize("kind", ["without data", "quantised", "of 8 bits", "nested", "one number repeated"])
+def test_tensors_that_no_run_writes_are_refused(kind, tmp_path):
+    made = {
+        "without data": lambda: torch.ones(3, device="meta"),
+        "quantised": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8),
+        "of 8 bits": lambda: torch.ones(3).to(torch.float8_e4m3fn),
+        "nested": lambda: torch.nested.nested_tensor([torch.ones(2)]),
+        "one number repeated": lambda: torch.ones(1).expand(10**12),
+    }
+    torch.save({**CONTENT, "state_dict": {"a": made[kind]()}}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match=r"x\.ckpt.*(its a is no array|cannot be read)"):
+        read_checkpoint(tmp_path / "x.ckpt")
+
+
 def test_a_folder_stands_for_its_last_checkpoint(tmp_path):
     written(tmp_path / "ckpts" / "last.ckpt")
     assert checkpoint_file(tmp_path) == checkpoint_file(tmp_path / "ckpts") == tmp_path / "ckpts" / "last.ckpt"

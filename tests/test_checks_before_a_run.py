@@ -28,6 +28,7 @@ MISTAKES = {
     "checkpoint.filename=../x": "leads out of the trial",
     "checkpoint.monitor=nosuch": "checkpoint.monitor='nosuch' is nothing that is logged; give one of train/...",
     "trainer.precision=64": "trainer.precision=64",
+    "trainer.max_time=60": "trainer.max_time=60 must be days:hours",
     "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches=0",
     "trainer.limit_train_batches=0": "trainer.limit_train_batches=0",
     "system.optimizer.args.betas=[]": "system.optimizer",

@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 from scipy.spatial import cKDTree
 
 from distill3d.data.mesh_file import load_fixed_mesh, load_mesh_file
@@ -36,6 +37,41 @@ def test_a_vertex_0_of_an_obj_is_refused(face, tmp_path):
     (tmp_path / "a.obj").write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1 2 3\nf {face}\n")
     with pytest.raises(ForeignFileError, match="an OBJ counts from 1"):
         load_mesh_file(tmp_path / "a.obj")
+
+
+def test_a_0_in_a_comment_is_no_vertex(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3 # part 0\n")
+    assert len(load_mesh_file(tmp_path / "a.obj", detail=1).faces) == 1
+
+
+@pytest.mark.parametrize(("written", "is_named"), [("maps\\a.png", False), ("b.png", True), ("junk.png", True)])
+def test_a_texture_of_16_bits_is_read_by_its_range_and_one_that_cannot_be_read_is_named(
+    written, is_named, tmp_path, caplog
+):
+    (tmp_path / "maps").mkdir()
+    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "maps" / "a.png")
+    (tmp_path / "junk.png").write_bytes(b"no picture")
+    (tmp_path / "a.mtl").write_text(f"newmtl A\nmap_Kd {written}\n")
+    text = "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl A\nf 1/1 2/1 3/1\n"
+    (tmp_path / "a.obj").write_text(text)
+    colors = load_mesh_file(tmp_path / "a.obj", detail=1).colors
+    assert (written in caplog.text) == is_named
+    assert is_named or np.allclose(colors, 40000 / 65535, atol=1 / 255)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"buffers": [{"byteLength": 72, "uri": "gone.bin"}]}, r"a\.gltf needs gone\.bin, which does not exist"),
+        ({"accessors": [{"componentType": 5126, "count": 10**9, "type": "VEC3"}]}, "more than 10000000 zeros"),
+    ],
+)
+def test_a_gltf_that_lacks_its_data_is_told_at_once(changed, message, tmp_path):
+    content = {"asset": {"version": "2.0"}, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}]}
+    content |= {"meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}], "buffers": []}
+    (tmp_path / "a.gltf").write_text(json.dumps(content | changed))
+    with pytest.raises(ForeignFileError, match=message):
+        load_mesh_file(tmp_path / "a.gltf")
 
 
 def test_lines_beside_triangles_are_passed_over(tmp_path):

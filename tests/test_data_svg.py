@@ -74,3 +74,9 @@ def test_text_in_another_or_no_known_encoding_is_told(tmp_path):
     (tmp_path / "b.svg").write_bytes(b'<?xml version="1.0" encoding="klingon"?><svg/>')
     with pytest.raises(SvgError, match="unknown encoding, 'klingon'"):
         make_data(DATA, svg=str(tmp_path / "b.svg")).document()
+
+
+def test_a_drawing_that_is_nearly_a_line_is_refused_before_it_fills_the_memory(tmp_path):
+    (tmp_path / "tall.svg").write_text(drawing('<circle r="9"/>', 'viewBox="0 0 1 100000"'))
+    with pytest.raises(SvgError, match="one side over 64 times the other; crop it"):
+        make_data(DATA, svg=str(tmp_path / "tall.svg")).check()

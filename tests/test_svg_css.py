@@ -91,6 +91,33 @@ def test_rules_win_by_their_selectors(body, rgb):
     assert document.unsupported == ("style rule 'a:hover'",)
 
 
+@pytest.mark.parametrize(
+    ("selector", "fits"),
+    [
+        (".no " + "g " * 12 + "path", False),  # every choice of 12 among 100 groups would take years
+        ("#a " + "g " * 12 + "path", True),
+        ("#a > g > path", False),
+        ("#a " + "> g " * 99 + "> path", True),
+        ("#a > g g > g > path", True),
+        ("path", True),
+    ],
+)
+def test_a_long_selector_in_a_deep_drawing_is_decided_at_once(selector, fits):
+    groups = '<g id="a">' + "<g>" * 99
+    path = '<path fill="red" d="M0 0h9v9z"/>' + "</g>" * 100
+    document = parse_svg(drawing(f"<style>{selector.replace('>', '&gt;')}{{fill:blue}}</style>{groups}{path}"))
+    assert document.shapes[0].fill.colour.rgb == ((0.0, 0.0, 1.0) if fits else (1.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "counts"),
+    [("", True), ('media="all"', True), ('media="print"', False), ('type="TEXT/CSS"', True), ('type="x/less"', False)],
+)
+def test_a_style_sheet_for_printers_or_of_another_language_does_not_count(attributes, counts):
+    document = parse_svg(drawing(f'<style {attributes}>path{{fill:blue}}</style><path fill="red" d="M0 0h9v9z"/>'))
+    assert document.shapes[0].fill.colour.rgb == ((0.0, 0.0, 1.0) if counts else (1.0, 0.0, 0.0))
+
+
 # what each drawing says with variables and !important, and what it comes to
 RESOLVED = {
     "an important rule over style attributes and later rules": (

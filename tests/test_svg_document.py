@@ -167,3 +167,10 @@ def test_a_line_is_not_filled_and_a_path_of_no_area_is_only_stroked():
     assert parse_svg(drawing('<path id="thin" d="M0 0L9 9"/><rect width="2" height="2"/>')).invisible == (
         "path 'thin'",
     )
+
+
+@pytest.mark.parametrize("far", ["scale(1e200)", "translate(1e30 0)", "scale(1e9) scale(1e9)"])
+def test_a_transform_without_measure_is_named(far):
+    document = parse_svg(drawing(f'<rect id="a" width="9" height="9" transform="{far}"/><rect width="2" height="2"/>'))
+    assert [shape.name for shape in document.shapes] == ["rect"]
+    assert document.unsupported == ("rect 'a' with a transform that makes it too large",)

@@ -21,6 +21,7 @@ _NOT_READ = {
     "KHR_texture_basisu": "KTX2 (Basis Universal) textures",
 }
 _HARMLESS = ("KHR_materials_", "KHR_mesh_quantization", "KHR_lights_", "KHR_animation", "KHR_xmp", "EXT_texture_webp")
+_MOST_ZEROS = 10_000_000  # entries of accessors without data: a file of a few bytes can ask for any number
 
 
 def check_gltf(path: Path, setting: str = "") -> None:
@@ -31,6 +32,11 @@ def check_gltf(path: Path, setting: str = "") -> None:
         if not name.startswith(_HARMLESS) and name != "KHR_texture_transform":
             what = _NOT_READ.get(name, f"the glTF extension {name}")
             raise ForeignFileError(f"{path}: {what} is not read; export without it")
+    accessors = header.get("accessors", [])
+    accessors = accessors if isinstance(accessors, list) else []
+    empty = [a for a in accessors if isinstance(a, dict) and a.get("bufferView") is None]
+    if any(isinstance(count := a.get("count"), (int, float)) and count > _MOST_ZEROS for a in empty):
+        raise ForeignFileError(f"{path} has an accessor of more than {_MOST_ZEROS} zeros; repair the mesh")
     for name in sorted(used & (_NOT_READ.keys() | {"KHR_texture_transform"})):
         log.warning("%s: %s is not read; what it adds is left out", path, _NOT_READ.get(name, name))
 

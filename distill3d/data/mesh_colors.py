@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from distill3d.runtime.foreign import eight_bits
 from distill3d.runtime.srgb import linear_from_srgb, srgb_from_linear
 from distill3d.scenes.mesh.raster import Mesh
 
@@ -21,6 +22,8 @@ def coloured(part: Any, longest: float, linear: bool) -> Mesh:
     Textures are read at the vertices of faces that are divided until no edge is longer than ``longest``. ``linear``:
     the file's factors and vertex colours are linear, as glTF's are; there base colour = texture x factor x COLOR_0.
     """
+    from trimesh.visual.color import uv_to_color
+
     vertices, faces = np.asarray(part.vertices, np.float64), np.asarray(part.faces, np.int64)
     if part.visual.kind != "texture":
         own = _shades(part.visual.vertex_colors if part.visual.kind else np.full((len(vertices), 3), _GREY))
@@ -33,7 +36,7 @@ def coloured(part: Any, longest: float, linear: bool) -> Mesh:
         vertices, faces, attributes = _divided(vertices, faces, attributes, longest)
     color = attributes["color"] * (_factor(material) if linear or not has_texture else 1.0)
     if has_texture:
-        seen = _shades(material.to_color(attributes["uv"]))
+        seen = _shades(uv_to_color(attributes["uv"], eight_bits(_texture(material))))
         color = srgb_from_linear(linear_from_srgb(seen) * color) if linear else seen * color
     elif linear:
         color = srgb_from_linear(color)

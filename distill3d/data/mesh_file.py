@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,12 @@ from distill3d.runtime.foreign import ForeignFileError, named, reading
 from distill3d.scenes.mesh.fixed import FixedMesh
 from distill3d.scenes.mesh.raster import Mesh
 
+log = logging.getLogger(__name__)
+
 UpAxis = Literal["auto", "y", "z"]
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".off", ".stl")
 _GLTF = (".glb", ".gltf")
+_REMARK = re.compile(rb"^((?:v|vn|vt|f)[ \t][^\n#]*)#[^\n]*", re.MULTILINE)  # at the end of a line of numbers
 _INDEX_ZERO = re.compile(rb"^f[ \t][^\n]*?(?<=[ \t])0(?=[/\s]|\Z)", re.MULTILINE)
 
 
@@ -101,15 +105,31 @@ def _parts(path: Path) -> list[Any]:
 
 
 def _of_obj(path: Path) -> Any:
-    """An OBJ without its byte-order mark, which would hide the first vertex. Raises ForeignFileError for an index 0."""
+    """An OBJ without remarks, and without its byte-order mark, which would hide the first vertex.
+
+    Raises ForeignFileError for an index 0.
+    """
     import trimesh
+    from PIL import Image
     from trimesh.resolvers import FilePathResolver
 
-    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    class Beside(FilePathResolver):
+        """Materials and textures by the names in the file; trimesh passes over what it cannot read without a word."""
+
+        def get(self, name: str) -> bytes:
+            try:
+                found = super().get(name.replace("\\", "/"))
+                if not name.strip().lower().endswith(".mtl"):
+                    Image.open(io.BytesIO(found))
+            except (OSError, ValueError):
+                log.warning("%s: %s is missing or no picture, so its colours are left out", path, name.strip())
+                raise
+            return found
+
+    data = _REMARK.sub(rb"\1", path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     if _INDEX_ZERO.search(data):
         raise ForeignFileError(f"{path} has a face with vertex 0, and an OBJ counts from 1; repair the mesh")
-    resolver = FilePathResolver(str(path))
-    return trimesh.load(io.BytesIO(data), file_type="obj", resolver=resolver, process=False, force="scene")
+    return trimesh.load(io.BytesIO(data), file_type="obj", resolver=Beside(str(path)), process=False, force="scene")
 
 
 def _placed(scene: Any, node: str) -> Any:

@@ -17,6 +17,7 @@ from distill3d.scenes.svg.scene import SvgScene
 from distill3d.scenes.svg.xml_text import decode
 
 _ANY_SIZE = 512  # pixels
+MOST_STRETCHED = 64  # times that one side is the other: a picture of such a drawing would not fit into memory
 DRAWINGS = Path(__file__).parent / "drawings"  # those that are shipped
 
 
@@ -50,7 +51,13 @@ class SvgDataModule(ImageDataModule):
             shipped = ", ".join(sorted(file.name for file in DRAWINGS.glob("*.svg")))
             raise SvgError(f"{setting} is no file; give an SVG, or one of those that are shipped: {shipped}")
         text = decode(read_bytes(path, "an SVG", setting="data.svg"), setting)
-        return parse_svg(text, setting)
+        document = parse_svg(text, setting)
+        across, down = document.size
+        if max(across, down) > MOST_STRETCHED * min(across, down):
+            raise SvgError(
+                f"{setting} is {across:g} x {down:g}, one side over {MOST_STRETCHED} times the other; crop it"
+            )
+        return document
 
     def check(self) -> None:
         """Read the drawing, so that a mistake is told before the run begins. Raises SvgError."""

@@ -28,6 +28,8 @@ SCENES_BEFORE = {
 }
 
 
+MOST_REPEATED = 2**28  # bytes of a view that repeats what it holds
+
 # what Lightning goes on from, and what each is
 RESUMED: Mapping[str, type] = {
     "state_dict": Mapping,
@@ -132,8 +134,17 @@ def _check_tensors(state: Any) -> None:
     if not isinstance(state, Mapping):
         raise ValueError("its state_dict is no mapping")
     for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+        if not isinstance(name, str) or not _is_array(value):
             raise ValueError(f"its {str(name)[:60]} is no array")
+
+
+def _is_array(value: Any) -> bool:
+    """Whether it is a plain tensor on the CPU, and not a view that makes gigabytes of a few numbers."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    if value.is_quantized or value.is_nested or (value.is_floating_point() and value.element_size() < 2):
+        return False
+    return value.numel() * value.element_size() <= max(value.untyped_storage().nbytes(), MOST_REPEATED)
 
 
 def check_finite(state: Mapping[str, Any], where: str) -> None:

@@ -36,9 +36,11 @@ def reading(path: Path | str, what: str, remedy: str = "", setting: str = "") ->
     except (ForeignFileError, ConfigError):
         raise
     except FileNotFoundError as error:
-        if error.filename and Path(error.filename).name != Path(path).name:
+        alone = error.args[0] if len(error.args) == 1 else ""  # trimesh gives nothing but the name
+        needed = str(error.filename or alone)
+        if needed and Path(needed).name != Path(path).name:
             raise ForeignFileError(
-                f"{named(path, setting)} needs {error.filename}, which does not exist{_then(remedy)}"
+                f"{named(path, setting)} needs {needed}, which does not exist{_then(remedy)}"
             ) from error
         raise ForeignFileError(f"{named(path, setting)} does not exist{_then(remedy)}") from error
     except Exception as error:  # each library has errors of its own, and any of them can come of a damaged file
@@ -144,7 +146,7 @@ def open_image(path: Path, setting: str = "", remedy: str = "give a picture", up
             _check_size(file.size, named(path, setting))
             image = ImageOps.exif_transpose(file) if upright else file
             has_alpha = "A" in image.getbands() or "transparency" in image.info
-            return _eight_bits(image).convert("RGBA" if has_alpha else "RGB")
+            return eight_bits(image).convert("RGBA" if has_alpha else "RGB")
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:
@@ -155,7 +157,7 @@ def _check_size(size: tuple[int, int], where: str) -> None:
         )
 
 
-def _eight_bits(image: Any) -> Any:
+def eight_bits(image: Any) -> Any:
     """Grey of 16 or 32 bits as 8 bits; PIL's own conversion would clip it at 255."""
     if not image.mode.startswith(("I", "F")):
         return image

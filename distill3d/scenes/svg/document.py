@@ -19,6 +19,7 @@ from distill3d.scenes.svg.drawing import Fill, Gradient, Layer, Stroke, SvgDocum
 from distill3d.scenes.svg.geometry import Subpath, has_extent, is_flat, shape_subpaths
 from distill3d.scenes.svg.gradients import GradientReader, outline_box
 from distill3d.scenes.svg.style import (
+    LONGEST,
     Declarations,
     StyleSheet,
     colour,
@@ -28,11 +29,13 @@ from distill3d.scenes.svg.style import (
     not_drawn_of_stroke,
     properties,
 )
+from distill3d.scenes.svg.style_sheet import fits_a_screen
 from distill3d.scenes.svg.viewport import (
     Matrix,
     attribute_reader,
     compose,
     diagonal,
+    moved,
     nested_viewport,
     root_viewport,
     transform,
@@ -68,7 +71,7 @@ class _Reader:
     def __init__(self, root: Any, name: str) -> None:
         self.root, self.name = root, name
         self.numbers = {id(node): i for i, node in enumerate(elements(root))}
-        styles = [node for node in elements(root) if node.localName == "style"]
+        styles = [node for node in elements(root) if node.localName == "style" and _is_for_screens(node)]
         self.sheet = StyleSheet("".join(_text(node) for node in styles))
         self.shapes: list[SvgShape] = []
         self.unsupported: dict[str, None] = dict.fromkeys(self.sheet.unsupported)
@@ -166,6 +169,8 @@ class _Reader:
         )
         if not subpaths or abs(np.linalg.det(matrix[:, :2])) < 1e-12 or not has_extent(subpaths):
             return None
+        if not all(np.abs(moved(matrix, subpath.points)).max() <= LONGEST for subpath in subpaths):
+            raise ValueError("a transform that makes it too large")
         fill, stroke = self._fill(node, values, subpaths, matrix), self._stroke(values, subpaths, matrix)
         if fill is None and stroke is None:
             return None
@@ -230,6 +235,12 @@ def _branch(nodes: list[Any]) -> list[Any]:
         and node.getAttribute("systemLanguage").strip()[:2].lower() in ("", "en")
     ]
     return fits[:1]
+
+
+def _is_for_screens(style: Any) -> bool:
+    """Whether a <style> is CSS, and for a screen."""
+    is_css = style.getAttribute("type").strip().lower() in ("", "text/css")
+    return is_css and fits_a_screen(style.getAttribute("media") or "all")
 
 
 def _label(node: Any) -> str:

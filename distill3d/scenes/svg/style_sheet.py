@@ -60,20 +60,23 @@ class Rule:
     body: Declarations
 
     def matches(self, node: Any) -> bool:
-        return self.compounds[-1].matches(node) and self._above(node, len(self.compounds) - 1)
+        """Whether the last compound fits the element, and those before it its ancestors.
 
-    def _above(self, node: Any, index: int) -> bool:
-        """Whether the compounds before ``index`` are found among the ancestors of ``node``."""
-        if index == 0:
-            return True
-        parent = node.parentNode
-        while parent is not None and parent.nodeType == parent.ELEMENT_NODE:
-            if self.compounds[index - 1].matches(parent) and self._above(parent, index - 1):
-                return True
-            if self.compounds[index].is_child:
-                return False
-            parent = parent.parentNode
-        return False
+        From the root down, so that a long selector in a deep file is not tried in every way: a compound may fit an
+        element where the one before it has fitted its parent (``>``) or any ancestor.
+        """
+        if not self.compounds[-1].matches(node):
+            return False
+        path = [node]
+        while path[-1].parentNode is not None and path[-1].parentNode.nodeType == node.ELEMENT_NODE:
+            path.append(path[-1].parentNode)
+        count = len(self.compounds)
+        above, parent = [False] * count, [False] * count  # fitted by any ancestor, by the parent
+        for element in reversed(path):
+            before = (not i or (parent if c.is_child else above)[i - 1] for i, c in enumerate(self.compounds))
+            parent = [fits and c.matches(element) for fits, c in zip(list(before), self.compounds, strict=True)]
+            above = [a or b for a, b in zip(above, parent, strict=True)]
+        return parent[-1]
 
 
 class StyleSheet:
@@ -141,10 +144,15 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
         end = _closing(text, place)
         body, place = text[place:end], end + 1
         if head.startswith("@media"):
-            if any(_SCREEN.fullmatch(query.strip()) for query in head[6:].split(",")):
+            if fits_a_screen(head[6:]):
                 yield from _blocks(body)
         elif not head.startswith(_WITHOUT_EFFECT):
             yield head, body
+
+
+def fits_a_screen(queries: str) -> bool:
+    """Whether one of some media queries is of a screen. What is not understood is none."""
+    return any(_SCREEN.fullmatch(query.strip()) for query in queries.split(","))
 
 
 def _closing(text: str, place: int) -> int:
