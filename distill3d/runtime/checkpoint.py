@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
@@ -75,7 +75,9 @@ def read_checkpoint(path: str | Path, setting: str = "resume") -> dict[str, Any]
             f"{setting}={path} lacks what a checkpoint of distill3d holds: {error}; take another of that folder"
         ) from error
     check_finite(checkpoint["state_dict"], f"{setting}={path}")
-    checkpoint.setdefault("pytorch-lightning_version", pl.__version__)  # Lightning reads nothing without it
+    checkpoint.setdefault(
+        "pytorch-lightning_version", version("pytorch-lightning")
+    )  # Lightning reads nothing without it
     return checkpoint
 
 
