@@ -9,8 +9,7 @@
 Each training is a line of OUT/exact.jsonl, and is not done again; views and trials are in WORK. Figures are means over
 held-out views: IoU of the silhouettes, PSNR of the albedo where object or truth is (before grey), Chamfer distance
 between visible surfaces in per cent of the diagonal, the Janus rate, high frequencies and saturation as shares of the
-truth's, and seconds of training. Meshes for these figures
-need no texture, so the export is the short one (EXPORT).
+truth's, and seconds of training. Meshes for these figures need no texture, so the export is a short one (EXPORT).
 """
 
 from __future__ import annotations

@@ -75,9 +75,8 @@ def read_checkpoint(path: str | Path, setting: str = "resume") -> dict[str, Any]
             f"{setting}={path} lacks what a checkpoint of distill3d holds: {error}; take another of that folder"
         ) from error
     check_finite(checkpoint["state_dict"], f"{setting}={path}")
-    checkpoint.setdefault(
-        "pytorch-lightning_version", version("pytorch-lightning")
-    )  # Lightning reads nothing without it
+    # Lightning reads nothing without it
+    checkpoint.setdefault("pytorch-lightning_version", version("pytorch-lightning"))
     return checkpoint
 
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STRIP = 16  # height of a line of labels, in pixels
-LABEL_FONT = (
-    12  # height of their letters; in smaller ones the font's spaces are two pixels wide, and words run together
-)
+LABEL_FONT = 12  # height of their letters, in pixels; in smaller ones words run together
 CHARACTER = 7  # width of a letter: more than the mean, so that a line of them fits
 GAP = 2  # between labelled pictures
 MAX_LINES = 3  # of a label; what does not fit is left out
