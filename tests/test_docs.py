@@ -13,9 +13,11 @@ import markdown
 import pytest
 
 from distill3d.config.experiment import Experiment
-from distill3d.config.files import PROJECT, find_config
+from distill3d.config.files import EMBEDDED_WEIGHTS, PROJECT, find_config
 from distill3d.config.reference import configs_page, fields_of, guidances_page, prose, settings_page
 from distill3d.config.registry import KINDS, registered
+from distill3d.embedded.captions import COLORS, MATERIALS, SYNONYMS
+from distill3d.priors.words import taught_nouns, taught_words
 
 PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
     (PROJECT / "docs").glob("*.md")
@@ -114,6 +116,17 @@ def test_every_config_and_guidance_is_listed():
     paths = [path.relative_to(PROJECT / "configs").as_posix() for path in (PROJECT / "configs").rglob("*.yaml")]
     assert paths and all(f"| `{path}` |" in page for path in paths)
     assert all(f"## {name}\n" in guidances_page() for name in registered("guidance"))
+
+
+def test_the_page_on_the_embedded_model_has_its_nouns_colours_and_materials():
+    page = (PROJECT / "docs/embedded.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| [a-z ]+ \| (.*) \|$", page, flags=re.MULTILINE)
+    entries = [entry for cell in cells for entry in re.findall(r"([^,(]+?)(?: \(([^)]*)\))?(?:, |$)", cell)]
+    listed = {noun: set(others.split(", ")) - {""} for noun, others in entries}
+    assert listed == {noun: set(SYNONYMS.get(noun, ())) for noun in taught_nouns(EMBEDDED_WEIGHTS)}
+    lists = {line.removeprefix("- ") for line in page.splitlines()}
+    assert {", ".join(COLORS), ", ".join(MATERIALS)} <= lists
+    assert set(COLORS) | set(MATERIALS) <= taught_words(EMBEDDED_WEIGHTS)  # type: ignore[operator]
 
 
 def test_the_notebook_makes_an_object(tmp_path, monkeypatch):

@@ -14,9 +14,11 @@ import torch
 from tiny_pipelines import TinyFolders, embedded
 
 from distill3d.camera import make_cameras
+from distill3d.config.files import EMBEDDED_WEIGHTS
 from distill3d.config.registry import find
 from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig, load_prompt_encoder
 from distill3d.priors.prompt_processor import PromptProcessor
+from distill3d.priors.words import advice, taught_nouns, taught_words
 from distill3d.types import Cameras, PromptEmbedding, TextRequest
 
 REQUESTS: Mapping[str, TextRequest] = {
@@ -175,6 +177,24 @@ def test_unknown_words_are_one_warning(tmp_path: Path, caplog: pytest.LogCapture
     caplog.clear()
     make(tmp_path, "a cat").prepare(REQUESTS, PretrainedDiffusionModel(PriorConfig(str(folder))), "cpu")
     assert "not in the vocabulary" not in caplog.text
+
+
+def test_a_prompt_beyond_the_embedded_prior_is_answered_with_its_nouns():
+    nouns, words = taught_nouns(EMBEDDED_WEIGHTS), taught_words(EMBEDDED_WEIGHTS)
+    assert len(nouns) == 60
+
+    def told(prompt: str) -> list[str]:
+        return advice(prompt, "embedded", words, nouns)
+
+    for prompt in (*nouns, "a red fire truck", "a DSLR photo of an ice castle", "a hot dog, front view", "a t-rex"):
+        assert told(prompt) == []
+    for prompt, unknown in (("a velociraptor", "velociraptor"), ("a red dragon fruit", "dragon, fruit")):
+        (text,) = told(prompt)
+        assert f"embedded: {unknown};" in text and text.endswith(f"; its 60 nouns: {', '.join(nouns)}")
+    assert "; nearest by spelling: pineapple; its 60 nouns" in told("a pinaple")[0]
+    assert told("a fluffy cat")[0].endswith("fluffy; these words have no reliable effect")
+    (text,) = told("a frog on top of hamburgers and a blue taxi")
+    assert "(frog, hamburger, yellow taxi)" in text and "embedded seldom makes more than one" in text
 
 
 def test_misuse_is_explained(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ signal.signal(signal.SIGTERM, leave)
 (trial / "save" / "it50-0.png").touch()
 (trial / "metrics.json").write_text(json.dumps({"steps": 50, "seconds_total": 2.0, "prompt": "a fox"}))
 if sys.argv[2] == "end":
+    print("a line", "warning: words", "warning: and more", sep="\\n", file=sys.stderr)
     (trial / "save" / "it50-export").mkdir()
     (trial / "save" / "it50-export" / "model.glb").touch()
 else:
@@ -82,7 +83,7 @@ def until_step(work):
 
 def test_a_finished_run_has_its_mesh_and_its_picture(tmp_path, stand_in):
     *_, last = run(Order("end", "x"), tmp_path, pause=0.05)
-    assert last.text == "step 50, 2 s, done" and last.done
+    assert last.text == "step 50, 2 s, done\nwarning: words\nwarning: and more" and last.done
     assert last.mesh and last.mesh.name == "model.glb" and last.picture and last.picture.name == "it50-0.png"
     assert not list(tmp_path.rglob("*.log"))
 

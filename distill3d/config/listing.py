@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import json
+import textwrap
 from pathlib import Path
 from typing import TextIO
 
 import yaml
 
-from distill3d.config.files import SHIPPED_CONFIGS
+from distill3d.config.files import EMBEDDED_WEIGHTS, SHIPPED_CONFIGS
 from distill3d.config.registry import KINDS, Kind, registered
 from distill3d.config.yaml_text import parse_yaml
 from distill3d.runtime.foreign import ForeignFileError, read_text, reason
 
 
 def print_types(out: TextIO) -> None:
-    """One line for each registered type, by kind, then one for each config."""
+    """One line for each registered type, by kind, one for each config, and the nouns of the embedded prior."""
     for kind in KINDS:
         types = registered(kind)
         if types:
@@ -25,6 +27,14 @@ def print_types(out: TextIO) -> None:
     if configs:
         out.write("--config\n")
         out.writelines(f"  {name:36} {text}\n" for name, text in sorted(configs.items()))
+    nouns = embedded_nouns()
+    out.write("system.prompt_processor.prompt\n")
+    out.writelines(f"  {line}\n" for line in textwrap.wrap(f"{len(nouns)} nouns: {', '.join(nouns)}", 100))
+
+
+def embedded_nouns() -> list[str]:
+    """The objects that the prior inside the package was taught."""
+    return json.loads((EMBEDDED_WEIGHTS / "words.json").read_text(encoding="utf-8"))["nouns"]
 
 
 def setting_of(kind: Kind) -> str:

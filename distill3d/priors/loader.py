@@ -23,7 +23,7 @@ from distill3d.priors.quantised import check_bits, check_network_device
 from distill3d.priors.resize import native_size
 from distill3d.priors.settings import PriorConfig
 from distill3d.priors.single_file import open_single_file
-from distill3d.priors.words import taught_words, unknown_words
+from distill3d.priors.words import taught_nouns, taught_words, unknown_words
 from distill3d.priors.zero123 import PictureEmbedding, Zero123Prior, on_white, reference_of
 from distill3d.runtime.foreign import user_path
 
@@ -87,6 +87,9 @@ class PretrainedDiffusionModel(PriorModel):
 
     def vocabulary(self) -> frozenset[str] | None:
         return taught_words(_open(self.cfg, "index").path)
+
+    def nouns(self) -> tuple[str, ...]:
+        return taught_nouns(_open(self.cfg, "index").path)
 
     def kind(self) -> PriorKind:
         return prior_kind(self.cfg)

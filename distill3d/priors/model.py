@@ -47,6 +47,10 @@ class PriorModel:
         """The words that the model was taught, in lower case; None where nobody knows."""
         return None
 
+    def nouns(self) -> tuple[str, ...]:
+        """The objects that the model was taught; none where nobody knows."""
+        return ()
+
     def kind(self) -> PriorKind | None:
         """What kind of diffusers model it is, where it is one. Raises PriorError for a model that is not there."""
         return None

@@ -15,7 +15,7 @@ from distill3d.config.registry import register
 from distill3d.priors.embedding_cache import embedding_cache
 from distill3d.priors.model import PriorModel
 from distill3d.priors.text_table import encoded
-from distill3d.priors.words import unknown_words
+from distill3d.priors.words import advice
 from distill3d.runtime.foreign import user_path
 from distill3d.types import Cameras, Prompt, PromptEmbedding, ShadingMode, TextRequest
 
@@ -64,15 +64,10 @@ class PromptProcessor:
     def prepare(self, requests: Mapping[str, TextRequest], model: PriorModel, device: torch.device | str) -> None:
         """Embed every text that the roles will need; the prior's text encoder is built only if the cache lacks one.
 
-        Warns once, with a list, of words outside the vocabulary. Raises PriorError as the loader does.
+        Warns of words outside the vocabulary and of several objects. Raises PriorError as the loader does.
         """
-        unknown = unknown_words(self.prompt.text, model.vocabulary())
-        if unknown:
-            log.warning(
-                "not in the vocabulary of the model %s: %s; these words have no reliable effect",
-                model.name,
-                ", ".join(unknown),
-            )
+        for text in advice(self.prompt.text, model.name, model.vocabulary(), model.nouns()):
+            log.warning("%s", text)
         self._requests = dict(requests)
         texts = list(dict.fromkeys(text for request in requests.values() for text in self._texts_of(request)))
         self._row = {text: row for row, text in enumerate(texts)}

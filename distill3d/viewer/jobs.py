@@ -65,7 +65,7 @@ def run(order: Order, root: Path, pause: float = 1.0, cancelled: threading.Event
         process = subprocess.Popen(_command(order, root, tag), stdout=out, stderr=out, env=_environment())
         try:
             while process.poll() is None and not cancelled.is_set():
-                yield JobState(_state(trial), newest_picture(trial))
+                yield JobState(_state(trial) + _warnings(log), newest_picture(trial))
                 cancelled.wait(pause)
         finally:
             _end(process)
@@ -74,10 +74,11 @@ def run(order: Order, root: Path, pause: float = 1.0, cancelled: threading.Event
     elif process.returncode:
         yield JobState(_error(log), done=True)
     else:
+        warnings = _warnings(log)
         log.unlink()
         mesh = next(iter(sorted(trial.glob("save/*/model.glb"))), None)
         ending = ", done" if mesh else ", done, but without a mesh"
-        yield JobState(_state(trial) + ending, newest_picture(trial), mesh, done=True)
+        yield JobState(_state(trial) + ending + warnings, newest_picture(trial), mesh, done=True)
 
 
 def newest_picture(trial: Path) -> Path | None:
@@ -121,6 +122,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _state(trial: Path) -> str:
     metrics = read_record(trial / "metrics.json")
     return f"step {metrics['steps']}, {metrics['seconds_total']:.0f} s" if "seconds_total" in metrics else "starting"
+
+
+def _warnings(log: Path) -> str:
+    """What the run has warned of, a line each: such as words that the model was not taught."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "".join(f"\n{line}" for line in lines if line.startswith("warning: "))
 
 
 def _error(log: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill3d.config.files import SHIPPED_CONFIGS
+from distill3d.config.listing import embedded_nouns
 from distill3d.config.registry import registered
 from distill3d.viewer.jobs import Order, past_trials
 from distill3d.viewer.queue import JobQueue
@@ -73,7 +74,7 @@ def _questions(gr: Any) -> list[Any]:
     """The fields of an Order, in its order."""
     configs = [path.name for path in sorted(SHIPPED_CONFIGS.glob("dreamfusion*.yaml"))]
     return [
-        gr.Textbox("a hamburger", label="prompt"),
+        gr.Textbox("a hamburger", label="prompt", info=f"The embedded model knows: {', '.join(embedded_nouns())}."),
         gr.Dropdown(configs, value=FIRST, label="config"),
         gr.Dropdown([OWN, *registered("guidance")], value=OWN, label="guidance"),
         gr.Number(0, label="guidance scale (0: the config's own)", minimum=0),
