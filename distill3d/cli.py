@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 # errors that libraries raise for a mistake in a setting; by name, since torch and Lightning are imported late
 _OF_LIBRARIES = ("OutOfMemoryError", "MisconfigurationException")
+_FILE_AS_TEXT = re.compile(r"file:(//)?(?P<path>[^@\s]\S*)|[^@\s]\S*\.txt")
 _EXAMPLES = """\
 examples:
   {command} --config dreamfusion.yaml
@@ -129,11 +131,18 @@ def _check_early(request: Request) -> None:
         return
     if request.verb == "sweep":  # its arguments hold lists
         find_config(request.config)
-        return
-    check_early(request.config, request.overrides)
+    else:
+        check_early(request.config, request.overrides)
     for key, _, text in (setting.partition("=") for setting in request.overrides):
-        if ";" in text and is_text_key(key.rpartition(".")[2]):
+        if not is_text_key(key.rpartition(".")[2]):
+            continue
+        if ";" in text and request.verb != "sweep":
             log.info("%s is one prompt, semicolon included; with --sweep each part would be a run of its own", key)
+        file = _FILE_AS_TEXT.fullmatch(text)
+        if file:
+            log.warning(
+                "%s=%s is taken as the prompt itself; write %s=@%s to read a file", key, text, key, file["path"] or text
+            )
 
 
 def _parser(table: dict[str, Verb]) -> argparse.ArgumentParser:

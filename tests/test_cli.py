@@ -181,6 +181,7 @@ def test_list_prints_every_type_and_config(capsys):
     for name in ("system.guidance_type", "  sds ", "  implicit-volume ", "  dense-grid ", "  dreamfusion.yaml "):
         assert name in out
     assert "  sds-pixel-clip " in out
+    assert "  60 nouns: hamburger, " in out and out.endswith(" corn cob\n")
 
 
 def test_messages_are_tidy_lines_on_standard_error(capsys):
@@ -237,3 +238,15 @@ def test_a_semicolon_in_a_prompt_separates_only_in_a_sweep(flags, hints, monkeyp
     assert capsys.readouterr().err.count("prompt is one prompt, semicolon included; with --sweep") == hints
     if not flags:
         assert load("dreamfusion", [setting]).experiment.prompt == "a cat; a dog"
+
+
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [("file:a/b.txt", "a/b.txt"), ("file:///b", "/b"), ("b.txt", "b.txt"), ("a file: b.txt", ""), ("a fox", "")],
+)
+@pytest.mark.parametrize("flags", [[], ["--sweep"]])
+def test_a_file_that_is_taken_as_a_prompt_is_told(text, file, flags, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "runner", lambda name: lambda request: 0)
+    assert cli.main(["--config", "dreamfusion", *flags, f"system.prompt_processor.prompt={text}", "tag=b.txt"]) == 0
+    err = capsys.readouterr().err
+    assert (f"prompt=@{file} to read a file" in err) == bool(file) and err.count("=@") == bool(file)
