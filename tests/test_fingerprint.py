@@ -68,6 +68,12 @@ def test_the_hash_sees_names_and_bytes_of_weights_alone(tmp_path):
     assert len({first, renamed, weights_hash(tmp_path)}) == 3
 
 
+@pytest.mark.parametrize("name", ["weights", "judge_weights"])
+def test_the_card_of_shipped_weights_names_their_hash(name):
+    folder = PROJECT / "distill3d" / "embedded" / name
+    assert weights_hash(folder) in (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_entries_are_kept_and_replaced(tmp_path):
     path = tmp_path / "fingerprints.json"
     record(["a.png", "b.md"], Fingerprint("1", "x.yaml", "c"), path)
