@@ -27,18 +27,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from exact_objects import OBJECTS
-from jaxtyping import Float
+from exact_report import Row, beside, read_rows, report, write_sheet
+from ledger import append
 from pool import at_once
-from tables import table
-from torch import Tensor
 from truth import (
     albedo_psnr_db,
     around,
+    chamfer_percent,
     detail_ratio,
-    exported_mesh,
+    janus_rate,
     kilobytes,
     over_grey,
     saturation_ratio,
@@ -47,7 +46,7 @@ from truth import (
 )
 
 from distill3d import cli
-from distill3d.camera import make_cameras, random_cameras, ranges_of
+from distill3d.camera import random_cameras, ranges_of
 from distill3d.data.mesh_file import SUFFIXES, load_mesh_file
 from distill3d.data.posed.files import training_views
 from distill3d.data.posed.write import write_posed_images
@@ -56,7 +55,7 @@ from distill3d.evaluation.render_views import RenderViewsSettings, mesh_views, v
 from distill3d.runtime.files import write_atomically
 from distill3d.runtime.pictures import contact_sheet, write_png
 from distill3d.runtime.rng import rng
-from distill3d.scenes.mesh.raster import Mesh, rasterize
+from distill3d.scenes.mesh.raster import Mesh
 
 RESULTS = Path(__file__).parent / "results"
 CONFIGS = {"sds": "dreamfusion-exact.yaml", "lmc-sds": "dreamfusion-lmc-exact.yaml"}
@@ -65,43 +64,8 @@ CONDITIONS = ("text", "view-words", "camera")
 EXPORT = tuple(f"system.exporter.{one}" for one in ("resolution=96", "mode=vertex", "viewer=false"))
 HELD_OUT = 24  # views that no prior saw
 TURNS = 24  # views of the truth around it, among which a Janus view is looked for
-SURFACE_POINTS = 6000
 SHIPPED = "shipped"  # the name of the configs' own settings
-COLUMNS = {"iou": 3, "chamfer_percent": 2, "psnr_db": 1, "janus": 2, "detail": 2, "saturation": 2, "seconds": 0}
-HEAD = (
-    "condition",
-    "rule",
-    "w",
-    "object",
-    "IoU",
-    "Chamfer, % of the diagonal",
-    "albedo, dB",
-    "Janus",
-    "detail",
-    "saturation",
-    "s",
-)
 SHEET = "views.png"  # of each trial: the truth over what was made of it
-
-
-@dataclass(frozen=True)
-class Row:
-    """The figures of one training."""
-
-    name: str  # of the settings
-    object: str
-    condition: str
-    rule: str
-    iou: float
-    chamfer_percent: float  # of the diagonal of the truth's bounding box
-    psnr_db: float
-    janus: float  # share of views
-    seconds: float  # of training, without export and turntable
-    key: str
-    scale: float | None = None  # of the guidance; None: the config's
-    kilobytes: float | None = None  # of the file that holds the scene
-    detail: float | None = None  # the share of energy in high frequencies, over the truth's
-    saturation: float | None = None  # over the truth's
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     waiting = [(cell, key) for key, cell in cells.items() if key not in done]
     begun, bench = time.monotonic(), Bench(work, meshes, views)
     for count, row in enumerate(at_once(train_and_measure, bench, waiting, math.inf, args.jobs), 1):
-        append(ledger, row)
+        append(ledger, asdict(row))
         left = (time.monotonic() - begun) / count * (len(waiting) - count) / 60
         sys.stderr.write(f"{json.dumps(asdict(row))}\n{count} of {len(waiting)}, {left:.0f} minutes left\n")
     by_key = {row.key: row for row in read_rows(ledger)}
@@ -260,48 +224,8 @@ def measure(trial: LoadedTrial, mesh: Mesh, views: Path, sheet: Path) -> dict[st
     }
 
 
-# -- figures ---------------------------------------------------------------------------------------------------------
-
-
-def janus_rate(made: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> float:
-    """The share of views that show another side, 60 degrees away or more, better (by a tenth) than the right one."""
-    count = len(made)
-    error = (made[:, None] - truth[None]).square().flatten(2).mean(2)
-    places = torch.arange(count)
-    apart = (places[:, None] - places).abs() * (360.0 / count)
-    apart = torch.minimum(apart, 360.0 - apart)
-    others = error.masked_fill(apart < 60.0, torch.inf).amin(1)
-    return float((others < 0.9 * error.diagonal()).float().mean())
-
-
-def chamfer_percent(trial: LoadedTrial, mesh: Mesh) -> float:
-    """Mean distance to the nearest point of the other's visible surface, both ways, in per cent of the diagonal."""
-    from scipy.spatial import cKDTree
-
-    exported = exported_mesh(trial.trial)
-    if exported is None:
-        return 100.0
-    a, b = visible_points(exported), visible_points(mesh)
-    distance = 0.5 * (cKDTree(a).query(b)[0].mean() + cKDTree(b).query(a)[0].mean())
-    return 100.0 * float(distance) / float(np.linalg.norm(np.ptp(mesh.vertices, axis=0)))
-
-
-def visible_points(mesh: Mesh) -> Float[np.ndarray, "P 3"]:
-    """Points that are seen from somewhere on a sphere; what lies inside does not count."""
-    count = 40
-    height = 1.0 - 2.0 * (torch.arange(count) + 0.5) / count  # a Fibonacci sphere
-    azimuth = (torch.arange(count) * 137.50776) % 360.0
-    full = torch.ones(count)
-    cameras = make_cameras(torch.rad2deg(torch.asin(height)), azimuth, 1.6 * full, 40.0 * full, 96, 96)
-    seen = [rasterize(mesh, cameras[[i]], supersample=1) for i in range(count)]
-    points = torch.cat([s.position[0].flatten(1).T[s.mask[0, 0].flatten() > 0.5] for s in seen]).numpy()
-    return points[np.random.default_rng(0).permutation(len(points))[:SURFACE_POINTS]]
-
-
-# -- ledger and report -----------------------------------------------------------------------------------------------
-
-
 def row_key(cell: Cell, views: int) -> str:
+    """The same for the same training, whatever its settings are named."""
     about = [cell.object, cell.condition, cell.rule, sorted(cell.overrides()), views, config_text(cell.config)]
     content = json.dumps([*about, *cell.known])
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
@@ -315,18 +239,6 @@ def config_text(config: str) -> str:
     return json.dumps([experiment.system, experiment.data, experiment.trainer], sort_keys=True, default=str)
 
 
-def read_rows(ledger: Path) -> list[Row]:
-    if not ledger.is_file():
-        return []
-    return [Row(**json.loads(line)) for line in ledger.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def append(ledger: Path, row: Row) -> None:
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    with ledger.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(row)) + "\n")
-
-
 def command(args: argparse.Namespace) -> str:
     """What would write the table again, but for --set, which stands below it."""
     lists = {"objects": args.objects, "conditions": args.conditions, "rules": args.rules, "scales": args.scales}
@@ -335,50 +247,6 @@ def command(args: argparse.Namespace) -> str:
     parts += ["--among-all"] if args.among_all else []
     parts += [f"--name {args.name}"] if args.name != SHIPPED else []
     return " ".join(["python benchmarks/exact.py", *parts])
-
-
-def report(rows: list[Row], command: str, settings: list[str]) -> str:
-    """Means by condition, rule and scale, then every object."""
-    lines = [text_row(group, "mean of " + str(len(group))) for group in groups(rows)]
-    lines += [text_row([row], row.object) for row in rows]
-    given = f"\nSettings beside the config: `{' '.join(settings)}`.\n" if settings else "\n"
-    return f"# The exact prior\n\n`{command}`\n{given}\n{table(HEAD, lines)}\n"
-
-
-def beside(rows: list[Row], names: Sequence[str]) -> str:
-    """Means of the named settings by condition, rule and scale, over the objects that all of them have."""
-    lines = []
-    for group in groups([row for row in rows if row.name in names]):
-        shared = set.intersection(*({row.object for row in group if row.name == name} for name in names))
-        for name in names if shared else ():
-            chosen = [row for row in group if row.name == name and row.object in shared]
-            lines.append([*text_row(chosen, f"{name}, mean of {len(chosen)}"), mean(chosen, "kilobytes", 0)])
-    return table((*HEAD, "kB"), lines)
-
-
-def write_sheet(path: Path, sheets: list[Path]) -> None:
-    """The sheets of all trainings, one below the other; nothing where there is none."""
-    from PIL import Image
-
-    pictures = [np.array(Image.open(sheet).convert("RGB")) for sheet in sheets]
-    if pictures:
-        Image.fromarray(np.concatenate(pictures)).save(path, quality=90)
-
-
-def groups(rows: list[Row]) -> list[list[Row]]:
-    keys = dict.fromkeys((row.condition, row.rule, row.scale) for row in rows)
-    return [[row for row in rows if (row.condition, row.rule, row.scale) == key] for key in keys]
-
-
-def text_row(rows: list[Row], name: str) -> list[str]:
-    scale = "" if rows[0].scale is None else f"{rows[0].scale:g}"
-    return [rows[0].condition, rows[0].rule, scale, name, *(mean(rows, *field) for field in COLUMNS.items())]
-
-
-def mean(rows: Sequence[Row], field: str, digits: int) -> str:
-    """Over the rows that have the figure; a dash where none has."""
-    values = [value for row in rows if (value := getattr(row, field)) is not None]
-    return f"{np.mean(values):.{digits}f}" if values else "-"
 
 
 if __name__ == "__main__":

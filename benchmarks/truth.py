@@ -14,10 +14,11 @@ from distill3d.data.assets import y_up_to_world
 from distill3d.data.posed.write import RenderedViews
 from distill3d.evaluation.loaded_trial import LoadedTrial
 from distill3d.evaluation.metrics import high_frequency_ratio, saturation
-from distill3d.scenes.mesh.raster import Mesh
+from distill3d.scenes.mesh.raster import Mesh, rasterize
 from distill3d.types import Cameras, Light
 
 GREY = 0.5
+SURFACE_POINTS = 6000  # of each of the two, for their distance
 
 
 def scene_views(trial: LoadedTrial, cameras: Cameras) -> RenderedViews:
@@ -83,6 +84,41 @@ def kilobytes(trial: Path) -> float | None:
         if files:
             return round(files[-1].stat().st_size / 1e3, 1)
     return None
+
+
+def janus_rate(made: Float[Tensor, "V 3 H W"], truth: Float[Tensor, "V 3 H W"]) -> float:
+    """The share of views that show another side, 60 degrees away or more, better (by a tenth) than the right one."""
+    count = len(made)
+    error = (made[:, None] - truth[None]).square().flatten(2).mean(2)
+    places = torch.arange(count)
+    apart = (places[:, None] - places).abs() * (360.0 / count)
+    apart = torch.minimum(apart, 360.0 - apart)
+    others = error.masked_fill(apart < 60.0, torch.inf).amin(1)
+    return float((others < 0.9 * error.diagonal()).float().mean())
+
+
+def chamfer_percent(trial: LoadedTrial, mesh: Mesh) -> float:
+    """Mean distance to the nearest point of the other's visible surface, both ways, in per cent of the diagonal."""
+    from scipy.spatial import cKDTree
+
+    exported = exported_mesh(trial.trial)
+    if exported is None:
+        return 100.0
+    a, b = visible_points(exported), visible_points(mesh)
+    distance = 0.5 * (cKDTree(a).query(b)[0].mean() + cKDTree(b).query(a)[0].mean())
+    return 100.0 * float(distance) / float(np.linalg.norm(np.ptp(mesh.vertices, axis=0)))
+
+
+def visible_points(mesh: Mesh) -> Float[np.ndarray, "P 3"]:
+    """Points that are seen from somewhere on a sphere; what lies inside does not count."""
+    count = 40
+    height = 1.0 - 2.0 * (torch.arange(count) + 0.5) / count  # a Fibonacci sphere
+    azimuth = (torch.arange(count) * 137.50776) % 360.0
+    full = torch.ones(count)
+    cameras = make_cameras(torch.rad2deg(torch.asin(height)), azimuth, 1.6 * full, 40.0 * full, 96, 96)
+    seen = [rasterize(mesh, cameras[[i]], supersample=1) for i in range(count)]
+    points = torch.cat([s.position[0].flatten(1).T[s.mask[0, 0].flatten() > 0.5] for s in seen]).numpy()
+    return points[np.random.default_rng(0).permutation(len(points))[:SURFACE_POINTS]]
 
 
 def f_score(made: Mesh, truth: Mesh, share: float = 0.04, points: int = 6000) -> float:

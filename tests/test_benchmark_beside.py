@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-import exact
+import exact_report
 import text_to_3d
 from truth import kilobytes
 
@@ -43,11 +43,11 @@ def test_prompts_are_compared_that_both_configs_have():
 
 
 def test_settings_are_compared_over_the_objects_that_both_have():
-    def row(name: str, obj: str, iou: float, kilobytes: float | None = None) -> exact.Row:
-        return exact.Row(name, obj, "camera", "sds", iou, 2.0, 20.0, 0.0, 60.0, "key", kilobytes=kilobytes)
+    def row(name: str, obj: str, iou: float, kilobytes: float | None = None) -> exact_report.Row:
+        return exact_report.Row(name, obj, "camera", "sds", iou, 2.0, 20.0, 0.0, 60.0, "key", kilobytes=kilobytes)
 
     rows = [row("shipped", "car", 0.8), row("shipped", "duck", 0.2), row("splats", "car", 0.9, 90.0)]
-    lines = cells(exact.beside(rows, ["shipped", "splats"]))
+    lines = cells(exact_report.beside(rows, ["shipped", "splats"]))
     assert [line[3:5] + line[-1:] for line in lines] == [
         ["shipped, mean of 1", "0.800", "-"],
         ["splats, mean of 1", "0.900", "90"],

@@ -13,6 +13,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import exact
+import exact_report
+import truth
 from exact_objects import OBJECTS
 
 from distill3d.data.posed.write import RenderedViews
@@ -39,7 +41,7 @@ SHORT = [
 ]
 
 
-def benchmark(out: Path, *arguments: str) -> list[exact.Row]:
+def benchmark(out: Path, *arguments: str) -> list[exact_report.Row]:
     settings = [
         "--views",
         "96",
@@ -55,7 +57,7 @@ def benchmark(out: Path, *arguments: str) -> list[exact.Row]:
         *SHORT,
     ]
     assert exact.main(["--objects", "car", *arguments, *settings]) == 0
-    return exact.read_rows(out / "exact.jsonl")
+    return exact_report.read_rows(out / "exact.jsonl")
 
 
 def test_the_camera_beats_the_text_alone_by_a_wide_margin(tmp_path, monkeypatch):
@@ -77,24 +79,24 @@ def test_every_object_has_a_front_a_top_and_colours():
     for name, build in OBJECTS.items():
         mesh = build().normalized()
         assert mesh.faces.max() < len(mesh.vertices) == len(mesh.colors), name
-        seen = mesh_views(mesh, exact.around(2, 1.6, 40.0), "albedo")
+        seen = mesh_views(mesh, truth.around(2, 1.6, 40.0), "albedo")
         assert 0.05 < float((seen.alpha > 0.5).float().mean()) < 0.6, name
 
 
 def test_the_figures_know_the_truth_and_a_view_from_behind():
-    truth = mesh_views(OBJECTS["car"]().normalized(), exact.around(exact.TURNS, 1.6, 40.0), "albedo")
-    turned = exact.over_grey(truth).roll(exact.TURNS // 2, 0)
-    assert exact.silhouette_iou(truth.alpha, truth.alpha) == 1.0
-    assert exact.silhouette_iou(truth.alpha, torch.ones_like(truth.alpha)) < 0.4
-    assert exact.albedo_psnr_db(truth, truth) == pytest.approx(100.0)
-    faded = RenderedViews(truth.cameras, 0.9 * truth.rgb, truth.alpha)
-    assert 20.0 < exact.albedo_psnr_db(faded, truth) < 35.0
-    assert exact.janus_rate(exact.over_grey(truth), exact.over_grey(truth)) == 0.0
-    assert exact.janus_rate(turned, exact.over_grey(truth)) > 0.5
+    right = mesh_views(OBJECTS["car"]().normalized(), truth.around(exact.TURNS, 1.6, 40.0), "albedo")
+    turned = truth.over_grey(right).roll(exact.TURNS // 2, 0)
+    assert truth.silhouette_iou(right.alpha, right.alpha) == 1.0
+    assert truth.silhouette_iou(right.alpha, torch.ones_like(right.alpha)) < 0.4
+    assert truth.albedo_psnr_db(right, right) == pytest.approx(100.0)
+    faded = RenderedViews(right.cameras, 0.9 * right.rgb, right.alpha)
+    assert 20.0 < truth.albedo_psnr_db(faded, right) < 35.0
+    assert truth.janus_rate(truth.over_grey(right), truth.over_grey(right)) == 0.0
+    assert truth.janus_rate(turned, truth.over_grey(right)) > 0.5
 
 
 def test_only_what_is_seen_counts_as_surface():
     mesh = OBJECTS["snowman"]().normalized()
     inner = mesh.transformed(0.2)
-    points = exact.visible_points(type(mesh).merged([mesh, inner]))
-    assert abs(points - exact.visible_points(mesh)).max() < 1e-5
+    points = truth.visible_points(type(mesh).merged([mesh, inner]))
+    assert abs(points - truth.visible_points(mesh)).max() < 1e-5
