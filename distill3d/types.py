@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -146,11 +147,16 @@ class PromptEmbedding:
 
     @staticmethod
     def cat(parts: list[PromptEmbedding]) -> PromptEmbedding:
-        def joined(name: str) -> Tensor | None:
-            tensors = [getattr(part, name) for part in parts]
-            return None if tensors[0] is None else torch.cat(tensors)
+        """The rows of all, in order; pooled text that says less than another's ends in zeros."""
 
-        return PromptEmbedding(torch.cat([part.tokens for part in parts]), joined("mask"), joined("pooled"))
+        def joined(tensors: list[Tensor | None]) -> Tensor | None:
+            given = [tensor for tensor in tensors if tensor is not None]
+            return torch.cat(given) if given else None
+
+        width = max((part.pooled.shape[-1] for part in parts if part.pooled is not None), default=0)
+        pooled = [None if p.pooled is None else F.pad(p.pooled, (0, width - p.pooled.shape[-1])) for p in parts]
+        tokens = torch.cat([part.tokens for part in parts])
+        return PromptEmbedding(tokens, joined([part.mask for part in parts]), joined(pooled))
 
 
 @dataclass(frozen=True)

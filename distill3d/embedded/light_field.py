@@ -21,6 +21,7 @@ BLOCK = 4  # pixels of the guess along a side of a cell: 64x64 in all
 RAY_FEATURES = 54
 UNSHUFFLE = 2  # of the network's stem
 TRUST_KNOTS = 17
+COMPOSED_TRUST = 4.0  # logit added where a picture was put together: the network was taught to doubt its own of pairs
 _LEAST_SIGMA = 0.02
 _CANONICAL_FOVY_RAD = math.radians(39.0)
 _CANONICAL_DISTANCE, _CANONICAL_ELEVATION = 1.55, math.radians(15.0)
@@ -32,6 +33,7 @@ class Seen(NamedTuple):
     features: Float[Tensor, "B C 16 16"]
     guess: Float[Tensor, "B 4 64 64"]  # colour times mask in [0, 1], and the mask
     known: Float[Tensor, "B"]  # whether the camera was given
+    composed: Float[Tensor, "B"] | None = None  # 1 where it was put together from two objects' pictures
 
 
 def ray_features(
@@ -67,6 +69,15 @@ def canonical_cameras(count: int, device: torch.device | str = "cpu") -> tuple[T
     return c2w, torch.full((count,), _CANONICAL_FOVY_RAD, device=device)
 
 
+def or_canonical(c2w: Tensor, fovy_rad: Tensor, known: Float[Tensor, "B"]) -> tuple[Tensor, Tensor]:
+    """The given cameras, and the canonical one where ``known`` is 0."""
+    stand_in = canonical_cameras(len(c2w), c2w.device)
+    return (
+        torch.where(known[:, None, None] > 0, c2w.float(), stand_in[0]),
+        torch.where(known > 0, fovy_rad.float(), stand_in[1]),
+    )
+
+
 class LightField(nn.Module):
     """Rays and text to features and a picture before no background.
 
@@ -86,9 +97,10 @@ class LightField(nn.Module):
 
     def forward(self, c2w: Tensor, fovy_rad: Tensor, known: Float[Tensor, "B"], text: Float[Tensor, "B D"]) -> Seen:
         """``known``: 1 where the camera is given, 0 where it is to be ignored."""
-        stand_in = canonical_cameras(len(c2w), c2w.device)
-        c2w = torch.where(known[:, None, None] > 0, c2w.float(), stand_in[0])
-        fovy_rad = torch.where(known > 0, fovy_rad.float(), stand_in[1])
+        return self.seen_by(*or_canonical(c2w, fovy_rad, known), known, text)
+
+    def seen_by(self, c2w: Tensor, fovy_rad: Tensor, known: Float[Tensor, "B"], text: Float[Tensor, "B D"]) -> Seen:
+        """By these very cameras; ``known`` only tells whether they were given."""
         h = self.along(ray_features(c2w, fovy_rad, self.cells), known, text)
         return Seen(h.transpose(1, 2).unflatten(-1, (self.cells, self.cells)), as_picture(self.guess(h)), known)
 
@@ -194,16 +206,18 @@ class LightIn(nn.Module):
             guess = guess if large else F.avg_pool2d(guess, 2)
             x0 = alpha * sample.float() - sigma * v.float()
             missing = guess[:, :3] - guess[:, 3:] * x0
-            return v.float() - self._trust(timestep, seen.known, text.float(), large) * missing / sigma
+            return v.float() - self._trust(timestep, seen, text.float(), large) * missing / sigma
 
-    def _trust(self, timestep: Tensor, known: Tensor, text: Tensor, large: bool) -> Float[Tensor, "B 1 1 1"]:
+    def _trust(self, timestep: Tensor, seen: Seen, text: Tensor, large: bool) -> Float[Tensor, "B 1 1 1"]:
         """The logits between two knots of time."""
         place = timestep.float() / self.timesteps * (TRUST_KNOTS - 1)
         left = place.long().clamp_max(TRUST_KNOTS - 2)
-        knots = self.trust[int(large)].float()[(known > 0).long()]
+        knots = self.trust[int(large)].float()[(seen.known > 0).long()]
         at = lambda index: knots.gather(1, index[:, None])  # noqa: E731
         logits = torch.lerp(at(left), at(left + 1), (place - left)[:, None])
         said = F.linear(text, self.trust_text.weight.float(), self.trust_text.bias.float())
+        if seen.composed is not None:
+            said = torch.where(seen.composed[:, None] > 0, COMPOSED_TRUST, said)
         return torch.sigmoid(logits + said)[:, :, None, None]
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill3d.embedded.light_field import UNSHUFFLE, LightField, LightIn, Seen, zero_initialised
+from distill3d.embedded.light_parts import look_at_parts, whole_and_parts
 
 Maps = tuple[Tensor | float, Tensor | float, Tensor | float]  # to add at the trunk's two levels and the outer one
 
@@ -106,7 +107,7 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
         if not added_cond_kwargs or "text_embeds" not in added_cond_kwargs:
             raise ValueError('added_cond_kwargs["text_embeds"] (the pooled text) is missing')
         index = sizes.index(sample.shape[-1])
-        text_embeds = added_cond_kwargs["text_embeds"]
+        text_embeds, _ = whole_and_parts(added_cond_kwargs["text_embeds"], self.config["pooled_dim"])
         pooled = self.text(text_embeds) + self.words(encoder_hidden_states)
         if self.scene is not None:
             pooled = pooled + self.scene(text_embeds)
@@ -125,12 +126,15 @@ class PixelUNet2DConditionModel(ModelMixin, ConfigMixin):
 
     def look(self, conditions: dict[str, Tensor]) -> Seen:
         """The light field of the pooled texts, from the given cameras or, without any, from the canonical one."""
-        text = conditions["text_embeds"]
-        if "c2w" not in conditions:
-            zeros = text.new_zeros(len(text))
-            return self.light(text.new_zeros(len(text), 4, 4), zeros, zeros, text)
-        known = conditions.get("known", torch.ones_like(conditions["fovy_rad"]))
-        return self.light(conditions["c2w"], conditions["fovy_rad"], known, text)
+        text, parts = whole_and_parts(conditions["text_embeds"], self.config["pooled_dim"])
+        if "c2w" in conditions:
+            c2w, fovy_rad = conditions["c2w"], conditions["fovy_rad"]
+            known = conditions.get("known", torch.ones_like(fovy_rad))
+        else:
+            c2w, fovy_rad = text.new_zeros(len(text), 4, 4), text.new_zeros(len(text))
+            known = fovy_rad
+        seen = self.light(c2w, fovy_rad, known, text)
+        return seen if parts is None else look_at_parts(self.light, c2w, fovy_rad, known, seen, parts)
 
     def _time(self, timestep: Tensor | float | int, like: Tensor) -> Float[Tensor, "B D"]:
         t = torch.as_tensor(timestep, device=like.device).expand(len(like))

@@ -225,6 +225,6 @@ _CONVERT = (
     "DiffusionPipeline.from_pretrained({name!r}, use_safetensors=False).save_pretrained(FOLDER), and name FOLDER; or "
     "set system.prior.revision=refs/pr/N where pull request N adds safetensors; or name another model"
 )
-_ROOT_FILES = ("model_index.json", "words.json", "cameras.json")
+_ROOT_FILES = ("model_index.json", "words.json", "cameras.json", "parts.json")
 _PARTIAL = "the download or copy is incomplete: fetch it again"
 _GATED = "accept its licence at https://huggingface.co/{name}, log in with `hf auth login`, or name another model"

@@ -17,6 +17,7 @@ from distill3d.priors.latent import LatentPrior, PixArtPrior, SdxlPrior
 from distill3d.priors.model import PriorModel
 from distill3d.priors.model_folder import ModelFolder, open_folder
 from distill3d.priors.mvdream import MVDreamPrior
+from distill3d.priors.parts import PARTS_FILE
 from distill3d.priors.pixel import PixelPrior
 from distill3d.priors.prompt import TextTowers, encoder_dtype, text_identity_of
 from distill3d.priors.quantised import check_bits, check_network_device
@@ -80,7 +81,9 @@ class PretrainedDiffusionModel(PriorModel):
             return None  # it is of a picture, and costs one call
         precision = str(encoder_dtype(self.cfg, device)).removeprefix("torch.")
         bits = "" if self.cfg.text_encoder_bits is None else f"-{self.cfg.text_encoder_bits}bit"
-        return f"{text_identity(self.cfg)}-{precision}{bits}"
+        parts = _open(self.cfg, "text").path / PARTS_FILE
+        pairs = f"-{file_identity(parts)[:8]}" if parts.is_file() else ""
+        return f"{text_identity(self.cfg)}-{precision}{bits}{pairs}"
 
     def text_parameters(self) -> int:
         return text_parameters(self.cfg)

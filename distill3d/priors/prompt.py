@@ -14,6 +14,7 @@ from distill3d.priors.identity import file_identity
 from distill3d.priors.kinds import KindName
 from distill3d.priors.lora import changes_text, fuse_text_lora, lora_file
 from distill3d.priors.model_folder import ModelFolder
+from distill3d.priors.parts import packed, pair_of, read_extents
 from distill3d.priors.settings import PriorConfig, choose_dtype
 from distill3d.types import PromptEmbedding
 
@@ -115,9 +116,18 @@ def text_identity_of(folder: ModelFolder, cfg: PriorConfig) -> str:
 
 
 def _embedded(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
-    tokens = towers[0].tokenize(texts)
-    output = towers[0].model(**tokens)
-    return PromptEmbedding(output.last_hidden_state, tokens["attention_mask"].bool(), output.pooler_output)
+    """A pair's row also holds the pooled text of each of its objects, and their places."""
+    extents = read_extents(context.folder.path)
+
+    def row(text: str) -> PromptEmbedding:
+        pair = pair_of(text, extents)
+        tokens = towers[0].tokenize([text] if pair is None else [text, pair.first.text, pair.second.text])
+        output = towers[0].model(**tokens)
+        pooled = output.pooler_output
+        pooled = pooled if pair is None else packed(pooled[:1], pooled[1:], pair)
+        return PromptEmbedding(output.last_hidden_state[:1], tokens["attention_mask"].bool()[:1], pooled)
+
+    return PromptEmbedding.cat([row(text) for text in texts])
 
 
 def _stable_diffusion(towers: list[Tower], texts: list[str], context: EncodingContext) -> PromptEmbedding:
