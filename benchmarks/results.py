@@ -107,6 +107,16 @@ STEPS = (
         65,
     ),
     Step(
+        "pairs",
+        (
+            *("benchmarks/text_to_3d.py", "--config", "dreamfusion-lmc.yaml", "--pairs", "14", "--jobs", "2"),
+            *("--assets", ASSETS, "--results", "benchmarks/results/pairs"),
+        ),
+        _results("pairs/text_to_3d.md", "pairs/text_to_3d.jpg"),
+        "dreamfusion-lmc.yaml",
+        12,
+    ),
+    Step(
         "splats",
         (
             *("benchmarks/text_to_3d.py", "--config", "splats-lmc.yaml", "--every", "6", "--jobs", "2"),

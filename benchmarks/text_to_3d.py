@@ -10,6 +10,7 @@ another config) also writes both side by side, for the prompts that both have, t
     python benchmarks/text_to_3d.py --every 1 --jobs 2 --assets FOLDER
     python benchmarks/text_to_3d.py --every 6 --jobs 2 --assets FOLDER --config splats-lmc.yaml \
         --results benchmarks/results/splats --against benchmarks/results/text_to_3d.json
+    python benchmarks/text_to_3d.py --pairs 14 --jobs 2 --assets FOLDER --results benchmarks/results/pairs
 """
 
 # ruff: noqa: T201  a benchmark prints
@@ -17,8 +18,10 @@ another config) also writes both side by side, for the prompts that both have, t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
+import random
 import re
 import sys
 from collections.abc import Sequence
@@ -43,15 +46,17 @@ from truth import (
     silhouette_iou,
 )
 
+from distill3d.config.files import EMBEDDED_WEIGHTS
 from distill3d.config.yaml_text import dump_yaml
 from distill3d.data.assets import load_mesh, read_index
-from distill3d.embedded.captions import RELATIONS, with_article
+from distill3d.embedded.captions import RELATIONS, SceneCaption, Thing, with_article
 from distill3d.embedded.judge import Judge, load_judge
 from distill3d.embedded.mesh_scenes import read_held_out
 from distill3d.evaluation.evaluation import evaluate_folder
 from distill3d.evaluation.loaded_trial import load_trial
 from distill3d.evaluation.render_views import mesh_views
 from distill3d.evaluation.samples import read_strip
+from distill3d.priors.parts import pair_of, read_extents
 from distill3d.runtime.files import write_atomically, write_json
 from distill3d.runtime.logs import set_up_logging
 from distill3d.scenes.mesh.raster import Mesh
@@ -101,6 +106,16 @@ def combinations() -> list[str]:
     return [scene.text() for scene in read_held_out().scenes()]
 
 
+def pairs_of(nouns: Sequence[str], count: int, seed: int = 0) -> list[str]:
+    """Pairs of different nouns, on top of and next to each other in turn, drawn alike every time."""
+    draw = random.Random(seed)
+    drawn = [draw.sample(nouns, 2) for _ in range(count)]
+    relations = itertools.cycle(("on top of", "next to"))
+    return [
+        SceneCaption(Thing(a), relation, Thing(b)).text() for (a, b), relation in zip(drawn, relations, strict=False)
+    ]
+
+
 def prompts_of(nouns: Sequence[str], every: int = 10) -> list[str]:
     """Every so many nouns by rank, from the first on, then as many of the combinations of nouns that are among them."""
     scenes = [scene for scene in read_held_out().scenes() if {thing.noun for thing in scene.things} <= set(nouns)]
@@ -113,9 +128,19 @@ def without_paths(error: str) -> str:
 
 
 def taught_mesh(prompt: str, assets: Path | None) -> Mesh | None:
-    """The first mesh of the noun that a prompt names and nothing else; None for others, or without a folder."""
-    found = [] if assets is None else [a for a in read_index(assets) if with_article(a.noun) == prompt]
-    return load_mesh(min(found, key=lambda asset: asset.variant)) if found else None
+    """The first mesh of the noun that a prompt names and nothing else, or those of the two that it names, placed.
+
+    None for others, or without a folder. Two are placed as the embedded prior places what it knows of them.
+    """
+    if assets is None:
+        return None
+    pair = pair_of(prompt, read_extents(EMBEDDED_WEIGHTS))
+    if pair is None:
+        found = [entry for entry in read_index(assets) if with_article(entry.noun) == prompt]
+        return load_mesh(min(found, key=lambda entry: entry.variant)) if found else None
+    objects = [(taught_mesh(part.text, assets), part) for part in (pair.first, pair.second)]
+    placed = [mesh.transformed(part.scale, part.center) for mesh, part in objects if mesh is not None]
+    return Mesh.merged(placed) if len(placed) == 2 else None
 
 
 def main() -> None:
@@ -123,6 +148,7 @@ def main() -> None:
     parser.add_argument("--config", default="dreamfusion-lmc.yaml")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--every", type=int, default=10, help="every so many nouns by rank; 1: all")
+    parser.add_argument("--pairs", type=int, help="instead of the nouns so many pairs of them, drawn by chance")
     parser.add_argument("--assets", type=Path, help="the folder of meshes that the prior was taught, for F-scores")
     parser.add_argument("--out", type=Path, default=PROJECT / "outputs" / "text-to-3d")
     parser.add_argument("--results", type=Path, default=PROJECT / "benchmarks" / "results")
@@ -136,7 +162,8 @@ def main() -> None:
     given = parser.parse_args()
     set_up_logging()
     nouns = json.loads(WORDS.read_text(encoding="utf-8"))["nouns"]
-    folder = train(given, prompts_of(nouns, given.every))
+    prompts = prompts_of(nouns, given.every) if given.pairs is None else pairs_of(nouns, given.pairs)
+    folder = train(given, prompts)
     seen = read_by_eye(given.results)
     content = json.loads((evaluate_folder(folder) / "evaluation.json").read_text(encoding="utf-8"))
     judge = load_judge()
@@ -283,12 +310,11 @@ def write(given: argparse.Namespace, results: list[Result], failed: dict[str, li
 
 def summary(results: list[Result]) -> list[str]:
     """How many reached the aims: F-score .6, albedo 17 dB, a yes by eye, the judge's first rank."""
-    known = [result for result in results if result.f_score is not None]
-    alone = [result for result in results if result.f_score is None]
-    pairs = [result for result in alone if any(f" {relation} " in result.prompt for relation in RELATIONS)]
-    colors = [result for result in alone if result not in pairs]
+    pairs = [result for result in results if is_pair(result.prompt)]
+    known = [result for result in results if result.f_score is not None and result not in pairs]
+    colors = [result for result in results if result not in pairs and result not in known]
     lines = []
-    for name, group in (("nouns", known), ("unseen colours and materials", colors), ("unseen pairs", pairs)):
+    for name, group in (("nouns", known), ("unseen colours and materials", colors), ("pairs", pairs)):
         shape = sum((r.f_score or 0.0) >= LEAST_F_SCORE for r in group)
         both = sum((r.f_score or 0.0) >= LEAST_F_SCORE and (r.psnr_db or 0.0) >= LEAST_PSNR_DB for r in group)
         eye, half = (sum(r.by_eye == word for r in group) for word in ("yes", "half"))
@@ -296,7 +322,7 @@ def summary(results: list[Result]) -> list[str]:
         close = sum((r.mesh_db or 0.0) >= LEAST_MESH_DB for r in group)
         overlap = sum((r.overlap or 0.0) >= LEAST_OVERLAP for r in group)
         figures = f"F-score at least {LEAST_F_SCORE} for {shape}, and albedo at least {LEAST_PSNR_DB:g} dB for {both}; "
-        figures = figures if group is known else ""
+        figures = "" if group is colors else figures
         if group:
             lines.append(
                 f"- {len(group)} {name}: {figures}by eye yes {eye}, half {half}; first for the judge: {first}; mesh "
@@ -304,6 +330,10 @@ def summary(results: list[Result]) -> list[str]:
                 f"{LEAST_OVERLAP:.0%} for {overlap}."
             )
     return lines
+
+
+def is_pair(prompt: str) -> bool:
+    return any(f" {relation} " in prompt for relation in RELATIONS)
 
 
 def line(r: Result) -> str:

@@ -182,9 +182,9 @@ def test_the_folder_loads_through_the_general_loader(tmp_path):
     tokenizer = make_tokenizer(NOUNS, tmp_path / "tokenizer")
     text_encoder = make_text_encoder(tokenizer, width=64, layers=1)
     folder = tmp_path / "prior"
-    save_folder(
-        folder, tiny_network(), text_encoder, tokenizer, make_scheduler(), NOUNS, CameraRanges(fovy_range=(38.0, 40.0))
-    )
+    cameras = CameraRanges(fovy_range=(38.0, 40.0))
+    extents = {"fox": {"low": [-0.5, -0.1, -0.2], "high": [0.5, 0.1, 0.2], "seat": 0.2}}
+    save_folder(folder, tiny_network(), text_encoder, tokenizer, make_scheduler(), NOUNS, cameras, extents)
     assert all(file.stat().st_size < 16e6 for file in folder.rglob("*") if file.is_file())
     assert json.loads((folder / "cameras.json").read_text())["fovy_range"] == [38.0, 40.0]
     cfg = PriorConfig(pretrained_model_name_or_path=str(folder))

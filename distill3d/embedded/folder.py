@@ -1,4 +1,4 @@
-"""Writing the embedded prior as a diffusers folder, with its vocabulary and its cameras."""
+"""Writing the embedded prior as a diffusers folder, with its vocabulary, its cameras and its objects' extents."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from distill3d.camera import CameraRanges
 from distill3d.embedded.captions import vocabulary
+from distill3d.priors.parts import PARTS_FILE
 from distill3d.runtime.files import replacing_folder, write_json
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def save_folder(
     scheduler: DDPMScheduler,
     nouns: list[str],
     cameras: CameraRanges,
+    extents: dict[str, Any],
 ) -> None:
     """Half-precision weights of at most 16 MB a file; each folder and file is replaced as a whole, others are kept."""
     for name, model in (("unet", unet), ("text_encoder", text_encoder)):
@@ -59,6 +61,7 @@ def save_folder(
     write_json(folder / "model_index.json", MODEL_INDEX)
     write_json(folder / "words.json", {"words": vocabulary(nouns), "nouns": nouns})
     write_json(folder / "cameras.json", camera_record(cameras))
+    write_json(folder / PARTS_FILE, extents)
 
 
 def camera_record(cameras: CameraRanges) -> dict[str, Any]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from distill3d.data.assets import MeshEntry
+from distill3d.data.assets import MeshEntry, load_mesh
 from distill3d.embedded.captions import (
     COLORS,
     MATERIALS,
+    PLAIN_NOUN,
     RELATIONS,
+    SYNONYMS,
     WEARABLE,
     WEARER_CATEGORIES,
     WEARER_NOUNS,
@@ -101,14 +105,30 @@ def compose(first: Mesh, relation: str, second: Mesh, random_source: random.Rand
 
 
 def _on_top(first: Mesh, second: Mesh, random_source: random.Random) -> Mesh:
-    low, high = second.vertices.min(0), second.vertices.max(0)
-    center = 0.5 * (low + high)
+    center = 0.5 * (second.vertices.min(0) + second.vertices.max(0))
     scale = random_source.uniform(0.65, 0.95)
-    reach = 0.3 * max(high[0] - low[0], high[1] - low[1])
-    near_axis = np.linalg.norm(second.vertices[:, :2] - center[:2], axis=1) < reach
-    top = second.vertices[near_axis, 2].max() if near_axis.any() else high[2]
     bottom = first.vertices[:, 2].min() * scale
-    return Mesh.merged([first.transformed(scale, (center[0], center[1], top - bottom - 0.01)), second])
+    return Mesh.merged([first.transformed(scale, (center[0], center[1], seat_of(second) - bottom - 0.01)), second])
+
+
+def seat_of(mesh: Mesh) -> float:
+    """The height at which another object stands on it: its highest vertex near its axis."""
+    low, high = mesh.vertices.min(0), mesh.vertices.max(0)
+    reach = 0.3 * max(high[0] - low[0], high[1] - low[1])
+    near_axis = np.linalg.norm(mesh.vertices[:, :2] - 0.5 * (low + high)[:2], axis=1) < reach
+    return float(mesh.vertices[near_axis, 2].max() if near_axis.any() else high[2])
+
+
+def extents_of(assets: list[MeshEntry], nouns: Sequence[str]) -> dict[str, Any]:
+    """What `priors.parts` reads of each noun's first mesh: its box, its seat, and what else it is called."""
+    extents = {}
+    for noun in nouns:
+        mesh = load_mesh(group_by_noun(assets)[noun][0])
+        box = {"low": mesh.vertices.min(0), "high": mesh.vertices.max(0)}
+        names = dict.fromkeys([*SYNONYMS.get(noun, ()), *filter(None, [PLAIN_NOUN.get(noun)])])
+        extents[noun] = {key: [round(float(x), 3) for x in corner] for key, corner in box.items()}
+        extents[noun] |= {"seat": round(seat_of(mesh), 3)} | ({"names": list(names)} if names else {})
+    return extents
 
 
 def _next_to(first: Mesh, second: Mesh, random_source: random.Random) -> Mesh:

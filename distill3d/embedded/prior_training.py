@@ -17,6 +17,7 @@ from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
 from distill3d.data.kinds import check_kind
 from distill3d.embedded.light_views import light_batch
+from distill3d.embedded.mesh_scenes import extents_of
 from distill3d.embedded.mesh_view_module import MeshViewDataModule
 from distill3d.embedded.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns
 from distill3d.runtime.foreign import read_json_mapping, reading
@@ -137,6 +138,7 @@ class EmbeddedPriorSystem(ModelTraining):
         # every noun of the folder has its tokens, whichever are trained on, so that training can go on with more
         self.tokenizer = self._initial_tokenizer() or make_tokenizer(all_nouns(data.assets), self.out_dir / "tokenizer")
         self.nouns, self.cameras = list(data.nouns), data.cameras
+        self.extents = extents_of(data.assets, self.nouns)
         self.scheduler = make_scheduler()
         self.unet = PixelUNet2DConditionModel(**self.cfg.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.text_encoder = make_text_encoder(self.tokenizer, self.cfg.text_width, self.cfg.text_layers)
@@ -250,7 +252,7 @@ class EmbeddedPriorSystem(ModelTraining):
 
         folder = self.out_dir / "prior"
         networks = (self.ema_unet, self.ema_text_encoder, self.tokenizer, self.scheduler)
-        save_folder(folder, *networks, self.nouns, self.cameras)
+        save_folder(folder, *networks, self.nouns, self.cameras, self.extents)
         log.info("step %d: the prior's folder is %s", self.global_step, folder)
 
     def report(self, data: Any) -> None:
