@@ -184,9 +184,16 @@ def test_a_prompt_beyond_the_embedded_prior_is_answered_with_its_nouns():
     assert len(nouns) == 60
 
     def told(prompt: str) -> list[str]:
-        return advice(prompt, "embedded", words, nouns)
+        return advice(prompt, "embedded", words, nouns, PretrainedDiffusionModel(PriorConfig()).is_pair(prompt))
 
-    for prompt in (*nouns, "a red fire truck", "a DSLR photo of an ice castle", "a hot dog, front view", "a t-rex"):
+    for prompt in (
+        *nouns,
+        "a red fire truck",
+        "a DSLR photo of an ice castle",
+        "a hot dog, front view",
+        "a t-rex",
+        "a fox next to a pine tree",
+    ):
         assert told(prompt) == []
     for prompt, unknown in (("a velociraptor", "velociraptor"), ("a red dragon fruit", "dragon, fruit")):
         (text,) = told(prompt)
@@ -194,7 +201,7 @@ def test_a_prompt_beyond_the_embedded_prior_is_answered_with_its_nouns():
     assert "; nearest by spelling: pineapple; its 60 nouns" in told("a pinaple")[0]
     assert told("a fluffy cat")[0].endswith("fluffy; these words have no reliable effect")
     (text,) = told("a frog on top of hamburgers and a blue taxi")
-    assert "(frog, hamburger, yellow taxi)" in text and "embedded seldom makes more than one" in text
+    assert "(frog, hamburger, yellow taxi)" in text and "embedded makes one, or two that stand" in text
 
 
 def test_misuse_is_explained(prior: PretrainedDiffusionModel, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from distill3d.priors.latent import LatentPrior, PixArtPrior, SdxlPrior
 from distill3d.priors.model import PriorModel
 from distill3d.priors.model_folder import ModelFolder, open_folder
 from distill3d.priors.mvdream import MVDreamPrior
-from distill3d.priors.parts import PARTS_FILE
+from distill3d.priors.parts import PARTS_FILE, pair_of, read_extents
 from distill3d.priors.pixel import PixelPrior
 from distill3d.priors.prompt import TextTowers, encoder_dtype, text_identity_of
 from distill3d.priors.quantised import check_bits, check_network_device
@@ -93,6 +93,9 @@ class PretrainedDiffusionModel(PriorModel):
 
     def nouns(self) -> tuple[str, ...]:
         return taught_nouns(_open(self.cfg, "index").path)
+
+    def is_pair(self, prompt: str) -> bool:
+        return pair_of(prompt, read_extents(_open(self.cfg, "index").path)) is not None
 
     def kind(self) -> PriorKind:
         return prior_kind(self.cfg)

@@ -51,6 +51,10 @@ class PriorModel:
         """The objects that the model was taught; none where nobody knows."""
         return ()
 
+    def is_pair(self, prompt: str) -> bool:
+        """Whether the model puts two objects together for this prompt, each in its place."""
+        return False
+
     def kind(self) -> PriorKind | None:
         """What kind of diffusers model it is, where it is one. Raises PriorError for a model that is not there."""
         return None

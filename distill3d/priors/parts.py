@@ -23,10 +23,7 @@ from distill3d.runtime.foreign import ForeignFileError, read_json_mapping
 PARTS_FILE = "parts.json"
 Point = tuple[float, float, float]
 _ON, _BESIDE = "on", "beside"
-_RELATIONS = {
-    **dict.fromkeys(("sitting on top of", "standing on top of", "on top of", "sitting on", "standing on", "on"), _ON),
-    **dict.fromkeys(("next to", "beside", "and"), _BESIDE),
-}
+_RELATIONS = {"on top of": _ON, "on": _ON, "next to": _BESIDE, "and": _BESIDE}
 _RELATION = re.compile(rf"\s+({'|'.join(sorted(_RELATIONS, key=len, reverse=True))})\s+")
 # of the first object against the second; the means of what pairs were made with for training
 _SCALE = {_ON: 0.8, _BESIDE: 0.92}

@@ -66,7 +66,8 @@ class PromptProcessor:
 
         Warns of words outside the vocabulary and of several objects. Raises PriorError as the loader does.
         """
-        for text in advice(self.prompt.text, model.name, model.vocabulary(), model.nouns()):
+        prompt = self.prompt.text
+        for text in advice(prompt, model.name, model.vocabulary(), model.nouns(), model.is_pair(prompt)):
             log.warning("%s", text)
         self._requests = dict(requests)
         texts = list(dict.fromkeys(text for request in requests.values() for text in self._texts_of(request)))

@@ -25,8 +25,10 @@ def taught_nouns(folder: Path) -> tuple[str, ...]:
     return tuple(_entries(folder, "nouns", []) or ())
 
 
-def advice(prompt: str, model: str, taught: frozenset[str] | None, nouns: Sequence[str]) -> list[str]:
-    """What a person should hear of a prompt before a training: unknown words, and more than one object.
+def advice(
+    prompt: str, model: str, taught: frozenset[str] | None, nouns: Sequence[str], is_pair: bool = False
+) -> list[str]:
+    """What a person should hear of a prompt before a training: unknown words, and more objects than it makes.
 
     The nouns are listed where the prompt names none of them, since the words that it has then make no object.
     """
@@ -38,10 +40,10 @@ def advice(prompt: str, model: str, taught: frozenset[str] | None, nouns: Sequen
         text += f"; nearest by spelling: {', '.join(near)}" if near else ""
         text += f"; its {len(nouns)} nouns: {', '.join(nouns)}" if nouns and not named else ""
         told.append(text)
-    if len(named) > 1:
+    if len(named) > 1 and not is_pair:
         told.append(
-            f"the prompt names {len(named)} objects ({', '.join(named)}), and the model {model} seldom makes "
-            "more than one: name one object, with a colour or a material"
+            f"the prompt names {len(named)} objects ({', '.join(named)}), and the model {model} makes one, or two that "
+            'stand "on top of" or "next to" each other; each may have a colour or a material'
         )
     return told
 
