@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from system_doubles import TINY_DATA, TINY_SYSTEM, fit, merged, tiny_system
 
 from distill3d import cli
 from distill3d.config.yaml_text import dump_yaml
-from distill3d.optim import OptimizerSettings
+from distill3d.optim import OptimizerSettings, make_optimizer
 from distill3d.runtime.checkpoint import CheckpointError
 from distill3d.systems.optimizer_states import check_states, unheeded
 
@@ -95,6 +96,59 @@ def test_the_state_of_another_optimiser_is_refused_and_its_own_is_taken(name, ar
         system.check_going_on(saved, "resume")
     with pytest.raises(CheckpointError, match="it is of another optimiser"):
         tiny_system().check_going_on(mine, "resume")
+
+
+OPTIMIZERS = {name for name, one in vars(torch.optim).items() if inspect.isclass(one) and hasattr(one, "zero_grad")}
+NAMES = sorted(OPTIMIZERS - {"Optimizer", "SparseAdam"} | {"Adan", "Shampoo"})  # SparseAdam takes no dense gradients
+ARGS = {
+    "SGD": {"momentum": 0.9},
+    "RMSprop": {"momentum": 0.9, "centered": True},
+    "Shampoo": {"momentum": 0.9, "grafting": "adam"},
+    "Adam": {"amsgrad": True},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_has_the_shape_of_a_parameter_must_have_it_in_a_checkpoint(name):
+    settings = OptimizerSettings(name, {"lr": 0.1, **ARGS.get(name, {})})
+    parameters = {"a": torch.nn.Parameter(torch.ones(4, 6)), "c": torch.nn.Parameter(torch.ones(2, 9))}
+    if name != "Muon":
+        parameters["b"] = torch.nn.Parameter(torch.ones(7))
+    root = torch.nn.ModuleDict({"scene": torch.nn.ParameterDict(parameters)})
+    optimizer = make_optimizer(root, settings)
+
+    def loss():
+        optimizer.zero_grad()
+        value = sum(parameter.square().sum() for parameter in root.parameters())
+        value.backward()
+        return value
+
+    for _ in range(2):
+        optimizer.step(loss)
+    saved = optimizer.state_dict()
+    check_states(root, settings, [saved], "guidance", "resume")
+    sizes = [tuple(parameter.shape) for parameter in optimizer.param_groups[0]["params"]]
+    checked = [
+        (index, key, value)
+        for index, state in saved["state"].items()
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor) and tuple(value.shape) == sizes[index]
+    ]
+    assert bool(checked) == (name != "LBFGS")
+    for index, key, value in checked:
+        damaged = copy.deepcopy(saved)
+        damaged["state"][index][key] = value[:-1].clone()
+        with pytest.raises(CheckpointError, match=f"has {key} of"):
+            check_states(root, settings, [damaged], "guidance", "resume")
+
+
+def test_an_optimiser_without_a_memory_takes_none():
+    root = torch.nn.ModuleDict({"scene": torch.nn.Linear(2, 2)})
+    adam = make_optimizer(root, OptimizerSettings())
+    sum(parameter.sum() for parameter in root.parameters()).backward()
+    adam.step()
+    with pytest.raises(CheckpointError, match="has exp_avg, exp_avg_sq, step: it is of another optimiser"):
+        check_states(root, OptimizerSettings("SGD", {"lr": 0.1}), [adam.state_dict()], "guidance", "resume")
 
 
 def test_parameters_of_a_guidance_are_made_later_and_not_compared(saved):

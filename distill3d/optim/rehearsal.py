@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +28,29 @@ def rehearse(optimizer: OptimizerSettings, scheduler: SchedulerSettings | None) 
             _step(settings, scheduler)
 
 
-def state_names(settings: OptimizerSettings) -> list[set[str]]:
-    """What the optimiser remembers of a parameter, by name: of a matrix, and of a vector."""
-    found = []
-    for shape in ((2, 2), (2,)):
-        with torch.random.fork_rng(devices=[]):
-            optimizer = _step(replace(settings, params={}), None, shape)
-        found += [set(state) for state in optimizer.state.values()]
-    return found
+@dataclass(frozen=True)
+class StateLayout:
+    """What an optimiser remembers of a parameter."""
+
+    names: list[set[str]]  # of a matrix and of a vector: one of these
+    shaped: set[str]  # those that always have the shape of the parameter
+
+
+def state_layout(settings: OptimizerSettings) -> StateLayout:
+    """Read off the state of two steps of a matrix and of a vector, where the optimiser takes both."""
+    names, shaped, other = [], set[str](), set[str]()
+    for shape in ((3, 2), (5,)):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                optimizer = _step(replace(settings, params={}), None, shape)
+        except ConfigError:  # torch's Muon trains matrices alone
+            continue
+        for parameter, state in optimizer.state.items():
+            names.append(set(state))
+            tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+            alike = {name for name, value in tensors.items() if value.shape == parameter.shape}
+            shaped, other = shaped | alike, other | (tensors.keys() - alike)
+    return StateLayout(names, shaped - other)
 
 
 def _step(

@@ -9,15 +9,9 @@ from torch import Tensor, nn
 
 from distill3d.config.schedule import is_finite_number
 from distill3d.optim.groups import OptimizerSettings, members
-from distill3d.optim.rehearsal import state_names
+from distill3d.optim.rehearsal import StateLayout, state_layout
 from distill3d.optim.schedulers import SchedulerSettings
 from distill3d.runtime.checkpoint import CheckpointError, check_finite
-
-# what optimisers, torch's and ours, keep for each number of a parameter
-_LIKE_PARAMETERS = {
-    *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "acc_delta", "sum"),
-    *("exp_inf", "mean", "square_mean", "difference_mean", "previous_gradient", "momentum"),
-}
 
 
 def check_states(root: nn.Module, settings: OptimizerSettings, saved: Sequence[Any], awaited: str, where: str) -> None:
@@ -46,20 +40,21 @@ def check_states(root: nn.Module, settings: OptimizerSettings, saved: Sequence[A
     for group in theirs.values():
         if not all(is_finite_number(group[key]) for key in ("lr", "weight_decay") if key in group):
             raise CheckpointError(f"{where}: the optimiser's {group['name']} has a rate that is no finite number")
-    needed = state_names(settings)
+    layout = state_layout(settings)
     for name in here:
         for index, parameter in zip(theirs[name]["params"], own[name], strict=True):
-            _check_state(saved[0]["state"].get(index, {}), parameter, needed, f"{where}: the optimiser's {name}")
+            _check_state(saved[0]["state"].get(index, {}), parameter, layout, f"{where}: the optimiser's {name}")
 
 
 _REMEDY = "use the configs/parsed.yaml of its own trial, or begin with its scene by system.weights"
 
 
-def _check_state(state: Mapping[str, Any], parameter: Tensor, needed: Sequence[set[str]], where: str) -> None:
-    if state and not any(names <= state.keys() for names in needed):
-        lacking = min((names - state.keys() for names in needed), key=len)
-        raise CheckpointError(f"{where} has no {', '.join(sorted(lacking))}: it is of another optimiser; {_REMEDY}")
-    for key in _LIKE_PARAMETERS & state.keys():
+def _check_state(state: Mapping[str, Any], parameter: Tensor, layout: StateLayout, where: str) -> None:
+    if state and not any(names <= state.keys() for names in layout.names):
+        lacking = min((names - state.keys() for names in layout.names), key=len, default=set())
+        wrong = f"no {', '.join(sorted(lacking))}" if lacking else ", ".join(sorted(state))
+        raise CheckpointError(f"{where} has {wrong}: it is of another optimiser; {_REMEDY}")
+    for key in layout.shaped & state.keys():
         value = state[key]
         if isinstance(value, Tensor) and value.shape != parameter.shape:
             raise CheckpointError(f"{where} has {key} of {tuple(value.shape)} for {tuple(parameter.shape)}; {_REMEDY}")
