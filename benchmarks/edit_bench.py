@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from changed_part import changed_part, put_back
 from conditions import prior_of, weights_of
 from edit_cells import EditCell
 from edit_sources import QUIET, Sources
@@ -27,7 +28,6 @@ from distill3d.priors.loader import load_prior, load_prompt_encoder
 from distill3d.priors.settings import PriorConfig
 from distill3d.run import Run, prepare
 from distill3d.runtime.rng import rng
-from distill3d.systems.editing.changed_part import changed_part, put_back
 from distill3d.systems.editing.sdedit import sdedit
 from distill3d.systems.prior_samples import x_limit
 from distill3d.verbs import Request

@@ -17,8 +17,8 @@ from distill3d.camera import CameraRanges, random_cameras
 from distill3d.config.check import build
 from distill3d.config.registry import find, register
 from distill3d.config.yaml_text import dump_yaml
-from distill3d.data.edit_views import EditViewsDataModule
 from distill3d.data.posed.images import PosedImages
+from distill3d.data.posed.module import EditViewsDataModule
 from distill3d.priors.model import PriorModel
 from distill3d.types import PromptEmbedding
 
@@ -107,7 +107,7 @@ class RenderedViews(EditViewsDataModule):
         cameras = random_cameras(ranges, count, SIDE, SIDE, torch.Generator().manual_seed(1), stratified_azimuth=True)
         images = (scene.renderer.render(cameras, need_normal=False).rgb + shift).clamp(0, 1)
         names = tuple(map(str, range(count)))
-        views = PosedImages.of(cameras, images, names, scene.root)
+        views = PosedImages.of(cameras, images, names)
         self.__dict__["_views"] = (views, views)
 
 

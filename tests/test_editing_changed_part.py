@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from closed_form import GaussianPrior
 
-from distill3d.systems.editing.changed_part import changed_part, put_back
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from changed_part import changed_part, put_back
 
 LEFT = torch.zeros(8, 8, dtype=torch.bool)
 LEFT[:, :4] = True

@@ -13,8 +13,7 @@ from distill3d.config.experiment import build
 from distill3d.config.registry import find, registered
 from distill3d.guidance.base import Draw, ScoreDistillation, classifier_free, make_draw
 from distill3d.guidance.corrective import CorrectiveNetwork, save_corrective
-from distill3d.guidance.timesteps import draw_timesteps, dreamtime_weights, timestep_bounds
-from distill3d.guidance.weighting import time_weight
+from distill3d.guidance.timesteps import draw_timesteps, dreamtime_weights, time_weight, timestep_bounds
 from distill3d.runtime.rng import rng
 
 FLOW_ONLY = {"rfds"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -40,7 +39,7 @@ def folder_of(seed: int, count: int = 12) -> PosedImages:
     alpha = torch.rand(count, 1, SIDE, SIDE, generator=generator)
     rgb = torch.rand(count, 3, SIDE, SIDE, generator=generator) * alpha
     stored = tuple(StoredView(view) for view in torch.cat([rgb, alpha], dim=1))
-    return PosedImages(around(count), stored, tuple(map(str, range(count))), Path(), torch.zeros(3))
+    return PosedImages(around(count), stored, tuple(map(str, range(count))), torch.zeros(3))
 
 
 def prior_of(**settings) -> EmpiricalPrior:

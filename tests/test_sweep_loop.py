@@ -12,7 +12,7 @@ import pytest
 
 from distill3d.config.check import ConfigError
 from distill3d.config.files import PROJECT
-from distill3d.runtime.lock import is_locked, locked
+from distill3d.runtime.lock import locked
 from distill3d.sweep.folder import SweepFolder
 from distill3d.sweep.ledger import Ledger
 from distill3d.sweep.local import LocalEngine
@@ -114,6 +114,11 @@ def wait_until(condition, seconds=120.0):
         time.sleep(0.05)
 
 
+def is_held(path):
+    with locked(path, wait=False) as mine:
+        return not mine
+
+
 def some_started(root):
     return (root / "starts.txt").exists() and len((root / "starts.txt").read_text().splitlines()) >= 2
 
@@ -125,7 +130,7 @@ def test_after_a_kill_the_orphans_are_waited_for_and_each_run_is_done_exactly_on
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     orphans = [line.split()[0] for line in (tmp_path / "starts.txt").read_text().splitlines()]
-    assert any(is_locked(SweepFolder(tmp_path).run_lock(run)) for run in orphans)
+    assert any(is_held(SweepFolder(tmp_path).run_lock(run)) for run in orphans)
     monkeypatch.setenv("FAKE_SECONDS", "0")
     outcome = sweep(tmp_path, 3).run()
     assert outcome.done + outcome.skipped == 3

@@ -15,7 +15,6 @@ from torch import Tensor
 from distill3d.camera import VIEW_WORDS
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
-from distill3d.data.kinds import check_kind
 from distill3d.embedded.captions import SceneCaption, vocabulary
 from distill3d.embedded.judge import Judge, JudgeConfig, load_judge, save_judge
 from distill3d.embedded.judge_report import report_judge
@@ -23,6 +22,7 @@ from distill3d.embedded.mesh_view_module import MeshViewDataModule
 from distill3d.embedded.mesh_views import ShadingMix, ViewBatch, all_nouns
 from distill3d.embedded.nothing import pictures_of_nothing
 from distill3d.runtime.files import write_json
+from distill3d.runtime.protocols import check_kind
 from distill3d.runtime.rng import rng
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
 

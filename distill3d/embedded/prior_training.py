@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
-from distill3d.data.kinds import check_kind
 from distill3d.embedded.light_views import light_batch
 from distill3d.embedded.mesh_scenes import extents_of
 from distill3d.embedded.mesh_view_module import MeshViewDataModule
 from distill3d.embedded.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns
 from distill3d.runtime.foreign import read_json_mapping, reading
+from distill3d.runtime.protocols import check_kind
 from distill3d.runtime.rng import rng
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
 

@@ -8,19 +8,27 @@ import html
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
 from distill3d.evaluation.collect import Entry
 from distill3d.evaluation.compare import Comparison, Measured, compare
 from distill3d.evaluation.confidence import interval
+from distill3d.evaluation.samples import read_strip
 from distill3d.evaluation.scene_report import FIGURES
 from distill3d.evaluation.settings import EvaluateSettings
 from distill3d.runtime.files import write_atomically, write_json
 from distill3d.runtime.foreign import open_image
+from distill3d.runtime.pictures import blank, labelled_grid, to_uint8, whole_label, write_png
 
 PAGE = Path(__file__).parent / "page"
+MAX_ROWS, MAX_COLUMNS = 60, 24  # of grid.png
 TURNING_RUNS = 200  # a page of more shows one view each: it would not open otherwise
 
 
@@ -116,8 +124,6 @@ def write_report(report: Report, out: Path) -> None:
     write_json(out / "evaluation.json", content)
     write_atomically(out / "evaluation.csv", csv_text(report))
     write_atomically(out / "report.html", page(report, content))
-    from distill3d.evaluation.sheet import write_grid
-
     write_grid(report.runs, out / "grid.png")
 
 
@@ -170,3 +176,20 @@ def data_uri(strip: Path, frames: int | None = None) -> dict[str, Any]:
     out = io.BytesIO()
     image.save(out, format="JPEG", quality=85)
     return {"uri": "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode(), "views": count}
+
+
+def write_grid(runs: Sequence[ReportedRun], path: Path) -> None:
+    """The front view of every run, rows prompts, columns settings; nothing where no run has a picture."""
+    seen = [run for run in runs if "color" in run.pictures]
+    if not seen:
+        return
+    rows = list(dict.fromkeys(run.entry.prompt for run in seen))[:MAX_ROWS]
+    columns = list(dict.fromkeys(run.entry.label for run in seen))[:MAX_COLUMNS]
+    tiles: dict[tuple[str, str], UInt8[Tensor, "1 3 S S"]] = {}
+    for run in sorted(seen, key=lambda run: run.entry.seed, reverse=True):  # of several seeds the lowest stays
+        tiles[run.entry.prompt, run.entry.label] = to_uint8(read_strip(run.pictures["color"])[:1])
+    size = max(whole_label(name) for name in columns)
+    size = max(size, *(tile.shape[-1] for tile in tiles.values()))
+    none = blank(size, size)[None]
+    cells = [[interpolate(tiles.get((row, column), none), (size, size))[0] for column in columns] for row in rows]
+    write_png(path, labelled_grid(cells, columns, rows))

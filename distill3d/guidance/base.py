@@ -18,8 +18,14 @@ from torch import Tensor, nn
 from distill3d.camera import set_count
 from distill3d.config.schedule import Scheduled, check_schedule, scheduled
 from distill3d.guidance.perp_neg import Decay, ViewDecays, perp_neg, view_requests, view_texts
-from distill3d.guidance.timesteps import TimestepSampling, check_step_percents, draw_timesteps, timestep_bounds
-from distill3d.guidance.weighting import WeightingStrategy, time_weight
+from distill3d.guidance.timesteps import (
+    TimestepSampling,
+    WeightingStrategy,
+    check_step_percents,
+    draw_timesteps,
+    time_weight,
+    timestep_bounds,
+)
 from distill3d.priors.base import DiffusionPrior
 from distill3d.priors.kinds import PriorKind
 from distill3d.runtime.rng import rng

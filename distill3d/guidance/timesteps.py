@@ -1,4 +1,4 @@
-"""How a guidance chooses the diffusion time t of a step."""
+"""The diffusion time t of a step, and the weight c(t) of what the prior says there."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from distill3d.config.schedule import Scheduled, knots, scheduled
 
 TimestepSampling = Literal["uniform", "hifa-sqrt", "dreamtime", "linear", "fixed"]
+WeightingStrategy = Literal["sds", "uniform", "fantasia3d", "ism"]
 
 
 def check_step_percents(low: Scheduled | None, high: Scheduled | None) -> None:
@@ -86,3 +87,24 @@ def dreamtime_timestep(progress: float, bounds: tuple[int, int], num_train_times
     weights = dreamtime_weights(num_train_timesteps)[low : high + 1]
     above = weights.flip(0).cumsum(0).flip(0) / weights.sum()
     return low + int((above - progress).abs().argmin())
+
+
+def time_weight(
+    strategy: WeightingStrategy, alpha: Float[Tensor, "B 1 1 1"], sigma: Float[Tensor, "B 1 1 1"]
+) -> Float[Tensor, "B 1 1 1"]:
+    """c(t), written so that it means the same for flows, where alpha^2 + sigma^2 < 1.
+
+    sds: ``sigma^2`` (arXiv 2209.14988); uniform: 1; fantasia3d: ``alpha sigma^2`` (arXiv 2303.13873);
+    ism: ``.1 sigma / alpha`` (arXiv 2311.11284), alpha held above .05.
+    """
+    variance = alpha**2 + sigma**2
+    if strategy == "sds":
+        return sigma**2 / variance
+    if strategy == "uniform":
+        return variance.new_ones(()).expand_as(variance)
+    if strategy == "fantasia3d":
+        return alpha * sigma**2 / variance**1.5
+    if strategy == "ism":
+        return 0.1 * sigma / alpha.clamp_min(0.05)
+    known = ", ".join(get_args(WeightingStrategy))
+    raise ValueError(f"weighting_strategy={strategy!r} is unknown; choose one of {known}")

@@ -29,14 +29,6 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock."""
-    if not path.exists():
-        return False
-    with locked(path, wait=False) as held:
-        return not held
-
-
 def _try_lock(descriptor: int) -> bool:
     try:
         if os.name == "nt":

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
+
+from distill3d.config.check import ConfigError
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -95,3 +99,20 @@ class Exporting(Protocol):
     """A system that writes files which other programs read."""
 
     def export(self, strict: bool = True) -> list[Path]: ...
+
+
+def check_kind(data: Any, kind: type[T], needed: str) -> T:
+    """The data module. Raises ConfigError, which says what is needed, for one of another kind."""
+    if not isinstance(data, kind):
+        raise ConfigError(f"data_type gives {type(data).__name__}; this system needs {needed}", "data_type")
+    return data
+
+
+def check_captioned_images(data: Any) -> None:
+    """Raise ConfigError for a data module that gives cameras or a picture instead of images with captions."""
+    if isinstance(data, SeenAround) or not isinstance(data, CaptionedImages):  # posed views, too, come by the step
+        raise ConfigError(
+            f"data_type gives {type(data).__name__}; this system needs images with captions: "
+            "prior-samples-datamodule, image-folder-datamodule or mesh-view-datamodule",
+            "data_type",
+        )

@@ -15,7 +15,6 @@ from distill3d.config.check import ConfigError
 from distill3d.config.ranges import check_least
 from distill3d.config.registry import make, register
 from distill3d.config.schedule import Scheduled
-from distill3d.data.kinds import check_captioned_images
 from distill3d.guidance.corrective import CorrectiveNetwork, fit_spectral, save_corrective
 from distill3d.guidance.corrective.picture import draw_report, loss_lines, spectra
 from distill3d.guidance.corrective.training import (
@@ -33,7 +32,7 @@ from distill3d.priors.embedding_cache import embedding_cache
 from distill3d.priors.model import PriorModel
 from distill3d.priors.text_table import TextTable
 from distill3d.runtime.files import write_json
-from distill3d.runtime.protocols import Captioned, SampledFromPrior
+from distill3d.runtime.protocols import Captioned, SampledFromPrior, check_captioned_images
 from distill3d.runtime.rng import rng
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
 from distill3d.systems.prior_samples import fill_with_samples

@@ -11,10 +11,10 @@ from torch import Tensor
 from distill3d.config.check import ConfigError
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
-from distill3d.data.kinds import check_kind
 from distill3d.data.reference_image import ReferenceImageBatch, ReferenceImageDataModule, ReferenceView
 from distill3d.evaluation.metrics import psnr_db
 from distill3d.runtime.pictures import contact_sheet
+from distill3d.runtime.protocols import check_kind
 from distill3d.systems.metrics import RunMetrics
 from distill3d.systems.text_to_3d import LossSettings, TextTo3D
 

@@ -14,9 +14,9 @@ from distill3d.config.check import ConfigError
 from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.data.image import ImageDataModule
-from distill3d.data.kinds import check_kind
 from distill3d.priors.base import DiffusionPrior
 from distill3d.runtime.pictures import contact_sheet, to_uint8
+from distill3d.runtime.protocols import check_kind
 from distill3d.systems.pictures import PictureSettings, PictureSystem
 
 COLUMNS = 4  # of a sheet of pictures

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from distill3d.config.registry import Kind, register
 from distill3d.config.schedule import Scheduled
-from distill3d.data.kinds import check_kind
 from distill3d.data.posed.images import PosedImageBatch, PosedImages, counted_mean
 from distill3d.data.posed.module import PosedImageDataModule
 from distill3d.evaluation.metrics import psnr_db, ssim
 from distill3d.runtime.files import finite_or_none
 from distill3d.runtime.pictures import contact_sheet
+from distill3d.runtime.protocols import check_kind
 from distill3d.scenes.base import Step, Views
 from distill3d.scenes.nerf.losses import OrientReduction, regulariser
 from distill3d.systems.base import LossWeights

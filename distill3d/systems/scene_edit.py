@@ -11,14 +11,14 @@ from torch import Tensor
 
 from distill3d.config.check import ConfigError
 from distill3d.config.schedule import Scheduled
-from distill3d.data.edit_views import EditViewsDataModule
-from distill3d.data.kinds import check_kind
 from distill3d.data.posed.images import PosedImageBatch, PosedImages
+from distill3d.data.posed.module import EditViewsDataModule
 from distill3d.data.random_cameras import RandomCameraBatch
 from distill3d.evaluation.metrics import psnr_db, ssim
 from distill3d.optim import OptimizerSettings
 from distill3d.runtime.files import finite_or_none
 from distill3d.runtime.pictures import contact_sheet, panel
+from distill3d.runtime.protocols import check_kind
 from distill3d.runtime.rng import rng
 from distill3d.scenes.base import Step, Views
 from distill3d.systems.editing.consistency import view_inconsistency

@@ -13,12 +13,12 @@ from torch import Tensor
 from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
-from distill3d.data.kinds import check_kind
 from distill3d.data.svg import SvgDataModule
 from distill3d.evaluation.metrics import ssim
 from distill3d.runtime.checkpoint import CheckpointError
 from distill3d.runtime.files import write_atomically
 from distill3d.runtime.pictures import contact_sheet, to_uint8
+from distill3d.runtime.protocols import check_kind
 from distill3d.scenes.base import Step, Views
 from distill3d.scenes.svg.document import SvgDocument, parse_svg
 from distill3d.scenes.svg.scene import QUANTITIES, Quantity, SvgScene

@@ -12,10 +12,9 @@ from distill3d import __version__
 from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.config.schedule import Scheduled
-from distill3d.data.kinds import check_kind
 from distill3d.data.random_cameras import RandomCameraBatch
 from distill3d.runtime.pictures import contact_sheet, large_panel, normal_picture, panel
-from distill3d.runtime.protocols import SeenAround
+from distill3d.runtime.protocols import SeenAround, check_kind
 from distill3d.runtime.video import write_video
 from distill3d.scenes.base import NoSurfaceError, Views
 from distill3d.scenes.nerf.losses import OrientReduction

@@ -14,11 +14,10 @@ from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.data.image_batch import ImageBatch
 from distill3d.data.image_folder import image_paths, read_image
-from distill3d.data.kinds import check_captioned_images
 from distill3d.priors.embedding_cache import embedding_cache
 from distill3d.priors.text_table import TextTable
 from distill3d.runtime.pictures import contact_sheet, to_uint8, write_png
-from distill3d.runtime.protocols import SampledFromPrior
+from distill3d.runtime.protocols import SampledFromPrior, check_captioned_images
 from distill3d.scenes.base import Step, Views
 from distill3d.scenes.translator import Translator
 from distill3d.systems.pictures import PictureSettings, PictureSystem

@@ -72,7 +72,6 @@ def load_frame_sets(
             cameras[rows],
             tuple(picture.view for picture in pictures[rows]),
             tuple(_name(frame.path, sets.root) for frame in frames[rows]),
-            sets.root,
             color,
         )
         for rows in (slice(0, split), slice(split, None))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -83,13 +82,12 @@ class PosedImages:
     cameras: Cameras
     stored: tuple[StoredView, ...]
     names: tuple[str, ...]
-    source_root: Path
     background: Float[Tensor, "3"] | None = None
 
     @staticmethod
-    def of(cameras: Cameras, images: Float[Tensor, "N 3 H W"], names: Sequence[str], root: Path) -> PosedImages:
+    def of(cameras: Cameras, images: Float[Tensor, "N 3 H W"], names: Sequence[str]) -> PosedImages:
         """Opaque images that are in memory."""
-        return PosedImages(cameras, tuple(StoredView(image) for image in images), tuple(names), root)
+        return PosedImages(cameras, tuple(StoredView(image) for image in images), tuple(names))
 
     def __len__(self) -> int:
         return len(self.stored)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
@@ -188,3 +189,20 @@ class _Views(Dataset):
         if not 0 <= row < self.count:
             raise IndexError(row)
         return self.views.batch([row])
+
+
+@register("data", "edit-views-datamodule")
+class EditViewsDataModule(PosedImageDataModule):
+    """Posed images of the scene that is edited."""
+
+    @dataclass
+    class Config(PosedImageDataModule.Config):
+        """Those of posed-images-datamodule.
+
+        source: what an edit is compared with: the data set's own ``images``, or ``renders`` of the scene as it was
+            before the edit, from the same cameras.
+        """
+
+        source: Literal["images", "renders"] = "images"
+
+    cfg: Config

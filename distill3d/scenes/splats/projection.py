@@ -24,7 +24,6 @@ class ScreenGaussians:
     conics: Float[Tensor, "B N 3"]  # a, b, c of the inverse covariance [[a, b], [b, c]]
     share: Float[Tensor, "B N"]  # of the opacity that is left when the low-pass filter has widened a Gaussian
     depths: Float[Tensor, "B N"]  # along the view axis
-    distances: Float[Tensor, "B N"]  # from the camera
     visible: Bool[Tensor, "B N"]  # in front of the near plane
 
 
@@ -55,9 +54,7 @@ def project(
     across = (focal / safe)[..., None] * (axes[..., 0, :] + x_near[..., None] * axes[..., 2, :])
     down = -(focal / safe)[..., None] * (axes[..., 1, :] + y_near[..., None] * axes[..., 2, :])
     conics, share = _inverse(across, down)
-    return ScreenGaussians(
-        centers, conics, share if antialiased else torch.ones_like(share), depth, local.norm(dim=-1), visible
-    )
+    return ScreenGaussians(centers, conics, share if antialiased else torch.ones_like(share), depth, visible)
 
 
 def _inverse(across: Float[Tensor, "B N 3"], down: Float[Tensor, "B N 3"]) -> tuple[Tensor, Tensor]:
