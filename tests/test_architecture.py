@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType, SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
+from system_doubles import make_trainer, tiny_data, tiny_system
+from tiny_pipelines import embedded
 
 import distill3d
 from distill3d.config.files import PROJECT
@@ -131,3 +137,39 @@ def test_a_name_means_one_thing():
             if found and re.fullmatch(r"[A-Z][a-z]\w*", found):
                 where[found].add(name)
     assert {name: places for name, places in where.items() if len(places) > 1} == {}
+
+
+def test_every_file_that_an_sds_step_runs_is_named(tmp_path):
+    prior = {"pretrained_model_name_or_path": str(embedded(tmp_path / "prior"))}
+    system = tiny_system(
+        prompt_processor_type="prompt-processor",
+        prompt_processor={"prompt": "a ball", "cache_dir": str(tmp_path / "cache")},
+        prior_type="pretrained-diffusion-model",
+        prior=prior,
+        geometry={"pos_encoding_config": {"otype": "HashGrid"}},
+        loss={"lambda_opaque": 1.0},
+    )
+    ran: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(f"{PACKAGE}{os.sep}"):
+            ran.add(Path(frame.f_code.co_filename).relative_to(PACKAGE).as_posix())
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, system: object, batch: object, index: int) -> None:
+            if index == 1:  # the last one also writes a checkpoint
+                sys.setprofile(note)
+
+        def on_train_batch_end(self, *_: object) -> None:
+            sys.setprofile(None)
+
+    system.attach(SimpleNamespace(root=tmp_path))
+    trainer = make_trainer(tmp_path, 3)
+    trainer.callbacks.append(Watch())
+    trainer.fit(system, tiny_data())
+    text = (PROJECT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    section = text.partition("## One SDS step")[2].partition("\n## ")[0]
+    ten = re.findall(r"^\d+\. \[(.+?)\]", section, re.MULTILINE)
+    assert len(ten) <= 10 and set(ten) <= ran
+    named = [*ten, *re.findall(r"`([\w/]+(?:\.py|/))`", section)]
+    assert [path for path in sorted(ran) if not any(f"/{name}" in f"/{path}" for name in named)] == []
