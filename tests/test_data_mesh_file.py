@@ -1,7 +1,10 @@
 """Mesh files: the frame they are in, and their colours."""
 
 import json
+import math
 import struct
+import time
+from base64 import b64encode
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import trimesh
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from distill3d.data.mesh_colors import coloured
 from distill3d.data.mesh_file import load_fixed_mesh, load_mesh_file
 from distill3d.runtime.foreign import ForeignFileError
 from distill3d.scenes.mesh.raster import Mesh
@@ -240,6 +244,47 @@ def test_any_size_is_normalised(scale, tmp_path):
     assert np.ptp(load_mesh_file(tmp_path / "cube.obj").vertices, axis=0) == pytest.approx([3**-0.5] * 3, rel=1e-5)
 
 
+def instances(path, count):
+    """A glTF with ``count`` nodes of one tetrahedron."""
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    blob = corners.tobytes() + np.array([0, 1, 2, 0, 1, 3, 0, 2, 3, 1, 2, 3], np.uint16).tobytes()
+    views = [{"buffer": 0, "byteOffset": 0, "byteLength": 48}, {"buffer": 0, "byteOffset": 48, "byteLength": 24}]
+    accessors = [{"bufferView": 0, "componentType": 5126, "count": 4, "type": "VEC3"}]
+    accessors += [{"bufferView": 1, "componentType": 5123, "count": 12, "type": "SCALAR"}]
+    content = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": list(range(count))}],
+        "nodes": [{"mesh": 0, "translation": [2.0 * (i % 50), 2.0 * (i // 50), 0.0]} for i in range(count)],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "indices": 1}]}],
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": 72, "uri": "data:application/octet-stream;base64," + b64encode(blob).decode()}],
+    }
+    path.write_text(json.dumps(content))
+
+
+def test_three_thousand_nodes_of_one_mesh_take_a_moment(tmp_path):
+    instances(tmp_path / "many.gltf", 3000)
+    begun = time.process_time()
+    assert len(load_mesh_file(tmp_path / "many.gltf").faces) == 12_000
+    assert time.process_time() - begun < 9.0  # .6 on a core of an EPYC, and 60 where the bounds are taken for each node
+
+
+def test_a_mesh_that_is_placed_too_often_is_refused_before_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("distill3d.data.mesh_file._MOST_TRIANGLES", 30)
+    instances(tmp_path / "many.gltf", 8)
+    with pytest.raises(ForeignFileError, match="places 8 meshes of 32 triangles in all, more than the 30"):
+        load_mesh_file(tmp_path / "many.gltf")
+
+
+def test_the_division_of_textured_parts_is_shared_by_all(tmp_path, monkeypatch):
+    """Each of 10 cubes would be divided into 12 288 triangles for their textures."""
+    monkeypatch.setattr("distill3d.data.mesh_file.MOST_DIVIDED", 10_000)
+    scene = trimesh.Scene([material_cube([1.0, 1.0, 1.0, 1.0], Image.new("RGB", (8, 8))) for _ in range(10)])
+    scene.export(tmp_path / "many.glb")
+    assert 120 < len(load_mesh_file(tmp_path / "many.glb").faces) <= 10_000
+
+
 def test_several_nodes_are_all_placed(tmp_path):
     scene = trimesh.Scene()
     cube = trimesh.creation.box()
@@ -269,11 +314,14 @@ def test_meshes_that_cannot_be_used_say_so(content, message, tmp_path):
 
 def with_extension(path, name, required=True):
     """A cube as a GLB whose header asks for an extension."""
-    data = trimesh.creation.box().export(file_type="glb")
+    with_header(path, {"extensionsUsed": [name], "extensionsRequired": [name] if required else []})
+
+
+def with_header(path, changes, mesh=None):
+    """A mesh, else a cube, as a GLB with some of its header's entries replaced."""
+    data = (mesh or trimesh.creation.box()).export(file_type="glb")
     length = struct.unpack("<I", data[12:16])[0]
-    header = json.loads(data[20 : 20 + length])
-    header["extensionsUsed"] = [name]
-    header["extensionsRequired"] = [name] if required else []
+    header = json.loads(data[20 : 20 + length]) | changes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 4)
     rest = data[20 + length :]
@@ -300,3 +348,60 @@ def test_what_a_glb_needs_and_is_not_read_is_named(extension, name, tmp_path):
 def test_extensions_that_only_add_are_read(tmp_path):
     with_extension(tmp_path / "cube.glb", "KHR_materials_unlit")
     assert len(load_mesh_file(tmp_path / "cube.glb").faces) == 12
+
+
+SPECULAR = "KHR_materials_pbrSpecularGlossiness"
+
+
+@pytest.mark.parametrize("is_declared", [True, False])
+@pytest.mark.parametrize("given", [{}, {"specularFactor": [0.2, 0.2, 0.2], "glossinessFactor": 0.5}])
+def test_diffuse_colours_of_specular_materials_are_the_colours(is_declared, given, tmp_path):
+    """Without a specularFactor such a material is a mirror, whose base colour would be white."""
+    materials = [{"extensions": {SPECULAR: {"diffuseFactor": [0.5, 0.0, 1.0, 1.0]} | given}}]
+    changes = {"materials": materials, "extensionsUsed": [SPECULAR] if is_declared else []}
+    with_header(tmp_path / "cube.glb", changes, material_cube([1.0, 1.0, 1.0, 1.0]))
+    assert np.abs(load_mesh_file(tmp_path / "cube.glb").colors - (0.735, 0.0, 1.0)).max() < 0.003
+
+
+def test_a_diffuse_texture_is_read(tmp_path):
+    cube = material_cube([1.0, 1.0, 1.0, 1.0], Image.new("RGB", (8, 8), (188, 188, 188)))
+    materials = [{"extensions": {SPECULAR: {"diffuseFactor": [1.0, 0.0, 0.5, 1.0], "diffuseTexture": {"index": 0}}}}]
+    with_header(tmp_path / "cube.glb", {"materials": materials}, cube)
+    assert np.abs(load_mesh_file(tmp_path / "cube.glb", detail=1).colors - (0.737, 0.0, 0.538)).max() < 0.006
+
+
+@pytest.mark.parametrize("factor", [[math.inf, 0, 0, 1], [math.nan] * 4, [1, 0], "red", ["a", 0, 0, 1], {}])
+@pytest.mark.parametrize("of_extension", [False, True])
+def test_a_factor_that_is_no_colour_is_refused(factor, of_extension, tmp_path):
+    material = {"pbrMetallicRoughness": {"baseColorFactor": factor}}
+    material = {"extensions": {SPECULAR: {"diffuseFactor": factor}}} if of_extension else material
+    with_header(tmp_path / "cube.glb", {"materials": [material]})
+    with pytest.raises(ForeignFileError, match=r"material 0: (baseColor|diffuse)Factor=.* must be four numbers"):
+        load_mesh_file(tmp_path / "cube.glb")
+
+
+def test_colours_of_vertices_that_are_no_numbers_are_refused(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0 nan 0 0\nv 1 0 0 1 0 0\nv 0 1 0 1 0 0\nf 1 2 3\n")
+    with pytest.raises(ForeignFileError, match="vertices or colours that are not finite"):
+        load_mesh_file(tmp_path / "a.obj")
+    cube = material_cube([1.0, 1.0, 1.0, 1.0])
+    cube.visual.vertex_attributes["color"] = np.full((8, 3), np.nan, np.float32)
+    with pytest.raises(ValueError, match="colours hold NaN or infinity"):
+        coloured(cube, 1.0, True)
+
+
+@pytest.mark.parametrize(
+    ("kd", "told", "color"),
+    [
+        ("nan 0 0", "Kd nan 0 0 is no colour", (0.4, 0.4, 0.4)),
+        ("1e400 0 0", "is no colour", (0.4, 0.4, 0.4)),
+        ("spectral file.rfl", "is no colour", (0.4, 0.4, 0.4)),
+        ("255 0 0", "not within 0 .. 1", (1.0, 0.0, 0.0)),
+        ("1 0 0 # red", "", (1.0, 0.0, 0.0)),
+    ],
+)
+def test_a_material_whose_colour_is_none_is_named(kd, told, color, tmp_path, caplog):
+    (tmp_path / "a.mtl").write_text(f"newmtl A\nKd {kd}\n")
+    (tmp_path / "a.obj").write_text("mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nusemtl A\nf 1 2 3\n")
+    assert np.abs(load_mesh_file(tmp_path / "a.obj", detail=1).colors - color).max() < 0.003
+    assert told in caplog.text and bool(caplog.text) == bool(told)

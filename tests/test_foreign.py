@@ -168,6 +168,23 @@ def test_a_missing_and_a_too_large_file_are_told(tmp_path, monkeypatch):
     assert read_text(tmp_path / "a.txt") == "x" * 9
 
 
+@pytest.mark.parametrize("read", [read_text, read_json_mapping, open_image])
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
+def test_a_pipe_or_a_device_is_refused_before_it_is_waited_for(read, name, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ForeignFileError, match="is a pipe or a device; give"):
+        read(tmp_path / name)
+
+
+def test_the_pipe_of_a_shell_is_read():
+    """What ``<(command)`` hands over."""
+    out, into = os.pipe()
+    os.write(into, b"name: x")
+    os.close(into)
+    assert read_text(Path(f"/dev/fd/{out}")) == "name: x"
+    os.close(out)
+
+
 def test_a_missing_file_that_another_one_names_is_told(tmp_path):
     with (
         pytest.raises(ForeignFileError, match=r"^data.x='a.gltf' needs .*a.bin, which does not exist$"),

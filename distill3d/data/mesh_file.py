@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +16,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from distill3d.data.assets import y_up_to_world
-from distill3d.data.gltf_header import check_gltf
-from distill3d.data.mesh_colors import coloured
+from distill3d.data.gltf_header import check_gltf, with_base_colors
+from distill3d.data.mesh_colors import MOST_DIVIDED, coloured
 from distill3d.runtime.foreign import ForeignFileError, named, reading
 from distill3d.scenes.mesh.fixed import FixedMesh
 from distill3d.scenes.mesh.raster import Mesh
@@ -26,6 +28,9 @@ UpAxis = Literal["auto", "y", "z"]
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".off", ".stl")
 _GLTF = (".glb", ".gltf")
 _REMARK = re.compile(rb"^((?:v|vn|vt|f)[ \t][^\n#]*)#[^\n]*", re.MULTILINE)  # at the end of a line of numbers
+_KD = re.compile(rb"^[ \t]*Kd[ \t]+([^\r\n]*)", re.MULTILINE)
+_NOT_FINITE = re.compile(rb"^v[ \t][^\n]*[ \t][-+]?(?:nan|inf)", re.MULTILINE | re.IGNORECASE)
+_MOST_TRIANGLES = 20_000_000  # about 6 GB as they are read: a small file can place one mesh any number of times
 _INDEX_ZERO = re.compile(rb"^f[ \t][^\n]*?(?<=[ \t])0(?=[/\s]|\Z)", re.MULTILINE)
 
 
@@ -40,8 +45,8 @@ def load_mesh_file(path: Path, up: UpAxis = "auto", turn_deg: float = 0.0, detai
     """
     parts = _read_parts(path, setting)
     with reading(path, "a mesh", setting=setting):
-        is_gltf = path.suffix.lower() in _GLTF
-        mesh = Mesh.merged([coloured(part, _size(parts) / detail, is_gltf) for part in parts])
+        is_gltf, longest = path.suffix.lower() in _GLTF, _size(parts) / detail
+        mesh = Mesh.merged([coloured(part, longest, is_gltf, MOST_DIVIDED // len(parts)) for part in parts])
     is_y_up, vertices = _axes(path, up, mesh.vertices)
     return _seen_in_world(replace(mesh, vertices=vertices), is_y_up, turn_deg, path, setting)
 
@@ -72,10 +77,9 @@ def _read_parts(path: Path, setting: str) -> list[Any]:
     """The triangle meshes of a file, of which there is at least one."""
     if not path.is_file():
         raise ForeignFileError(f"{named(path, setting)} does not exist; give a mesh ({', '.join(SUFFIXES)})")
-    if path.suffix.lower() in _GLTF:
-        check_gltf(path, setting)
+    header = check_gltf(path, setting) if path.suffix.lower() in _GLTF else None
     with reading(path, "a mesh", setting=setting):
-        parts = _parts(path)
+        parts = _parts(path, header)
     if not parts:
         raise ForeignFileError(f"{named(path, setting)} holds no triangles; give a mesh ({', '.join(SUFFIXES)})")
     return parts
@@ -89,19 +93,42 @@ def _seen_in_world(mesh: Mesh, is_y_up: bool, turn_deg: float, path: Path, setti
     return world
 
 
-def _parts(path: Path) -> list[Any]:
-    """The triangle meshes of a file, each placed by its nodes. Raises ForeignFileError for vertices without a place."""
+def _parts(path: Path, header: dict[str, Any] | None) -> list[Any]:
+    """The triangle meshes of a file, each placed by its nodes; ``header``: of a glTF.
+
+    Raises ForeignFileError for vertices without a place, and for too many triangles.
+    """
     import trimesh
 
-    scene: Any = _of_obj(path) if path.suffix.lower() == ".obj" else trimesh.load(path, process=False, force="scene")
-    surfaces = {name for name, part in scene.geometry.items() if isinstance(part, trimesh.Trimesh) and len(part.faces)}
-    parts = [_placed(scene, node) for node in scene.graph.nodes_geometry if scene.graph[node][1] in surfaces]
+    scene: Any = _scene(path, header)
+    sizes = {name: len(part.faces) for name, part in scene.geometry.items() if isinstance(part, trimesh.Trimesh)}
+    places = [(node, sizes[name]) for node in scene.graph.nodes_geometry if sizes.get(name := scene.graph[node][1])]
+    if (total := sum(size for _, size in places)) > _MOST_TRIANGLES:
+        raise ForeignFileError(
+            f"{path} places {len(places)} meshes of {total} triangles in all, more than the {_MOST_TRIANGLES} that are "
+            "read; simplify it, or leave out some of its nodes"
+        )
+    parts = [_placed(scene, node) for node, _ in places]
     for part in parts:
         if not np.isfinite(part.vertices).all():
             raise ForeignFileError(f"{path} has vertices that are not finite; repair the mesh")
         if part.faces.min() < 0 or part.faces.max() >= len(part.vertices):
             raise ForeignFileError(f"{path} has faces whose vertices do not exist; repair the mesh")
     return parts
+
+
+def _scene(path: Path, header: dict[str, Any] | None) -> Any:
+    """All of a file as trimesh reads it, with colours of glTF's extensions where their base colours are."""
+    import trimesh
+    from trimesh.resolvers import FilePathResolver
+
+    if path.suffix.lower() == ".obj":
+        return _of_obj(path)
+    data = with_base_colors(path, header) if header else None
+    if data is None:
+        return trimesh.load(path, process=False, force="scene")
+    kind, beside = path.suffix.lower()[1:], FilePathResolver(str(path))
+    return trimesh.load(io.BytesIO(data), file_type=kind, resolver=beside, process=False, force="scene")
 
 
 def _of_obj(path: Path) -> Any:
@@ -124,12 +151,29 @@ def _of_obj(path: Path) -> Any:
             except (OSError, ValueError):
                 log.warning("%s: %s is missing or no picture, so its colours are left out", path, name.strip())
                 raise
-            return found
+            return _KD.sub(partial(_checked_kd, path), found) if name.strip().lower().endswith(".mtl") else found
 
     data = _REMARK.sub(rb"\1", path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     if _INDEX_ZERO.search(data):
         raise ForeignFileError(f"{path} has a face with vertex 0, and an OBJ counts from 1; repair the mesh")
+    if _NOT_FINITE.search(data):  # among colours, too, which trimesh would make black
+        raise ForeignFileError(f"{path} has vertices or colours that are not finite; repair the mesh")
     return trimesh.load(io.BytesIO(data), file_type="obj", resolver=Beside(str(path)), process=False, force="scene")
+
+
+def _checked_kd(path: Path, line: re.Match[bytes]) -> bytes:
+    """A line of an MTL with a material's colour; nothing where it is no colour. Says so, and what is out of range."""
+    text = line[1].partition(b"#")[0].decode("utf-8", "replace").strip()
+    try:
+        numbers = [float(word) for word in text.split()]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        log.warning("%s: Kd %s is no colour of three numbers; that material has no colour then", path, text[:60])
+        return b""
+    if not all(0.0 <= number <= 1.0 for number in numbers):
+        log.warning("%s: Kd %s is not within 0 .. 1, and cut to it", path, text)
+    return b"Kd " + text.encode()  # without a remark, which trimesh would stumble over
 
 
 def _placed(scene: Any, node: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,11 @@ class ForeignFileError(ValueError):
 def reading(path: Path | str, what: str, remedy: str = "", setting: str = "") -> Iterator[None]:
     """Whatever fails inside becomes a ForeignFileError: ``setting=path cannot be read as WHAT: reason; remedy``.
 
-    Errors that tell the user something already (ForeignFileError, ConfigError) pass as they are.
+    Errors that tell the user something already (ForeignFileError, ConfigError) pass as they are. A named pipe or a
+    device is refused before it is opened, since that could wait for ever.
     """
+    if _may_never_end(path):
+        raise ForeignFileError(f"{named(path, setting)} is a pipe or a device; give a file{_then(remedy)}")
     try:
         yield
     except (ForeignFileError, ConfigError):
@@ -47,6 +51,15 @@ def reading(path: Path | str, what: str, remedy: str = "", setting: str = "") ->
         raise ForeignFileError(
             f"{named(path, setting)} cannot be read as {what}: {reason(error)}{_then(remedy)}"
         ) from error
+
+
+def _may_never_end(path: Path | str) -> bool:
+    """Whether it is a named pipe, a device or a socket. The pipe of a shell's ``<(command)`` has its writer."""
+    try:
+        kind = os.stat(os.path.realpath(path)).st_mode  # the pipe of a shell has no real path
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(kind) or stat.S_ISDIR(kind))
 
 
 def user_path(name: Path | str) -> Path:
