@@ -142,6 +142,14 @@ def test_other_values_are_safe_yaml():
         parse_yaml("a: !!python/object/apply:os.getcwd []")
 
 
+def test_numbers_of_yaml_1_1_alone_are_text():
+    """As numbers they would be 90, 8 and 41400, which nobody means who writes them as a seed or a count."""
+    written = {"a": "1:30", "b": "010", "c": "11:30:00", "d": "-017"}
+    assert parse_yaml("\n".join(f"{key}: {text}" for key, text in written.items())) == written
+    assert parse_yaml(dump_yaml(written)) == written
+    assert parse_yaml("[10, -3, +4, 0, 1_000, 0x1F, 0b11]") == [10, -3, 4, 0, 1000, 31, 3]
+
+
 def test_a_key_given_twice_is_an_error():
     with pytest.raises(yaml.YAMLError, match=r"'lr' is given twice"):
         parse_yaml("args:\n  lr: 1\n  lr: 2")

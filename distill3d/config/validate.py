@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from distill3d.config.experiment import Experiment
 
 _LOGGERS = ("csv", "tensorboard", "wandb")
+# of the Trainer's numbers, the least of those that Lightning takes whatever they are
+_LEAST = {
+    "max_steps": 1,
+    "min_steps": 0,
+    "min_epochs": 0,
+    "num_nodes": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,  # never
+    "num_sanity_val_steps": -1,  # all
+}
 # what the program decides itself: the setting, and what to use instead
 _RESERVED = {
     "trainer.callbacks": "the system brings its own",
@@ -62,9 +72,10 @@ def _reserved(where: str) -> list[str]:
 
 
 def _check_steps(trainer: Mapping[str, Any]) -> None:
-    steps = trainer.get("max_steps")
-    if steps is not None and steps < 1:
-        raise ConfigError(f"trainer.max_steps={steps} must be at least 1", "trainer.max_steps")
+    for name, least in _LEAST.items():
+        value = trainer.get(name)
+        if value is not None and value < least:
+            raise ConfigError(f"trainer.{name}={value} must be at least {least}", f"trainer.{name}")
 
 
 def _check_loggers(loggers: Mapping[str, Any]) -> None:

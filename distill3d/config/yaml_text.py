@@ -4,7 +4,7 @@ Keys called ``prompt``, ``*_prompt`` or ``prompt_*`` hold text for people, so wh
 ``prompt: a cat: sitting``, ``prompt: 2077`` and ``prompt: a cat # hat`` mean what they say. Only a properly quoted
 scalar, a block scalar (``|``, ``>``), nothing at all (null) and the missing marker ``???`` keep their YAML meaning.
 Everything else is safe YAML, with floats such as ``1e-3`` read as numbers, ``None`` as null, and a key given twice as
-an error.
+an error. What YAML 1.1 alone takes for a number is text: ``1:30`` (90 there) and ``010`` (8 there, 10 in YAML 1.2).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _FLOAT = re.compile(
     r"""|\.(inf|Inf|INF))$|\.(nan|NaN|NAN)$""",
     re.VERBOSE,
 )
+_INT = re.compile(r"[-+]?(0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$")
 
 
 def is_text_key(key: Any) -> bool:
@@ -182,11 +183,12 @@ def _without(resolvers: dict, tags: set[str]) -> dict:
     return {first: [(t, r) for t, r in pairs if t not in tags] for first, pairs in resolvers.items()}
 
 
-_DROPPED = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float"}
+_DROPPED = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float", "tag:yaml.org,2002:int"}
 _Loader.yaml_implicit_resolvers = _without(yaml.SafeLoader.yaml_implicit_resolvers, _DROPPED)
 _Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 _Loader.add_constructor("tag:yaml.org,2002:map", _construct_yaml_map)
 for _resolver_class in (_Loader, _Dumper):
     _resolver_class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+    _resolver_class.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
     _resolver_class.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("None"), ["N"])
 _Dumper.add_representer(str, _represent_text)

@@ -35,7 +35,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LossWeights:
-    """Settings named ``lambda_<loss>``: the weight of each loss, a number or a schedule."""
+    """Settings named ``lambda_<loss>``: the weight of each loss, a number or a schedule, at least 0."""
+
+    def __post_init__(self) -> None:
+        for name in self._names():
+            value = getattr(self, name)
+            if smallest(value) < 0:
+                raise ValueError(f"{name}={value} would raise its loss instead of lowering it; give 0 or more")
+
+    def _names(self) -> list[str]:
+        return [f.name for f in fields(self) if f.name.startswith("lambda_")]
 
     def weights(self, step: int, epoch: int = 0) -> dict[str, float]:
         """The weights that are not 0 at this step, by the name of the loss."""
@@ -43,8 +52,7 @@ class LossWeights:
 
     def all_weights(self, step: int, epoch: int = 0) -> dict[str, float]:
         """All weights at this step, by the name of the loss."""
-        names = [f.name for f in fields(self) if f.name.startswith("lambda_")]
-        return {name.removeprefix("lambda_"): scheduled(getattr(self, name), step, epoch) for name in names}
+        return {name.removeprefix("lambda_"): scheduled(getattr(self, name), step, epoch) for name in self._names()}
 
 
 @dataclass
