@@ -42,6 +42,8 @@ def png() -> bytes:
 
 def transforms() -> bytes:
     frames = [{"file_path": "a.png", "transform_matrix": np.eye(4).tolist(), "fl_y": 20.0, "w": 16} for _ in range(4)]
+    for i, frame in enumerate(frames):
+        frame["transform_matrix"][0][3] = float(i)  # type: ignore[index]
     return json.dumps({"fl_x": 20.0, "h": 12, "k1": 0.0, "frames": frames}).encode()
 
 
@@ -84,11 +86,12 @@ def checkpoint() -> bytes:
 
 
 def read_posed(path: Path) -> object:
-    from distill3d.data.posed.files import load_frame_sets
+    from distill3d.data.posed.files import check_shows_a_scene, load_frame_sets
     from distill3d.data.posed.transforms_json import read_frame_sets
 
     (path.parent / "a.png").write_bytes(png())
     views = load_frame_sets(read_frame_sets(path, 2), "alpha", "auto", 0.6, 1)[0]
+    check_shows_a_scene(views, "data.root")
     assert views.images.isfinite().all() and views.cameras.c2w.isfinite().all()
     return views
 

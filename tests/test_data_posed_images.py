@@ -13,6 +13,7 @@ from distill3d.camera import camera_rays
 from distill3d.config.check import ConfigError, build
 from distill3d.data.posed.images import counted_mean
 from distill3d.data.posed.module import PosedImageDataModule, training_rows
+from distill3d.runtime.foreign import ForeignFileError
 
 
 def module(root, seed=0, **settings):
@@ -315,3 +316,30 @@ def test_the_turntable_goes_round_at_the_cameras_distance_and_lens(box):
     assert torch.allclose(cameras.distance, torch.full((4,), 1.6))
     assert (cameras.height, cameras.width) == (16, 16)
     assert len(list(data.val_dataloader())) == 1
+
+
+@pytest.mark.parametrize("world", ["given", "auto", "levelled"])
+def test_cameras_that_are_all_alike_are_refused(world, tmp_path):
+    folder = capture(tmp_path / "set", [(16, 12)] * 4)
+    first = json.loads((folder / "transforms.json").read_text())["frames"][0]["transform_matrix"]
+    change_frames(folder, lambda i, frame: {"transform_matrix": first})
+    with pytest.raises(ForeignFileError, match=r"data\.root=.*all 3 views to fit are from one place"):
+        module(folder, world=world).check()
+    nearly = [[*row[:3], row[3] + 1e-3] for row in first]
+    change_frames(folder, lambda i, frame: {"transform_matrix": [*nearly[:3], first[3]] if i == 2 else first})
+    module(folder, world=world).check()
+
+
+def test_pictures_that_show_nothing_are_refused(box, tmp_path):
+    folder = foreign(box, tmp_path / "set")
+    paths = sorted(folder.glob("*.png"))
+    for path in paths:
+        with Image.open(path) as file:
+            file.putalpha(0)
+            file.save(path)
+    with pytest.raises(ForeignFileError, match=r"data\.root=.*images to fit are transparent everywhere"):
+        module(folder).check()
+    with Image.open(paths[1]) as file:
+        file.putalpha(255)
+        file.save(paths[1])
+    module(folder).check()

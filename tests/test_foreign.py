@@ -38,6 +38,17 @@ def test_whatever_a_library_raises_is_told_with_file_setting_and_remedy(error, t
     assert message.endswith("; do this") and is_for_the_user(caught.value)
 
 
+def test_what_only_a_programmer_understands_is_said_in_words_about_the_file(tmp_path):
+    errors = (IndexError("list index out of range"), AssertionError(), AttributeError("'int' object has no attribute"))
+    errors += (TypeError("'int' object is not iterable"), ZeroDivisionError("division by zero"), EOFError())
+    errors += (OverflowError("too large"), struct.error("unpack requires a buffer of 20 bytes"))
+    told = r"as a thing: (it|its|one of its) [\w ,]+( \(.+\))?$"
+    for error in errors:
+        with pytest.raises(ForeignFileError, match=told) as caught, reading(tmp_path / "a.x", "a thing"):
+            raise error
+        assert str(error) in str(caught.value)
+
+
 def test_an_interrupt_is_no_fault_of_a_file(tmp_path):
     with pytest.raises(KeyboardInterrupt), reading(tmp_path, "a thing"):
         raise KeyboardInterrupt

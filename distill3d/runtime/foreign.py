@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import stat
+import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,22 @@ def named(path: Path | str, setting: str = "") -> str:
     return f"{setting}={str(path)!r}" if setting else str(path)
 
 
+# what a library's errors mean that are no words about the file; a subclass stands before its base
+_MEANT: Mapping[type[Exception], str] = {
+    IndexError: "it refers to something that it does not hold",
+    AssertionError: "its parts contradict each other",
+    TypeError: "one of its values is of the wrong kind",
+    AttributeError: "one of its values is of the wrong kind",
+    ZeroDivisionError: "one of its sizes is 0",
+    OverflowError: "one of its numbers is too large",
+    EOFError: "it is cut off",
+    struct.error: "it is cut off, or one of its sizes is wrong",
+    StopIteration: "it is cut off",
+}
+
+
 def reason(error: BaseException) -> str:
-    """One short line on what went wrong in a library."""
+    """One short line on what went wrong in a library; what only a programmer understands of it stands in brackets."""
     told = {
         RecursionError: "it is nested too deep",
         MemoryError: "it needs more memory than there is",
@@ -86,7 +101,10 @@ def reason(error: BaseException) -> str:
     words = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         words = error.strerror
-    return words[:200] or type(error).__name__
+    meant = next((text for kind, text in _MEANT.items() if isinstance(error, kind)), None)
+    if meant:
+        return f"{meant} ({words[:120]})" if words else meant
+    return words[:200] or f"its reader failed ({type(error).__name__})"
 
 
 def read_bytes(path: Path, what: str, remedy: str = "", setting: str = "", limit: int = MAX_TEXT_BYTES) -> bytes:

@@ -25,6 +25,7 @@ from distill3d.types import Cameras
 
 log = logging.getLogger(__name__)
 
+SAME_POSE = 1e-6  # differences of matrices, in parts of their largest number
 WIDEST = 60.0  # tan(fovy / 2): 178 degrees
 NARROWEST = 1e-4  # the same of an angle of .01 degrees
 MOST_STRETCHED = 8.0  # pixels are as much longer as they are wide; anamorphic lenses reach 2
@@ -81,6 +82,23 @@ def load_frame_sets(
 def training_views(root: Path, setting: str) -> PosedImages:
     """The views of a folder that are not for testing, before black. Raises ValueError, naming the setting."""
     return load_frame_sets(read_frame_sets(root, 8, setting), "black", "auto", 0.6, 1)[0]
+
+
+def check_shows_a_scene(views: PosedImages, where: str) -> None:
+    """Raise ForeignFileError, beginning with ``where``, for views that no scene can be made of.
+
+    All of one camera, so that nothing tells how far away anything is; or of pictures that are transparent throughout.
+    """
+    poses = views.cameras.c2w
+    if bool((poses - poses[0]).abs().max() <= SAME_POSE * poses.abs().max()):
+        raise ForeignFileError(
+            f"{where}: all {len(views)} views to fit are from one place in one direction; give views from several sides"
+        )
+    if all(len(view.pixels) == 4 and not view.pixels[3].any() for view in views.stored):
+        raise ForeignFileError(
+            f"{where}: all {len(views)} images to fit are transparent everywhere, so nothing can be fitted; save "
+            "them with an alpha that shows the object, or without one"
+        )
 
 
 def read_picture(frame: Frame, downscale: int = 1) -> Picture:

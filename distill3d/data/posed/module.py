@@ -14,7 +14,7 @@ from distill3d.config.ranges import LARGEST_SIDE, MOST_VIEWS, check_at_most, che
 from distill3d.config.registry import register
 from distill3d.data.camera_settings import ViewDistribution
 from distill3d.data.endless import endless_loader
-from distill3d.data.posed.files import Background, World, load_frame_sets
+from distill3d.data.posed.files import Background, World, check_shows_a_scene, load_frame_sets
 from distill3d.data.posed.images import PosedImageBatch, PosedImages
 from distill3d.data.posed.transforms_json import read_frame_sets
 from distill3d.data.random_cameras import EvaluationViews, RandomCameraBatch, draw_rank, evaluation_cameras
@@ -84,7 +84,9 @@ class PosedImageDataModule(pl.LightningDataModule):
         if not cfg.root:
             raise ValueError("data.root is not set; give the folder of posed images: data.root=PATH")
         sets = read_frame_sets(user_path(cfg.root), cfg.test_every)
-        return load_frame_sets(sets, cfg.background, cfg.world, cfg.radius, cfg.downscale)
+        train, test = load_frame_sets(sets, cfg.background, cfg.world, cfg.radius, cfg.downscale)
+        check_shows_a_scene(train, f"data.root={cfg.root!r}")
+        return train, test
 
     @property
     def train_views(self) -> PosedImages:
