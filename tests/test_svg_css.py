@@ -8,6 +8,7 @@ from test_render_vector import reference
 from distill3d.scenes.svg.css_color import parse_color
 from distill3d.scenes.svg.document import parse_svg
 from distill3d.scenes.svg.scene import SvgScene
+from distill3d.scenes.svg.style import length
 from distill3d.scenes.svg.style_sheet import StyleSheet
 
 BRICK = (198, 40, 40)
@@ -198,3 +199,64 @@ def test_a_sheet_that_is_not_closed_is_read_as_far_as_it_goes():
         {"fill": "red"},
         {"fill": "blue"},
     ]
+
+
+# -- places and sizes, and the case of words --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        '<rect x="99" y="3" width="1" height="5" style="x:2px;width:4px"/>',
+        '<style>rect{X:2px;width:calc-no;width:4px}</style><rect x="99" y="3" width="1" height="5"/>',
+        '<rect x="2" y="3" width="4" height="5" style="x:9;width:7"/>',  # without a unit CSS passes over it
+        '<rect x="2" y="3" width="4" height="5" style="fill:url(#Nothing) RED"/>',
+        '<ellipse style="cx:4px;cy:5.5px;rx:2px;ry:2.5px"/>',
+        '<circle cx="9" r="1" style="cx:4px;r:2px;cy:5.5px" transform="translate(0,-1.375) scale(1,1.25)"/>',
+        '<rect y="3" style="x:var(--x);width:4PX;height:5px;--x:2px"/>',
+    ],
+)
+def test_a_style_says_places_and_sizes_before_attributes_do(inner):
+    document = parse_svg(drawing(inner))
+    shape = document.shapes[0]
+    points = shape.subpaths[0].points @ shape.to_picture[:, :2].T + shape.to_picture[:, 2]
+    assert [*points.min(0), *points.max(0)] == pytest.approx([2, 3, 6, 8], abs=1e-6)
+
+
+def test_a_clip_path_has_the_sizes_of_its_style():
+    clip = '<clipPath id="c"><rect style="width:4px;height:4px"/></clipPath>'
+    (outline,) = parse_svg(drawing(clip + '<rect width="64" height="64" clip-path="url(#c)"/>')).clips[0]
+    assert outline.subpaths[0].points.max(0).tolist() == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("inner", "named"),
+    [
+        ('<path id="a" d="M0 0H9V9z" style="d:path(\'M0 0H3V3z\')"/>', "path 'a' with a d of its style"),
+        ('<rect id="a" width="9" height="9" style="width:calc(1px + 2px)"/>', "'calc(1px + 2px)' is no length"),
+        ('<svg id="a" style="x:3px"><rect width="9" height="9"/></svg>', "svg 'a' with a place or a size of its style"),
+    ],
+)
+def test_places_and_sizes_that_are_not_read_are_named(inner, named):
+    document = parse_svg(drawing(inner + '<rect width="2" height="2"/>'))
+    assert len(document.shapes) == 1 and named in document.unsupported[0]
+
+
+def test_lengths_have_the_units_of_css_and_nothing_else():
+    units = {"10": 10, "1e2": 100, "2PX": 2, "1in": 96, "2.54cm": 96, "25.4mm": 96, "101.6q": 96, "72pt": 96, "6pc": 96}
+    for text, expected in (units | {"10%": 20, "2em": 32, "2rem": 32, " -.5 px ": -0.5, "2ex": 16}).items():
+        assert length(text, 200.0) == pytest.approx(expected)
+    for text in ("", "1 2", "calc(1px)", "10foo", "2vw", "1e", "nan", "1e400", "0x10"):
+        with pytest.raises(ValueError, match=r"is no length|is too long"):
+            length(text, 200.0)
+    assert parse_svg('<svg width="100vw" height="50VH" viewBox="0 0 9 9"><circle r="2"/></svg>').size == (9, 9)
+
+
+def test_words_may_be_in_any_case():
+    hidden = ['display="NONE"', 'style="display:None"', 'visibility="Hidden"', 'fill="NONE"']
+    for attribute in hidden:
+        document = parse_svg(drawing(f'<rect width="9" height="9" {attribute}/><circle r="2"/>'))
+        assert [shape.tag for shape in document.shapes] == ["circle"] and not document.unsupported
+    path = '<path d="M0 0H9V9z" fill-rule="EVENODD" stroke="RED" stroke-linecap="Round"/>'
+    (shape,) = parse_svg(drawing(path)).shapes
+    assert shape.fill.even_odd and shape.stroke.cap == "round"

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from distill3d.scenes.svg.drawing import Outline
 from distill3d.scenes.svg.geometry import Subpath, shape_subpaths
-from distill3d.scenes.svg.style import Declarations, StyleSheet, properties
+from distill3d.scenes.svg.style import Declarations, StyleSheet, geometry, properties
 from distill3d.scenes.svg.viewport import Matrix, attribute_reader, compose, moved, transform
 from distill3d.scenes.svg.xml_text import children, is_svg
 
@@ -75,7 +75,8 @@ class ClipReader:
             return self._of_nothing(node)
         if values["visibility"] != "visible":
             return []
-        parts = shape_subpaths(node.localName, dict(node.attributes.items()), attribute_reader(node, viewport))
+        given = geometry(node, values)
+        parts = shape_subpaths(node.localName, given, attribute_reader(given, viewport))
         placed = tuple(part.moved(moved(inner, part.points)) for part in parts)
         return [Outline(placed, values["clip-rule"] == "evenodd")] if placed else []
 

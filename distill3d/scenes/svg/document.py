@@ -24,6 +24,7 @@ from distill3d.scenes.svg.style import (
     StyleSheet,
     colour,
     fraction,
+    geometry,
     length,
     not_drawn,
     not_drawn_of_stroke,
@@ -125,15 +126,17 @@ class _Reader:
 
     def _nested(self, node: Any, values: Declarations, matrix: Matrix) -> Layer:
         """An <svg> inside another, or a <symbol> that was used: cut to its rectangle, in units of its view box."""
-        outside = self.viewport
+        outside, said = self.viewport, properties(node, values, self.sheet)
         try:
+            if any(said[name] != node.getAttribute(name).strip().lower() for name in ("x", "y", "width", "height")):
+                raise ValueError("a place or a size of its style")
             self.viewport, inner, corners = nested_viewport(node, outside)
         except ValueError as error:
             self._name(node, [str(error)])
             return Layer(1.0, ())
         layer = self._layer(node, values, compose(matrix, inner))
         self.viewport = outside
-        shows_all = properties(node, values, self.sheet)["overflow"] in ("visible", "auto")
+        shows_all = said["overflow"] in ("visible", "auto")
         clip = None if shows_all else self.clips.rectangle(corners, matrix)
         return layer if clip is None else Layer(1.0, (layer,), clip)
 
@@ -164,9 +167,8 @@ class _Reader:
 
     def _shape(self, node: Any, values: Declarations, matrix: Matrix) -> SvgShape | None:
         """Raises ValueError for what is not understood; None where SVG draws nothing."""
-        subpaths = tuple(
-            shape_subpaths(node.localName, dict(node.attributes.items()), attribute_reader(node, self.viewport))
-        )
+        given = geometry(node, values)
+        subpaths = tuple(shape_subpaths(node.localName, given, attribute_reader(given, self.viewport)))
         if not subpaths or abs(np.linalg.det(matrix[:, :2])) < 1e-12 or not has_extent(subpaths):
             return None
         if not all(np.abs(moved(matrix, subpath.points)).max() <= LONGEST for subpath in subpaths):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,12 @@ INITIAL: Mapping[str, str] = {
     "marker-mid": "none",
     "marker-end": "none",
 }
+# places and sizes are properties, too, which a style may say instead of an attribute (SVG 2, 8.11)
+GEOMETRY = ("x", "y", "width", "height", "rx", "ry", "cx", "cy", "r", "d")
+_LENGTH = re.compile(r"(?P<number>[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?)\s*(?P<unit>[a-z]*|%)", re.IGNORECASE)
+# user units; letters have 16 of them, and an x half of that
+UNITS: Mapping[str | None, float] = {"": 1.0, "px": 1.0, "em": 16.0, "rem": 16.0, "ex": 8.0, "ch": 8.0, "in": 96.0}
+UNITS = {**UNITS, "cm": 96.0 / 2.54, "mm": 96.0 / 25.4, "q": 96.0 / 101.6, "pt": 96.0 / 72.0, "pc": 16.0}
 # those that a child does not take from its parent
 OWN: Mapping[str, str] = {
     "opacity": "1",
@@ -43,7 +50,7 @@ OWN: Mapping[str, str] = {
     "mask": "none",
     "filter": "none",
     "mix-blend-mode": "normal",
-}
+} | dict.fromkeys(GEOMETRY, "")
 # properties that change a picture in a way that is not drawn here, with the values that do not
 PLAIN: Mapping[str, tuple[str, ...]] = {
     "mask": ("none",),
@@ -65,17 +72,40 @@ def properties(node: Any, inherited: Mapping[str, str], sheet: StyleSheet) -> De
     """
     known = {**INITIAL, **OWN}
     own = {name: node.getAttribute(name).strip() for name in known if node.hasAttribute(name) and name != "transform"}
-    own = resolved(own | sheet.properties(node), inherited)
+    own = resolved(own | _valid(sheet.properties(node)), inherited)
     result = {name: inherited.get(name, value) for name, value in INITIAL.items()} | dict(OWN)
     result |= {name: value for name, value in own.items() if name.startswith("--")}
     if "marker" in own:
         own |= {f"marker-{place}": own["marker"] for place in ("start", "mid", "end")}
     for name, value in own.items():
-        if name in known and value not in ("", "inherit"):
-            result[name] = value
-        elif value == "inherit":
+        plain = _lower(name, value)
+        if name in known and plain not in ("", "inherit"):
+            result[name] = plain
+        elif plain == "inherit":
             result[name] = inherited.get(name, known.get(name, ""))
     return result
+
+
+def _lower(name: str, value: str) -> str:
+    """CSS's words, colours and units in lower case, in attributes as well; names of elements and paths as they are."""
+    keeps_case = name.startswith("--") or name == "d" or "url(" in value.lower()
+    return value if keeps_case else value.lower()
+
+
+def _valid(declared: Declarations) -> Declarations:
+    """Without lengths that have no unit, which CSS passes over for places and sizes."""
+    return {
+        name: value
+        for name, value in declared.items()
+        if not (name in GEOMETRY and (m := _LENGTH.fullmatch(value)) and not m["unit"] and float(m["number"]))
+    }
+
+
+def geometry(node: Any, values: Mapping[str, str]) -> dict[str, str]:
+    """The attributes of an element, places and sizes as its style has them. Raises ValueError for a ``d`` there."""
+    if node.localName == "path" and values["d"] != node.getAttribute("d").strip():
+        raise ValueError("a d of its style")
+    return dict(node.attributes.items()) | {name: value for name in GEOMETRY if (value := values[name])}
 
 
 def computed(node: Any, sheet: StyleSheet) -> Declarations:
@@ -115,14 +145,13 @@ def fraction(text: str) -> float:
 
 
 def length(text: str, relative_to: float) -> float:
-    """A length in user units (96 a inch); a percentage is one of ``relative_to``. Raises ValueError."""
-    from svgelements import Length
-
-    try:
-        value = Length(text).value(ppi=96.0, relative_length=relative_to, font_size=16.0, font_height=16.0)
-        number = float(value)
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{text[:40]!r} is no length") from error
+    """A length in user units (96 an inch); a percentage is one of ``relative_to``. Raises ValueError."""
+    match = _LENGTH.fullmatch(text.strip())
+    unit = match["unit"].lower() if match else None
+    scale = relative_to / 100.0 if unit == "%" else UNITS.get(unit)
+    if match is None or scale is None:
+        raise ValueError(f"{text[:40]!r} is no length")
+    number = float(match["number"]) * scale
     if not abs(number) <= LONGEST:
         raise ValueError(f"{text[:40]!r} is too long")
     return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,9 @@ def fitted(node: Any, box: list[float], size: tuple[float, float]) -> Matrix:
 
 
 def _side(text: str) -> float | None:
-    return None if text.strip() in ("", "auto") or text.strip().endswith("%") else length(text, 0.0)
+    """A side of the picture; None where it depends on the page that shows it."""
+    text = text.strip().lower()
+    return None if text in ("", "auto") or text.endswith(("%", "vw", "vh", "vmin", "vmax")) else length(text, 0.0)
 
 
 def _sides(given: list[float | None], box: tuple[float, float]) -> tuple[float, float]:
@@ -115,12 +118,12 @@ def moved(matrix: Matrix, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray,
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-def attribute_reader(node: Any, viewport: tuple[float, float]) -> Any:
-    """A function of an attribute's name, its axis and its default: the length that the element says."""
+def attribute_reader(attributes: Mapping[str, str], viewport: tuple[float, float]) -> Any:
+    """A function of an attribute's name, its axis and its default: the length that is said there."""
     sides = {"x": viewport[0], "y": viewport[1], "both": diagonal(viewport)}
 
     def read(attribute: str, axis: str, default: float) -> float:
-        text = node.getAttribute(attribute).strip()
+        text = attributes.get(attribute, "").strip()
         return default if text in ("", "auto") else length(text, sides[axis])
 
     return read
