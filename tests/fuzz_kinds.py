@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,6 +76,22 @@ def glb() -> bytes:
     import trimesh
 
     return bytes(trimesh.creation.box().export(file_type="glb"))
+
+
+def gltf() -> bytes:
+    """Two nodes of a box with a factor, and one of a box with the colours of KHR_materials_pbrSpecularGlossiness."""
+    import trimesh
+    from trimesh.visual.material import PBRMaterial
+
+    scene = trimesh.Scene()
+    for i in range(3):
+        box = trimesh.creation.box()
+        material = PBRMaterial(baseColorFactor=[0.5, 0.2, 0.1, 1.0], name=str(i // 2))
+        box.visual = trimesh.visual.TextureVisuals(material=material)
+        scene.add_geometry(box, transform=trimesh.transformations.translation_matrix([2.0 * i, 0.0, 0.0]))
+    content = json.loads(trimesh.exchange.gltf.export_gltf(scene, embed_buffers=True)["model.gltf"])
+    content["materials"][-1]["extensions"] = {"KHR_materials_pbrSpecularGlossiness": {"diffuseFactor": [1, 0, 0, 1]}}
+    return json.dumps(content).encode()
 
 
 def checkpoint() -> bytes:
@@ -334,7 +351,55 @@ def kinds() -> list[Kind]:
         Kind("words.json", WORDS, read_words),
         Kind("metrics.json", METRICS, read_earlier),
         Kind("caption.txt", "ein Käse".encode(), read_caption),
+        Kind("transforms.json", transforms(), read_posed, altered_json),
+        Kind("drawing.svg", SVG, read_svg, altered_svg),
+        Kind("mesh.gltf", gltf(), read_mesh, altered_json),
+        Kind("cameras.json", CAMERAS, read_cameras, altered_json),
     ]
+
+
+def altered_json(whole: bytes, rng: random.Random) -> bytes:
+    """Valid JSON with one or two values replaced, so that what reads the syntax is passed."""
+    return json.dumps(altered(json.loads(whole), rng)).encode()
+
+
+# values of attributes and of properties in a style
+SVG_VALUES = ("", "none", "NONE", "auto", "inherit", "-1", "0", "1e30", "1e400", "nan", "10%", "9px", "calc(1px + 2%)")
+SVG_VALUES += (
+    "url(#c)",
+    "url(#g)",
+    "url(#nosuch) red",
+    "var(--c)",
+    "M0 0",
+    "M1 1A0 0 0 0 0 9 9",
+    "1,2",
+    "red",
+    "s",
+    "#s",
+)
+SVG_VALUES += (
+    "scale(1e300)",
+    "matrix(0 0 0 0 0 0)",
+    "rotate(nan)",
+    "userSpaceOnUse",
+    "0 0 0 0",
+    "-5 -5 1e9 1e-9",
+    "butt",
+)
+
+
+def altered_svg(whole: bytes, rng: random.Random) -> bytes:
+    """Well-formed XML with one to three attributes or properties of a style given another value, or exchanged."""
+    text = whole.decode()
+    for _ in range(rng.randint(1, 3)):
+        first = text.index("viewBox")  # after the names of the encoding and of the namespace
+        places = [
+            match.span(1) for match in re.finditer(r'(?:=|:)"?([^":;=}]*)(?=[";}])', text) if match.start() > first
+        ]
+        start, end = rng.choice(places)
+        other = text[slice(*rng.choice(places))] if rng.random() < 0.3 else rng.choice(SVG_VALUES)
+        text = text[:start] + other + text[end:]
+    return text.encode()
 
 
 def altered_settings(whole: bytes, rng: random.Random) -> bytes:

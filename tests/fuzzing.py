@@ -1,6 +1,7 @@
 """Seeded mutations of the files in `fuzz_kinds`, whose readers must tell what is wrong with each.
 
     python tests/fuzzing.py 1000          # the same as: pytest -m slow tests/test_fuzz.py
+    python tests/fuzzing.py 300 5000      # the mutations 5000 to 5299
 
 A mutation is a function of its number. It passes where the reader returns, or raises an error that is told to the user
 in one line (exit code 2), and takes less than LIMIT_SECONDS.
@@ -124,6 +125,7 @@ def run(numbers: range) -> list[str]:
 
 
 if __name__ == "__main__":
-    complaints = run(range(int(sys.argv[1]) if len(sys.argv) > 1 else 1000))
+    count, first = (int(sys.argv[i]) if len(sys.argv) > i else usual for i, usual in ((1, 1000), (2, 0)))
+    complaints = run(range(first, first + count))
     sys.stdout.write("\n".join([*complaints, f"{len(complaints)} complaints\n"]))
     sys.exit(bool(complaints))
