@@ -30,7 +30,7 @@ _GLTF = (".glb", ".gltf")
 _REMARK = re.compile(rb"^((?:v|vn|vt|f)[ \t][^\n#]*)#[^\n]*", re.MULTILINE)  # at the end of a line of numbers
 _KD = re.compile(rb"^[ \t]*Kd[ \t]+([^\r\n]*)", re.MULTILINE)
 _NOT_FINITE = re.compile(rb"^v[ \t][^\n]*[ \t][-+]?(?:nan|inf)", re.MULTILINE | re.IGNORECASE)
-_MOST_TRIANGLES = 20_000_000  # about 6 GB as they are read: a small file can place one mesh any number of times
+_MOST_TRIANGLES = 20_000_000  # a small file can place one mesh any number of times
 _INDEX_ZERO = re.compile(rb"^f[ \t][^\n]*?(?<=[ \t])0(?=[/\s]|\Z)", re.MULTILINE)
 
 

@@ -54,9 +54,12 @@ def nested_viewport(
 def view_box(node: Any) -> list[float]:
     """Left, top, width, height; empty where there is none. Raises ValueError."""
     words = node.getAttribute("viewBox").replace(",", " ").split()
-    box = [length(word, 0.0) for word in words]
+    try:
+        box = [length(word, 0.0) for word in words]
+    except ValueError:
+        box = [0.0]
     if box and (len(box) != 4 or min(box[2:]) <= 0):
-        raise ValueError(f"viewBox={' '.join(words)!r} must be four numbers, the last two positive")
+        raise ValueError(f"viewBox={' '.join(words)[:60]!r} must be four numbers, the last two positive")
     return box
 
 
