@@ -276,11 +276,12 @@ def read_corrective(path: Path) -> object:
     return read_tensors(path, "corrective", "give another")
 
 
-def gaussians() -> bytes:
-    from distill3d.scenes.splats.files import ply_bytes
+def gaussians(suffix: str) -> bytes:
+    from distill3d.scenes.splats.files import ply_bytes, splat_bytes
     from distill3d.scenes.splats.gaussians import ball
 
-    return ply_bytes(ball(20, 0.4, 0.05, 1.0, 0.5, torch.Generator().manual_seed(0)))
+    cloud = ball(20, 0.4, 0.05, 1.0, 0.5, torch.Generator().manual_seed(0))
+    return ply_bytes(cloud) if suffix == "ply" else splat_bytes(cloud)
 
 
 def read_splats(path: Path) -> object:
@@ -346,7 +347,8 @@ def kinds() -> list[Kind]:
         Kind("photo.jpg", photograph(), read_picture),
         Kind("grey.png", grey(), read_picture),
         Kind("corrective.safetensors", tensors(), read_corrective),
-        Kind("scene.ply", gaussians(), read_splats),
+        Kind("scene.ply", gaussians("ply"), read_splats),
+        Kind("scene.splat", gaussians("splat"), read_splats),
         Kind("cameras.json", CAMERAS, read_cameras),
         Kind("words.json", WORDS, read_words),
         Kind("metrics.json", METRICS, read_earlier),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from distill3d.camera import camera_rays, orbit_cameras
 from distill3d.config.check import build
 from distill3d.config.registry import find
 from distill3d.scenes.base import Step
+from distill3d.scenes.splats import compositing
 from distill3d.scenes.splats import draw as drawing
 from distill3d.scenes.splats.compositing import composite, composite_reference, sorted_by_depth
 from distill3d.scenes.splats.density import DensitySettings, adapted
@@ -117,6 +119,25 @@ def test_the_kernel_is_the_formula_values_and_gradients(dtype, values, slopes, m
         assert torch.equal(b, c)
 
 
+def test_large_views_are_composited_tile_by_tile_to_the_same_picture(monkeypatch):
+    """Also tiles that end before the others, and those that no Gaussian reaches."""
+    plain, shapes = loss_and_gradients(torch.float64, "torch", monkeypatch), []
+
+    def watched(*view):
+        shapes.append((len(view[4]), *view[5:]))
+        return composite_reference(*view)
+
+    monkeypatch.setattr(compositing, "WHOLE", 0)
+    monkeypatch.setattr(compositing, "TILE", 6)
+    monkeypatch.setattr(compositing, "composite_reference", watched)
+    tiled = loss_and_gradients(torch.float64, "torch", monkeypatch)
+    for a, b in zip((*plain[:2], *plain[2]), (*tiled[:2], *tiled[2]), strict=True):
+        assert float((a - b).abs().max()) < 1e-12 * max(1.0, float(a.abs().max()))
+    assert {shape[1:] for shape in shapes} == {(6, 6), (6, 5), (2, 6), (2, 5)}
+    counts = [count for count, *_ in shapes]  # of some 72 in front of each camera
+    assert len(counts) == 2 * 2 * 4 * 4 and sum(counts) < 0.75 * 72 * len(counts)
+
+
 def test_gradients_of_the_formula_are_finite_differences(monkeypatch):
     monkeypatch.setenv("DISTILL3D_KERNELS", "torch")
     cloud, cameras = some(4, size=0.12, dtype=torch.float64), orbit_cameras(1, 10.0, 1.5, 45.0, 6)
@@ -156,6 +177,44 @@ def test_gsplat_is_asked_for_the_same_picture():
     assert torch.equal(seen.values, own.values) and torch.allclose(seen.passed, own.passed)
     assert torch.equal(wanted["scales"], cloud.scales.exp()) and wanted["rasterize_mode"] == "antialiased"
     assert torch.equal(wanted["opacities"], cloud.opacities.sigmoid()) and not wanted["packed"]
+
+
+@pytest.mark.parametrize(
+    ("kernels", "told"),
+    [
+        (object(), None),
+        (None, "found no nvcc"),
+        (OSError("CUDA_HOME environment variable is not set"), "CUDA_HOME environment variable is not set"),
+        (ImportError("gsplat_cuda.so: cannot open shared object file"), "cannot open shared object file"),
+        ("absent", "pip install gsplat"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_gsplat_that_has_no_kernels_leaves_the_views_to_torch(kernels, told, monkeypatch, caplog):
+    """It compiles them where it is imported, raises whatever the toolchain does, and has None where nothing did."""
+
+    class Backend:
+        def __getattr__(self, name):
+            if name != "_C":
+                raise AttributeError(name)
+            if isinstance(kernels, Exception):
+                raise kernels
+            return kernels
+
+    found = None if kernels == "absent" else SimpleNamespace()
+    monkeypatch.setattr(drawing.importlib.util, "find_spec", lambda name: found)
+    for name in ("gsplat", "gsplat.cuda"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "gsplat.cuda._backend", Backend())
+    monkeypatch.delenv("DISTILL3D_KERNELS", raising=False)
+    drawing.gsplat_can_draw.cache_clear()
+    try:
+        with caplog.at_level("INFO"):
+            assert drawing.has_gsplat(torch.device("cuda")) is (told is None)
+        assert (told or "") in caplog.text and bool(caplog.text) is (told is not None)
+        assert not drawing.has_gsplat(torch.device("cpu"))
+    finally:
+        drawing.gsplat_can_draw.cache_clear()
 
 
 # -- normals and light -----------------------------------------------------------------------------------------------

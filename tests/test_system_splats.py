@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ from plyfile import PlyData
 from posed_scenes import make_data_set
 from system_doubles import TINY_SYSTEM, check_resumed_run, fit, make_trainer, merged, tiny_data, tiny_system
 
+from distill3d.cli import main
 from distill3d.config.check import ConfigError, build
 from distill3d.config.experiment import load
 from distill3d.config.registry import find
@@ -80,6 +83,39 @@ def test_one_word_makes_splats_of_the_nerfs_experiment():
     system.check_optimizer()
     assert system.scene.material.cfg.diffuse_prob == experiment.system["material"]["diffuse_prob"]
     assert system.scene.background.color.tolist() == [0.5, 0.5, 0.5]
+
+
+def trained_a_little(root: Path, monkeypatch: pytest.MonkeyPatch, *settings: str) -> dict[str, Any]:
+    """metrics.json of four steps of dreamfusion.yaml from the command line, with small pictures and a small mesh."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a trial tells its children where it is
+    exporter = (
+        "resolution: 24, mode: vertex, view_size: 16, turntable_views: 0, viewer: false, sharpen: false, fit_count: 0"
+    )
+    small = [
+        "trainer.max_steps=4",
+        "data.batch_size=1",
+        "data.eval_width=32",
+        "data.eval_height=32",
+        "data.n_val_views=1",
+    ]
+    small += [
+        "data.n_test_views=2",
+        "system.contact_views=2",
+        f"system.exporter={{{exporter}}}",
+        f"exp_root_dir={root}",
+    ]
+    assert main(["--config", "dreamfusion.yaml", "--train", *small, *settings]) == 0
+    (path,) = root.rglob("metrics.json")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_one_word_on_the_command_line_trains_them_and_leaves_their_files(tmp_path, monkeypatch):
+    metrics = trained_a_little(tmp_path, monkeypatch, "system.scene_type=splats", "trainer.accelerator=cpu")
+    assert (metrics["steps"], metrics["diverged"], metrics["skipped_steps"]) == (4, False, 0)
+    files = {Path(name).name for name in metrics["files"]}
+    assert {"gaussians.ply", "gaussians.splat", "model.glb", "it4-test.mp4"} <= files
+    (file,) = tmp_path.rglob("gaussians.ply")
+    assert len(read_gaussians(file)) == 2000
 
 
 # -- reconstruction --------------------------------------------------------------------------------------------------
@@ -263,6 +299,16 @@ def test_a_file_that_is_missing_cut_short_or_too_large_is_told(tmp_path):
     with pytest.raises(ConfigError, match="is no trial"):
         begun(tmp_path)
     assert len(read_gaussians(tmp_path / "whole.ply")) == 20
+
+
+def test_what_many_gaussians_cost_is_told(tmp_path, caplog):
+    path = tmp_path / "many.splat"
+    path.write_bytes(splat_bytes(ball(60_000, 0.4, 0.01, 0.5, 0.3, torch.Generator().manual_seed(0))))
+    assert len(begun(path).means) == 60_000
+    assert "60000 Gaussians" in caplog.text and "0.01 GB" in caplog.text and "30 times" in caplog.text
+    caplog.clear()
+    begun("ball")
+    assert caplog.text == ""
 
 
 def test_a_scene_that_empties_or_fills_its_bounds_is_explained_in_its_own_settings():

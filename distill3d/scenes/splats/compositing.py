@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from distill3d.runtime.device import kernel_backend
 from distill3d.runtime.kernel_threads import run_parallel
@@ -14,6 +15,8 @@ from distill3d.runtime.kernel_threads import run_parallel
 LEAST_ALPHA = 1.0 / 255.0  # a fainter contribution to a pixel is none
 LARGEST_ALPHA = 0.99  # so that what lies behind keeps a gradient, and transmittance can be won back by division
 STOP = 1e-4  # transmittance below which a pixel is finished
+TILE = 64  # pixels along a side
+WHOLE = 1 << 25  # Gaussians times pixels that the formula takes at once, some dozen tensors of .13 GB; beyond it, tiles
 
 
 def composite(
@@ -37,7 +40,7 @@ def composite(
         image, passed = _Composite.apply(*tensors, orders, height, width)  # type: ignore[misc]
         return image, passed
     views = zip(centers, conics, opacities, values, orders, strict=True)
-    seen = [composite_reference(*view, height, width) for view in views]
+    seen = [composite_tiles(*view, height, width) for view in views]
     return torch.stack([image for image, _ in seen]), torch.stack([passed for _, passed in seen])
 
 
@@ -67,6 +70,44 @@ def composite_reference(
     weights = alpha * _before(alpha)
     passed = (1.0 - alpha).prod(dim=0, keepdim=True)
     return torch.einsum("mhw,mc->chw", weights, values[order]), passed
+
+
+def composite_tiles(
+    centers: Float[Tensor, "N 2"],
+    conics: Float[Tensor, "N 3"],
+    opacities: Float[Tensor, "N"],
+    values: Float[Tensor, "N C"],
+    order: Int[Tensor, "M"],
+    height: int,
+    width: int,
+) -> tuple[Float[Tensor, "C H W"], Float[Tensor, "1 H W"]]:
+    """`composite_reference`, in tiles where the view is large: each has the Gaussians that reach it, and is computed
+    again in backward, so that the memory is that of one tile."""
+    if len(order) * height * width <= WHOLE:
+        return composite_reference(centers, conics, opacities, values, order, height, width)
+    image, passed = values.new_zeros(values.shape[1], height, width), values.new_ones(1, height, width)
+    corners = [(x, y) for y in range(0, height, TILE) for x in range(0, width, TILE)]
+    for (x, y), own in zip(corners, _reached(centers, conics, opacities, order, corners), strict=True):
+        size = min(TILE, height - y), min(TILE, width - x)
+        local = centers - centers.new_tensor([x, y])
+        part = checkpoint(composite_reference, local, conics, opacities, values, own, *size, use_reentrant=False)
+        assert part is not None
+        image[:, y : y + size[0], x : x + size[1]], passed[:, y : y + size[0], x : x + size[1]] = part
+    return image, passed
+
+
+@torch.no_grad()
+def _reached(
+    centers: Tensor, conics: Tensor, opacities: Tensor, order: Int[Tensor, "M"], corners: list[tuple[int, int]]
+) -> tuple[Int[Tensor, "K"], ...]:
+    """The rows of order that may show in each tile: ``alpha >= LEAST_ALPHA`` where ``d^T conic d <= 2 ln(255 o)``."""
+    a, b, c = conics[order].unbind(1)
+    reach = 2.0 * (opacities[order] / LEAST_ALPHA).clamp_min(1.0).log() / (a * c - b * b).clamp_min(1e-20)
+    half = torch.stack([(reach * c).sqrt(), (reach * a).sqrt()], dim=1) + 1.0  # a pixel more, against rounding
+    low = centers.new_tensor(corners)[:, None]  # T 1 2
+    near = (centers[order] + half >= low) & (centers[order] - half <= low + TILE)
+    tile, row = near.all(dim=2).nonzero(as_tuple=True)
+    return order[row].split(torch.bincount(tile, minlength=len(corners)).tolist())
 
 
 def _before(alpha: Float[Tensor, "M H W"]) -> Float[Tensor, "M H W"]:

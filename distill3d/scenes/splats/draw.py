@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from distill3d.scenes.splats.compositing import composite
 from distill3d.scenes.splats.gaussians import Gaussians
 from distill3d.scenes.splats.projection import LOW_PASS, NEAR, project
 from distill3d.types import Cameras
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,23 @@ def draw(gaussians: Gaussians, values: Float[Tensor, "B N C"], cameras: Cameras,
 
 def has_gsplat(device: torch.device) -> bool:
     """Whether gsplat draws tensors of this device; DISTILL3D_KERNELS=torch asks for the plain way."""
-    wanted = os.environ.get("DISTILL3D_KERNELS", "") != "torch"
-    return wanted and device.type == "cuda" and importlib.util.find_spec("gsplat") is not None
+    return os.environ.get("DISTILL3D_KERNELS", "") != "torch" and device.type == "cuda" and gsplat_can_draw()
+
+
+@functools.cache
+def gsplat_can_draw() -> bool:
+    """Whether gsplat's CUDA kernels are there; without a wheel that has them they are compiled on first use."""
+    if importlib.util.find_spec("gsplat") is None:
+        logger.info("splats: drawn in torch; pip install gsplat, and an nvcc for it, draws them many times faster")
+        return False
+    try:
+        from gsplat.cuda._backend import _C  # pyright: ignore[reportMissingImports]
+    except (ImportError, OSError, RuntimeError) as error:  # an nvcc without its toolkit, ninja or a C++ compiler
+        logger.info("splats: drawn in torch, as gsplat's CUDA kernels cannot be compiled: %s", error)
+        return False
+    if _C is None:
+        logger.info("splats: drawn in torch, as gsplat found no nvcc to compile its CUDA kernels with")
+    return _C is not None
 
 
 def draw_by_gsplat(
