@@ -34,8 +34,10 @@ def seconds(cloud: Gaussians, views: int, size: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("count", 4000), ("size", 64), ("views", 1), ("repeats", 20)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--count", type=int, default=4000, help="Gaussians")
+    parser.add_argument("--size", type=int, default=64, help="of a view, in pixels")
+    parser.add_argument("--views", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--deviation", type=float, default=0.02, help="standard deviation in a ball of radius .5")
     args = parser.parse_args()
     threads = set_threads()

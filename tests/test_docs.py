@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
+import io
 import json
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
 import markdown
 import pytest
 
-from distill3d.config.experiment import Experiment
+from distill3d.cli import main
+from distill3d.config.experiment import Experiment, load
 from distill3d.config.files import EMBEDDED_WEIGHTS, PROJECT, find_config
 from distill3d.config.reference import configs_page, fields_of, guidances_page, prose, settings_page
 from distill3d.config.registry import KINDS, registered
 from distill3d.embedded.captions import COLORS, MATERIALS, SYNONYMS
+from distill3d.priors.settings import PriorConfig
 from distill3d.priors.words import taught_nouns, taught_words
 
 PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
@@ -26,6 +31,12 @@ GENERATED = {"settings.md", "configs.md", "guidances.md"}
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 SETTING = re.compile(r"(?<![\w./-])((?:system|data)\.[a-z_0-9]+(?:\.[a-z_0-9]+)*)=")
 CONFIG = re.compile(r"--config (\S+\.yaml)")
+
+
+SCRIPT = re.compile(r"(?<![\w/])(benchmarks/\w+\.(?:py|sh))((?:\\\n|[^`\n#])*)")
+LAUNCH = re.compile(r"(?:python launch\.py|^ *distill3d)((?: (?:\\\n|[^`\n#])*)?)", re.MULTILINE)
+FLAG = re.compile(r"(?<=\s)--([a-z][a-z-]*)")
+GIVEN = re.compile(r"`([a-z]\w*)=[^`]*`")
 
 
 def ids(path: Path) -> str:
@@ -41,6 +52,23 @@ def known_settings() -> set[str]:
             where = kind if kind in ("data", "system") else f"system.{kind}"
             names |= {f"{where}.{name}" for name in own}
     return names
+
+
+def source_of(script: str) -> str:
+    """The text of a benchmark, and of those beside it that it imports or starts."""
+    text = (PROJECT / "benchmarks" / script).read_text(encoding="utf-8")
+    names = re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE) + re.findall(r"benchmarks/(\w+)\.py", text)
+    others = [PROJECT / "benchmarks" / f"{name}.py" for name in names if f"{name}.py" != script]
+    return text + "".join(path.read_text(encoding="utf-8") for path in others if path.is_file())
+
+
+@cache
+def launch_options() -> set[str]:
+    """What ``--help`` shows."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        main(["--help"])
+    return set(re.findall(r"--([a-z][a-z-]*)", shown.getvalue()))
 
 
 def is_known(name: str) -> bool:
@@ -70,6 +98,35 @@ def test_configs_and_settings_that_pages_name_exist(page):
         if name not in own and not name.startswith(("TRIAL/", "outputs/")):
             assert (PROJECT / name).is_file() or find_config(name, beside=PROJECT / "configs")
     assert not {name for name in SETTING.findall(text) if not is_known(name)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_commands_that_pages_name_have_these_options(page):
+    text = page.read_text(encoding="utf-8")
+    for script, rest in SCRIPT.findall(text):
+        source = source_of(Path(script).name)
+        assert not [flag for flag in FLAG.findall(rest) if f'"--{flag}"' not in source], script
+    options = launch_options()
+    assert not [flag for rest in LAUNCH.findall(text) for flag in FLAG.findall(rest) if flag not in options]
+
+
+def test_commands_of_real_models_can_be_read_whole():
+    """Experiments of the pages on models and splats pass the checks of a launch, but for files of the reader's."""
+    commands = []
+    for page in ("models.md", "splats.md"):
+        for rest in LAUNCH.findall((PROJECT / "docs" / page).read_text(encoding="utf-8")):
+            words = shlex.split(rest.replace("\\\n", " "))
+            if "--config" in words:
+                commands.append((words[words.index("--config") + 1], [word for word in words if "=" in word]))
+    assert len(commands) > 12
+    for config, settings in commands:
+        load(config, settings)
+
+
+def test_settings_of_the_prior_that_the_page_on_models_gives_exist():
+    given = GIVEN.findall((PROJECT / "docs/models.md").read_text(encoding="utf-8"))
+    fields = {field.name for field in dataclasses.fields(PriorConfig)}
+    assert len(given) > 8 and set(given) <= fields
 
 
 def test_the_reference_has_every_setting_of_every_type():
