@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from distill3d.guidance.sds import SDS
 from distill3d.guidance.vsd import VSD
 from distill3d.priors.hub import PriorError
 from distill3d.priors.loader import PretrainedDiffusionModel, load_prior, load_prompt_encoder
-from distill3d.priors.settings import PriorConfig
+from distill3d.priors.settings import PriorConfig, ReferencePicture
 from distill3d.types import GuidanceInput, Pass
 
 PLACE = {"elevation_deg": 10.0, "azimuth_deg": 30.0, "distance": 1.5}
@@ -117,6 +118,34 @@ def test_the_gradient_is_that_of_guidance_over_picture_and_pose_together(folder:
         expected = (1 - draw.alpha**2) * (none + 3 * (told - none) - draw.eps) / 3
     assert x.grad is not None
     torch.testing.assert_close(x.grad, expected, atol=1e-5, rtol=1e-4)
+
+
+# each option of ReferencePicture with a value other than the test's
+PICTURE = {
+    "image": "other.png",
+    "background_removal": "none",
+    "fill": 0.5,
+    "elevation_deg": 20.0,
+    "azimuth_deg": 0.0,
+    "distance": 2.0,
+    "pose": "polar",
+}
+
+
+def test_every_option_of_the_picture_is_heard(folder: Path, photo: Path, tmp_path: Path) -> None:
+    assert list(PICTURE) == [field.name for field in fields(ReferencePicture)]
+    Image.open(photo).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "other.png")
+    z, t = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(1)), torch.full((3,), 500)
+
+    def noise(**reference: Any) -> torch.Tensor:
+        cfg = config(folder, photo, **reference)
+        text = load_prompt_encoder(cfg)(["disc.png"] * 3)
+        return load_prior(cfg).predict([Pass(z, t, text, cameras=cameras())])[0].noise
+
+    plain = noise()
+    for option, value in PICTURE.items():
+        answer = noise(**{option: str(tmp_path / "other.png") if option == "image" else value})
+        assert bool(answer.isfinite().all()) and float((answer - plain).abs().max()) > 1e-4, option
 
 
 def test_vsd_trains_an_adapter_under_it(folder: Path, photo: Path) -> None:
