@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import numpy as np
 import torch
-from export_table import CHANGES, measured, read_cells, report, trials_in, write_cells
+from export_table import CHANGES, measured, read_cells, report, titled, trials_in, write_cells
 
 PROJECT = Path(__file__).resolve().parent.parent
 GRID = 256  # of the table of changes
@@ -77,7 +77,7 @@ def print_changes(arguments: argparse.Namespace) -> None:
                 arguments.cells.parent.mkdir(parents=True, exist_ok=True)
                 write_cells(arguments.cells, cells, resolution)
                 print(f"{trial.name}, {change}: {row[change].psnr_db:.1f} dB", file=sys.stderr, flush=True)
-    print(report({trial.name: cells[trial.name] for trial in trials}))
+    print(report({titled(trial): cells[trial.name] for trial in trials}))
 
 
 def isolated(function: Any, *arguments: Any) -> dict[str, Any]:

@@ -73,6 +73,14 @@ def trials_in(given: Sequence[Path]) -> list[Path]:
     return [folder for folder in folders if (folder / "ckpts" / "last.ckpt").is_file()]
 
 
+def titled(trial: Path) -> str:
+    """The trial's prompt before its folder's name: a sweep names its trials by hashes alone."""
+    metrics = trial / "metrics.json"
+    if not metrics.is_file():
+        return trial.name
+    return f"{json.loads(metrics.read_text(encoding='utf-8'))['prompt']}@{trial.name}"
+
+
 def held_out(trial: LoadedTrial, pixels: int = PIXELS) -> AlbedoViews:
     """The volume at cameras of the training's distribution."""
     ranges = trial.data.views.camera_ranges

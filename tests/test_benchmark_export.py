@@ -36,7 +36,8 @@ def test_a_stopped_table_goes_on_and_tells_what_it_holds(tmp_path, monkeypatch, 
         found = {change: Cell(25.0 + len(asked), 0.98, 20.0, 900.0, 1)}
         return {**found, TRUE_COLOR: Cell(30.0, 0.98)} if change == SHIPPED else found
 
-    trials = [finished(tmp_path / f"a_{name}@1") for name in ("fox", "cow")]
+    trials = [finished(tmp_path / name) for name in ("a_fox@1", "4ed3edd6e1c2")]
+    (trials[1] / "metrics.json").write_text('{"prompt": "a cow"}', encoding="utf-8")
     cells = ["--cells", str(tmp_path / "cells.json"), "--changes", SHIPPED, SHARPENED_ALONE]
     monkeypatch.setattr(export, "isolated", isolated)
     monkeypatch.setattr(sys, "argv", ["export.py", *map(str, trials), *cells])
