@@ -220,7 +220,7 @@ def measure(trial: LoadedTrial, mesh: Mesh, views: Path, sheet: Path) -> dict[st
         "psnr_db": round(albedo_psnr_db(made, truth), 2),
         "janus": round(janus_rate(over_grey(made_turns), over_grey(true_turns)), 3),
         "detail": round(detail_ratio(made, truth), 3),
-        "saturation": round(saturation_ratio(made, truth), 3),
+        "saturation": saturation_ratio(made, truth),
     }
 
 

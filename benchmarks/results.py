@@ -100,7 +100,7 @@ STEPS = (
         (
             *("benchmarks/text_to_3d.py", "--config", "dreamfusion-lmc.yaml", "--every", "1", "--jobs", "2"),
             *("--assets", ASSETS, "--picture", "docs/pictures/text-to-3d.jpg"),
-            *("--chosen", "a bicycle", "a wizard", "a traffic cone", "a chair"),
+            *("--chosen", "a bicycle", "a wizard", "an apple next to a banana", "a chair"),
         ),
         (*_results("text_to_3d.md", "text_to_3d.jpg"), "docs/pictures/text-to-3d.jpg"),
         "dreamfusion-lmc.yaml",

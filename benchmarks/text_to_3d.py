@@ -221,7 +221,7 @@ def read_by_eye(results: Path) -> dict[str, str]:
 
 
 @torch.no_grad()
-def views_against(trial: Path, truth: Mesh) -> dict[str, float]:
+def views_against(trial: Path, truth: Mesh) -> dict[str, float | None]:
     """What is measured of a trial's views around it against a mesh: the fields of `Result` by name."""
     cameras = around(VIEWS, 1.55, 39.0)
     made, meant = scene_views(load_trial(trial), cameras), mesh_views(truth, cameras, "albedo")
@@ -229,7 +229,7 @@ def views_against(trial: Path, truth: Mesh) -> dict[str, float]:
         "psnr_db": round(albedo_psnr_db(made, meant), 2),
         "iou": round(silhouette_iou(made.alpha, meant.alpha), 4),
         "detail": round(detail_ratio(made, meant), 3),
-        "saturation": round(saturation_ratio(made, meant), 3),
+        "saturation": saturation_ratio(made, meant),
     }
 
 

@@ -19,6 +19,7 @@ from distill3d.types import Cameras, Light
 
 GREY = 0.5
 SURFACE_POINTS = 6000  # of each of the two, for their distance
+LEAST_SATURATION = 0.01  # of a truth whose saturation something can be compared with
 
 
 def scene_views(trial: LoadedTrial, cameras: Cameras) -> RenderedViews:
@@ -60,9 +61,10 @@ def detail_ratio(made: RenderedViews, truth: RenderedViews) -> float:
     return high_frequency_ratio(over_grey(made)) / max(high_frequency_ratio(over_grey(truth)), 1e-9)
 
 
-def saturation_ratio(made: RenderedViews, truth: RenderedViews) -> float:
-    """The mean saturation, before grey, over the truth's."""
-    return saturation(over_grey(made)) / max(saturation(over_grey(truth)), 1e-9)
+def saturation_ratio(made: RenderedViews, truth: RenderedViews) -> float | None:
+    """The mean saturation, before grey, over the truth's, in thousandths; None for a truth that has next to none."""
+    least = saturation(over_grey(truth))
+    return round(saturation(over_grey(made)) / least, 3) if least > LEAST_SATURATION else None
 
 
 def exported_mesh(trial: Path) -> Mesh | None:
