@@ -109,7 +109,7 @@ STEPS = (
     Step(
         "pairs",
         (
-            *("benchmarks/text_to_3d.py", "--config", "dreamfusion-lmc.yaml", "--pairs", "14", "--jobs", "2"),
+            *("benchmarks/text_to_3d.py", "--config", "dreamfusion-lmc.yaml", "--pairs", "16", "--jobs", "2"),
             *("--assets", ASSETS, "--results", "benchmarks/results/pairs"),
         ),
         _results("pairs/text_to_3d.md", "pairs/text_to_3d.jpg"),

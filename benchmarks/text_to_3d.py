@@ -10,7 +10,7 @@ another config) also writes both side by side, for the prompts that both have, t
     python benchmarks/text_to_3d.py --every 1 --jobs 2 --assets FOLDER
     python benchmarks/text_to_3d.py --every 6 --jobs 2 --assets FOLDER --config splats-lmc.yaml \
         --results benchmarks/results/splats --against benchmarks/results/text_to_3d.json
-    python benchmarks/text_to_3d.py --pairs 14 --jobs 2 --assets FOLDER --results benchmarks/results/pairs
+    python benchmarks/text_to_3d.py --pairs 16 --jobs 2 --assets FOLDER --results benchmarks/results/pairs
 """
 
 # ruff: noqa: T201  a benchmark prints
