@@ -7,10 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import trimesh
 
 from distill3d import __version__
 from distill3d.config.files import PROJECT
@@ -36,15 +39,29 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> dict[str, str]:
-    """The environment of a process that finds the wheel's package before every other; its dependencies are ours."""
-    site = tmp_path_factory.mktemp("site")
-    options = ["-q", "--no-deps", "--no-index", "--target", str(site)]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True, cwd=site)
-    return {**os.environ, "PYTHONPATH": str(site), "PATH": f"{site / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    """How a process starts in a fresh environment that holds the wheel; a .pth leads to our copies of what it needs.
+
+    Our own package stays unseen: where it is installed in place, another .pth names it, and Python reads none of a
+    folder that a .pth names.
+    """
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False)
+    places = sysconfig.get_paths("venv", {"base": str(folder), "platbase": str(folder)})
+    options = ["-q", "--no-deps", "--no-index"]
+    pip = [sys.executable, "-m", "pip", "--python", str(folder), "install", *options, str(wheel)]
+    subprocess.run(pip, check=True, cwd=folder)
+    ours = dict.fromkeys(map(sysconfig.get_path, ("purelib", "platlib")))
+    (Path(places["purelib"]) / "ours.pth").write_text("\n".join(ours))
+    variables = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "DISTILL3D_TRIAL")}
+    return {**variables, "PATH": f"{places['scripts']}{os.pathsep}{os.environ['PATH']}"}
 
 
 def run(installed, folder, *command) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, env=installed, cwd=folder, capture_output=True, text=True, check=False)
+    program = shutil.which(command[0], path=installed["PATH"])
+    assert program
+    return subprocess.run(
+        [program, *command[1:]], env=installed, cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def test_every_file_of_the_package_and_every_config_is_in_the_wheel(wheel):
@@ -62,8 +79,8 @@ def test_every_file_of_the_package_and_every_config_is_in_the_wheel(wheel):
 
 
 def test_the_installed_command_makes_an_object_in_an_empty_folder(installed, tmp_path):
-    where = run(installed, tmp_path, sys.executable, "-c", "import distill3d; print(distill3d.__file__)").stdout
-    assert where.startswith(installed["PYTHONPATH"])
+    where = run(installed, tmp_path, "python", "-c", "import distill3d; print(distill3d.__file__)").stdout
+    assert Path(where).is_relative_to(Path(installed["PATH"].partition(os.pathsep)[0]).parent)
     done = run(installed, tmp_path, "distill3d", "--config", "dreamfusion-lmc.yaml", "trainer.max_steps=4")
     assert done.returncode == 0, done.stderr
     (record,) = tmp_path.rglob("metrics.json")
@@ -71,6 +88,8 @@ def test_the_installed_command_makes_an_object_in_an_empty_folder(installed, tmp
     assert record.is_relative_to(tmp_path / "outputs")
     assert (record.parent / "cmd.txt").read_text().startswith("python -m distill3d --config dreamfusion-lmc.yaml")
     assert {path.suffix for path in (record.parent / "save").rglob("*")} >= {".glb", ".html", ".png", ".mp4"}
+    (mesh,) = (record.parent / "save").rglob("model.glb")
+    assert len(trimesh.load(mesh, force="mesh").faces) > 0
 
 
 def test_the_installed_command_names_itself_and_lists_its_configs(installed, tmp_path):
