@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import textwrap
 from pathlib import Path
 from typing import TextIO
@@ -13,7 +12,7 @@ import yaml
 from distill3d.config.files import EMBEDDED_WEIGHTS, SHIPPED_CONFIGS
 from distill3d.config.registry import KINDS, Kind, registered
 from distill3d.config.yaml_text import parse_yaml
-from distill3d.runtime.foreign import ForeignFileError, read_text, reason
+from distill3d.runtime.foreign import ForeignFileError, read_json_mapping, read_text, reason
 
 
 def print_types(out: TextIO) -> None:
@@ -34,7 +33,7 @@ def print_types(out: TextIO) -> None:
 
 def embedded_nouns() -> list[str]:
     """The objects that the prior inside the package was taught."""
-    return json.loads((EMBEDDED_WEIGHTS / "words.json").read_text(encoding="utf-8"))["nouns"]
+    return read_json_mapping(EMBEDDED_WEIGHTS / "words.json", "install the package again")["nouns"]
 
 
 def setting_of(kind: Kind) -> str:
