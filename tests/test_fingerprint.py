@@ -37,7 +37,7 @@ def unsaid(text: str, page, present: str) -> list[str]:
 def test_every_table_and_picture_has_a_fingerprint():
     kinds = (".md", ".jpg", ".png")
     folders = (PROJECT / "benchmarks/results", PROJECT / "docs/pictures")
-    files = [path for folder in folders for path in folder.iterdir() if path.suffix in kinds]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in kinds]
     names = {path.relative_to(PROJECT).as_posix() for path in files}
     assert names == set(read_fingerprints()), "run python benchmarks/fingerprint.py FILES --config CONFIG"
 
