@@ -21,9 +21,11 @@ def on_files(files: Files, config: Any) -> Files:
     import_extensions([])
     for name, page in PAGES.items():
         files.append(File.generated(config, name, content=page()))
-    for path in sorted((PROJECT / "benchmarks" / "results").iterdir()):
+    results = PROJECT / "benchmarks" / "results"
+    for path in sorted(results.rglob("*")):
         if path.suffix in SHOWN:
-            files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
+            name = f"results/{path.relative_to(results).as_posix()}"
+            files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
 
 
