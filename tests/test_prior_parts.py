@@ -31,6 +31,8 @@ EXTENTS = {
         ("a blue frog next to a red car, side view", "a blue frog, side view", "a red car, side view"),
         ("A DSLR photo of a Frog and a Car", "a dslr photo of a frog", "a car"),
         ("a frog on a chair", "a frog", "a chair"),
+        ("A FROG, on top of a chair.", "a frog", "a chair"),
+        ("a frog, next to a car!, back view", "a frog, back view", "a car, back view"),
     ],
 )
 def test_two_known_objects_are_a_pair_and_views_words_are_told_of_both(prompt, first, second):

@@ -24,7 +24,7 @@ PARTS_FILE = "parts.json"
 Point = tuple[float, float, float]
 _ON, _BESIDE = "on", "beside"
 _RELATIONS = {"on top of": _ON, "on": _ON, "next to": _BESIDE, "and": _BESIDE}
-_RELATION = re.compile(rf"\s+({'|'.join(sorted(_RELATIONS, key=len, reverse=True))})\s+")
+_RELATION = re.compile(rf"[\s,]+({'|'.join(sorted(_RELATIONS, key=len, reverse=True))})\s+")
 # of the first object against the second; the means of what pairs were made with for training
 _SCALE = {_ON: 0.8, _BESIDE: 0.92}
 _SUNK, _GAP, _RADIUS = 0.01, 0.04, 0.5
@@ -84,20 +84,21 @@ def read_extents(folder: Path) -> dict[str, Extent]:
 def pair_of(prompt: str, extents: dict[str, Extent]) -> Pair | None:
     """The two objects that a prompt puts on top of or next to each other; None unless each names one known object.
 
-    What follows the first comma, as a view's words, is told of both.
+    What follows a comma after the second, as a view's words, is told of both.
     """
-    said, comma, rest = prompt.partition(",")
-    pieces = _RELATION.split(said.lower())
+    pieces = _RELATION.split(prompt.lower())
     if len(pieces) != 3:
         return None
-    first, second = (_named(piece, extents) for piece in (pieces[0], pieces[2]))
+    told, comma, rest = pieces[2].partition(",")
+    texts = [piece.strip(" ,.;:!?") for piece in (pieces[0], told)]
+    first, second = (_named(text, extents) for text in texts)
     if first is None or second is None:
         return None
     relation = _RELATIONS[pieces[1]]
     center, normal, offset = _beside(first, second) if relation == _BESIDE else _on_top(first, second)
     placed = (
-        Placed(pieces[0] + comma + rest, _SCALE[relation], center),
-        Placed(pieces[2] + comma + rest, 1.0, (0, 0, 0)),
+        Placed(texts[0] + comma + rest, _SCALE[relation], center),
+        Placed(texts[1] + comma + rest, 1.0, (0, 0, 0)),
     )
     return _normalised(placed, (first, second), normal, offset)
 
