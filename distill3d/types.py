@@ -149,14 +149,14 @@ class PromptEmbedding:
     def cat(parts: list[PromptEmbedding]) -> PromptEmbedding:
         """The rows of all, in order; pooled text that says less than another's ends in zeros."""
 
-        def joined(tensors: list[Tensor | None]) -> Tensor | None:
-            given = [tensor for tensor in tensors if tensor is not None]
-            return torch.cat(given) if given else None
+        def joined(name: str) -> Tensor | None:
+            tensors = [getattr(part, name) for part in parts]
+            if tensors[0] is None:
+                return None
+            width = max(tensor.shape[-1] for tensor in tensors)
+            return torch.cat([F.pad(tensor, (0, width - tensor.shape[-1])) for tensor in tensors])
 
-        width = max((part.pooled.shape[-1] for part in parts if part.pooled is not None), default=0)
-        pooled = [None if p.pooled is None else F.pad(p.pooled, (0, width - p.pooled.shape[-1])) for p in parts]
-        tokens = torch.cat([part.tokens for part in parts])
-        return PromptEmbedding(tokens, joined([part.mask for part in parts]), joined(pooled))
+        return PromptEmbedding(torch.cat([part.tokens for part in parts]), joined("mask"), joined("pooled"))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from distill3d.config.files import EMBEDDED_WEIGHTS
 from distill3d.priors.hub import PriorError
 from distill3d.priors.loader import load_prompt_encoder
-from distill3d.priors.parts import PARTS_FILE, PLACE_NUMBERS, Extent, Pair, Placed, pair_of, read_extents
+from distill3d.priors.parts import PARTS_FILE, Extent, Pair, Placed, pair_of, read_extents
 from distill3d.priors.settings import PriorConfig
 from distill3d.types import PromptEmbedding
 
@@ -134,7 +134,7 @@ def test_a_pairs_row_holds_its_objects_rows_and_single_rows_stay_as_they_are():
     width = first.pooled.shape[-1]
     pair = pair_of("a frog on top of a hamburger", read_extents(EMBEDDED_WEIGHTS))
     assert pair is not None
-    assert whole.pooled.shape[-1] == 3 * width + PLACE_NUMBERS
+    assert whole.pooled.shape[-1] == 3 * width + len(pair.numbers())
     torch.testing.assert_close(whole.pooled[:, width : 2 * width], first.pooled, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole.pooled[:, 2 * width : 3 * width], second.pooled, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole.pooled[0, 3 * width :], torch.tensor(pair.numbers()))

@@ -21,7 +21,8 @@ BLOCK = 4  # pixels of the guess along a side of a cell: 64x64 in all
 RAY_FEATURES = 54
 UNSHUFFLE = 2  # of the network's stem
 TRUST_KNOTS = 17
-COMPOSED_TRUST = 4.0  # logit added where a picture was put together: the network was taught to doubt its own of pairs
+# logit in place of the text's, where two pictures were put together: the network was taught to doubt its own of pairs
+COMPOSED_TRUST = 4.0
 _LEAST_SIGMA = 0.02
 _CANONICAL_FOVY_RAD = math.radians(39.0)
 _CANONICAL_DISTANCE, _CANONICAL_ELEVATION = 1.55, math.radians(15.0)

@@ -2,7 +2,8 @@
 
 A light field knows single objects. Seen from the camera's place in an object's own frame, its picture is rotated and
 zoomed to where the object stands in the view (a homography, as the place is the same), and what stands before hides
-what stands behind. The composition of objects with light fields of their own is that of uORF (arXiv 2107.07905).
+what stands behind. Objects with light fields of their own are composed in COLF (Unsupervised Discovery and Composition
+of Object Light Fields, 2022), by a network that learns which is seen; here a plane between the two says so.
 """
 
 from __future__ import annotations

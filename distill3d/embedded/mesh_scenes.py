@@ -121,9 +121,9 @@ def seat_of(mesh: Mesh) -> float:
 
 def extents_of(assets: list[MeshEntry], nouns: Sequence[str]) -> dict[str, Any]:
     """What `priors.parts` reads of each noun's first mesh: its box, its seat, and what else it is called."""
-    extents = {}
+    extents, by_noun = {}, group_by_noun(assets)
     for noun in nouns:
-        mesh = load_mesh(group_by_noun(assets)[noun][0])
+        mesh = load_mesh(by_noun[noun][0])
         box = {"low": mesh.vertices.min(0), "high": mesh.vertices.max(0)}
         names = dict.fromkeys([*SYNONYMS.get(noun, ()), *filter(None, [PLAIN_NOUN.get(noun)])])
         extents[noun] = {key: [round(float(x), 3) for x in corner] for key, corner in box.items()}

@@ -28,7 +28,6 @@ _RELATION = re.compile(rf"[\s,]+({'|'.join(sorted(_RELATIONS, key=len, reverse=T
 # of the first object against the second; the means of what pairs were made with for training
 _SCALE = {_ON: 0.8, _BESIDE: 0.92}
 _SUNK, _GAP, _RADIUS = 0.01, 0.04, 0.5
-PLACE_NUMBERS = 12  # scale and centre of two objects, and the plane between them
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Pair:
     offset: float
 
     def numbers(self) -> list[float]:
-        """`PLACE_NUMBERS` in the order that the network reads."""
+        """Scale and centre of both, then the plane: 12 numbers, which `embedded.light_parts.whole_and_parts` reads."""
         first, second = self.first, self.second
         return [first.scale, *first.center, second.scale, *second.center, *self.normal, self.offset]
 
