@@ -1,6 +1,6 @@
 """What the program costs on a GPU, in one resumable command: OUT=FOLDER benchmarks/gpu.sh [--device cpu --tiny].
 
-Parts (a) to (f) of `gpu_parts`, each in a process of its own that is ended at its limit. Every row is written to
+Parts (a) to (g) of `gpu_parts`, each in a process of its own that is ended at its limit. Every row is written to
 FOLDER/report.json as it is measured, and a row that is there is not measured again: a second call goes on with parts
 that were cut. report.md is the table, log.txt what the parts said. With ``--tiny`` the same parts run in little, to try
 the script on a CPU.
@@ -32,6 +32,7 @@ from distill3d.runtime.files import write_json  # noqa: E402
 SECONDS = 400.0  # of all parts together; the rest of the seven minutes is for starting Python
 PARTS = {  # title, and the seconds after which the part is ended
     "a": ("tests marked cuda", 60.0),
+    "g": ("hash grid, forward and backward", 40.0),
     "c": ("guidance step, random weights", 130.0),
     "d": ("text-to-3D step at SD 2.1 shapes", 60.0),
     "e": ("the embedded model, from text to GLB", 120.0),

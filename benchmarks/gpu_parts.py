@@ -52,7 +52,7 @@ class Told(Protocol):
 def rows_of(part: str, told: Told) -> Iterator[Row]:
     """The rows of a part, in order."""
     parts = {"a": marked_tests, "b": configs, "c": guidance_steps, "d": whole_steps, "e": embedded, "f": training}
-    return parts[part](told)
+    return (parts | {"g": grids})[part](told)
 
 
 def marked_tests(told: Told) -> Iterator[Row]:
@@ -247,6 +247,20 @@ def training(told: Told) -> Iterator[Row]:
         }
 
     yield "prior/embedded.yaml", run
+
+
+def grids(told: Told) -> Iterator[Row]:
+    """(g) The hash grid of dreamfusion-sd.yaml at the samples of a step, each way that runs here."""
+    import grid as bench
+
+    for name, measure in bench.rows(told.device, told.tiny, 1 if told.tiny else 10).items():
+
+        def run(measure: Callable[[], bench.Cost] = measure) -> dict[str, Any]:
+            cost = measure()
+            release()
+            return {"forward, ms": cost.forward_ms, "backward, ms": cost.backward_ms, "peak MB": cost.peak_bytes / 1e6}
+
+        yield name, run
 
 
 def trained(told: Told, config: str, root: str, settings: list[str]) -> tuple[dict[str, Any], Path]:

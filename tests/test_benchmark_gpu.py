@@ -15,6 +15,7 @@ import pytest
 import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+WHAT = ("features", "with Jacobian")  # is asked of a grid
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +48,19 @@ def test_one_command_writes_a_report_and_a_second_measures_nothing_again(tmp_pat
     assert json.loads((tmp_path / "report.json").read_text()) == first
 
 
+def test_the_grid_is_measured_each_way_that_runs_here(tmp_path: Path) -> None:
+    launched(tmp_path, "--parts", "g")
+    part = json.loads((tmp_path / "report.json").read_text())["parts"]["g"]
+    assert part["ended"] == "done"
+    assert set(part["rows"]) == {f"{way}, {what}" for way in ("reference", "gathered") for what in WHAT}
+    assert all(min(row["forward, ms"], row["backward, ms"]) > 0.0 for row in part["rows"].values())
+
+
 @pytest.mark.slow  # pytest -m slow tests/test_benchmark_gpu.py
 def test_all_parts_run_in_little(tmp_path: Path) -> None:
     launched(tmp_path, "--seconds", "3000")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert {part: content["ended"] for part, content in report["parts"].items()} == dict.fromkeys("abcdef", "done")
+    assert {part: content["ended"] for part, content in report["parts"].items()} == dict.fromkeys("abcdefg", "done")
     errors = [row for part in report["parts"].values() for row in part["rows"].values() if "error" in row]
     assert errors == []
     files = list(tmp_path.iterdir())
@@ -108,4 +117,4 @@ def test_a_part_is_ended_at_its_limit_with_what_it_started(tmp_path: Path, gpu: 
 
 
 def test_the_limits_fit_into_seven_minutes(gpu: Any) -> None:
-    assert gpu.SECONDS <= 400.0 and set(gpu.PARTS) == set("abcdef")
+    assert gpu.SECONDS <= 400.0 and set(gpu.PARTS) == set("abcdefg")

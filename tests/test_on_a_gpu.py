@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from grids import table_and_points
+from grids import GRIDS, LARGE, answered, reference, table_and_points
 from test_scene_splats import some
 from test_system_splats import trained_a_little
 
 from distill3d.camera import orbit_cameras
-from distill3d.scenes.nerf.grid import interpolate_reference
-from distill3d.scenes.nerf.grid_gather import interpolate_gathered
+from distill3d.scenes.nerf.encoding import has_triton, interpolate
 from distill3d.scenes.splats import compositing
 from distill3d.scenes.splats import draw as drawing
 from distill3d.scenes.splats.gaussians import Gaussians
@@ -68,17 +67,43 @@ def test_gsplat_draws_the_same_splats(monkeypatch: pytest.MonkeyPatch) -> None:
         assert float(torch.cosine_similarity(a.flatten(), b.cpu().flatten(), dim=0)) > 0.99
 
 
-def test_the_hash_grid_is_its_reference() -> None:
-    table, points, levels = table_and_points("dense and hashed")
-    expected = interpolate_reference(table, points, levels)
-    grads = [torch.randn_like(x) for x in expected]
-    wanted = torch.autograd.grad(expected, table, grads)[0]
+@pytest.mark.parametrize("by", ["torch", "triton"])
+@pytest.mark.parametrize("need_jacobian", [False, True])
+@pytest.mark.parametrize("name", [*GRIDS, *LARGE])
+def test_the_grid_is_its_reference(by: str, need_jacobian: bool, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if by == "triton":
+        pytest.importorskip("triton")
+        monkeypatch.delenv("DISTILL3D_KERNELS", raising=False)
+    else:
+        monkeypatch.setenv("DISTILL3D_KERNELS", by)
+    table, points, levels = table_and_points(name, torch.float32, 5000)
     there = table.detach().cuda().requires_grad_()
-    answers = interpolate_gathered(there, points.cuda(), levels, need_jacobian=True)
-    for got, want in zip(answers, expected, strict=True):
-        torch.testing.assert_close(got.cpu(), want.detach(), rtol=1e-4, atol=1e-4)
-    made = torch.autograd.grad(answers, there, [g.cuda() for g in grads])[0]
-    torch.testing.assert_close(made.cpu(), wanted, rtol=1e-4, atol=1e-3)
+    assert has_triton(there, points.cuda()) is (by == "triton")
+    ours = answered(interpolate, there, points.cuda(), levels, need_jacobian)
+    for got, want in zip(ours, answered(reference, table, points, levels, need_jacobian), strict=True):
+        torch.testing.assert_close(got.cpu(), want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))
+
+
+def test_triton_answers_no_points_and_points_that_are_no_numbers() -> None:
+    triton = pytest.importorskip("distill3d.scenes.nerf.kernels.grid_triton")
+    table, points, levels = table_and_points("dense and hashed", torch.float32)
+    table = table.detach().cuda().requires_grad_()
+    for need_jacobian in (False, True):
+        ours = answered(triton.interpolate_by_triton, table, points[:0].cuda(), levels, need_jacobian)
+        assert ours[0].shape == (10, 0) and not ours[-1].any()
+    points[7, 1] = torch.nan
+    features, _ = triton.interpolate_by_triton(table, points.cuda(), levels, need_jacobian=True)
+    assert torch.equal(features.isnan().any(0).nonzero().flatten().cpu(), torch.tensor([7]))
+
+
+def test_the_same_bits_each_time_are_had_without_triton() -> None:
+    table = torch.zeros(8, 2, device="cuda")
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert not has_triton(table, table)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert not has_triton(table.double(), table.double())
 
 
 @pytest.mark.parametrize("scene", ["nerf", "splats"])

@@ -1,13 +1,20 @@
 """Grid encodings: the CPU kernel against its torch twin, progression, and settings."""
 
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import pytest
 import torch
 from grids import table_and_points
 
 from distill3d.config.check import ConfigError, build
-from distill3d.scenes.nerf.encoding import DenseGrid, HashGrid, interpolate
+from distill3d.scenes.nerf import encoding
+from distill3d.scenes.nerf.encoding import DenseGrid, HashGrid, has_triton, interpolate
 from distill3d.scenes.nerf.grid import interpolate_reference
 
+TRITON = "distill3d.scenes.nerf.kernels.grid_triton"
 NAMES = ("mostly hashed", "dense alone", "one feature")
 
 
@@ -64,6 +71,56 @@ def test_the_torch_backend_is_used_when_it_is_asked_for(monkeypatch):
     table, points, levels = table_and_points("mostly hashed", count=200)
     features, _ = interpolate(table, points, levels, need_jacobian=True)
     assert "Interpolation" not in type(features.grad_fn).__name__
+
+
+@pytest.fixture
+def triton_that_fails(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Triton as it is without a C compiler; other tests ask anew."""
+    monkeypatch.delenv("DISTILL3D_KERNELS", raising=False)
+    monkeypatch.setattr(encoding.importlib.util, "find_spec", lambda name: SimpleNamespace())
+    failing = Mock(side_effect=RuntimeError("no C compiler"))
+    monkeypatch.setitem(sys.modules, TRITON, SimpleNamespace(interpolate_by_triton=failing))
+    monkeypatch.setattr(encoding.torch, "zeros", lambda *shape, device: torch.empty(shape))
+    encoding.triton_can_run.cache_clear()
+    yield
+    encoding.triton_can_run.cache_clear()
+
+
+def test_triton_is_chosen_for_float32_on_cuda_where_it_runs_and_bits_may_differ(monkeypatch):
+    monkeypatch.delenv("DISTILL3D_KERNELS", raising=False)
+    monkeypatch.setattr(encoding, "triton_can_run", lambda: True)
+    there, double = (SimpleNamespace(device=torch.device("cuda"), dtype=t) for t in (torch.float32, torch.float64))
+    assert has_triton(there, there)
+    assert not has_triton(double, double) and not has_triton(there, double) and not has_triton(*[torch.zeros(2, 3)] * 2)
+    monkeypatch.setattr(encoding, "triton_can_run", lambda: False)
+    assert not has_triton(there, there)
+    monkeypatch.setattr(encoding, "triton_can_run", lambda: True)
+    monkeypatch.setattr(encoding.torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert not has_triton(there, there)
+    monkeypatch.setattr(encoding.torch, "are_deterministic_algorithms_enabled", lambda: False)
+    monkeypatch.setenv("DISTILL3D_KERNELS", "torch")
+    assert not has_triton(there, there)
+
+
+def test_triton_that_cannot_compile_is_told_once_and_not_used(triton_that_fails, caplog):
+    with caplog.at_level("INFO"):
+        assert not encoding.triton_can_run() and not encoding.triton_can_run()
+    assert caplog.text.count("cannot run: no C compiler") == 1
+
+
+def test_triton_that_is_not_there_is_not_used_without_a_word(triton_that_fails, monkeypatch, caplog):
+    monkeypatch.setattr(encoding.importlib.util, "find_spec", lambda name: None)
+    with caplog.at_level("INFO"):
+        assert not encoding.triton_can_run()
+    assert not caplog.text
+
+
+def test_what_triton_is_chosen_for_it_answers(monkeypatch):
+    monkeypatch.setenv("DISTILL3D_KERNELS", "torch")
+    monkeypatch.setattr(encoding, "has_triton", lambda table, points: True)
+    monkeypatch.setitem(sys.modules, TRITON, SimpleNamespace(interpolate_by_triton=lambda *given: given))
+    given = (*table_and_points("mostly hashed", count=20), True)
+    assert all(a is b for a, b in zip(interpolate(*given), given, strict=True))
 
 
 def test_levels_open_on_schedule_and_stay_open_in_a_checkpoint():

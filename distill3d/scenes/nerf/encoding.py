@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +22,8 @@ from distill3d.runtime.device import kernel_backend
 from distill3d.runtime.kernel_threads import run_parallel, shares
 from distill3d.scenes.nerf.grid import GridLevel, grid_levels
 from distill3d.scenes.nerf.grid_gather import interpolate_gathered
+
+logger = logging.getLogger(__name__)
 
 MAX_TABLE_ENTRIES = 2**28  # beyond this a table of 2 features takes over 2 GB, and Adam twice that again
 
@@ -50,7 +56,37 @@ def interpolate(
     """
     if kernel_backend(table.device) == "numba":
         return _Interpolation.apply(table, points.detach(), levels, need_jacobian)  # pyright: ignore[reportReturnType]
+    if has_triton(table, points):
+        from distill3d.scenes.nerf.kernels.grid_triton import interpolate_by_triton
+
+        return interpolate_by_triton(table, points, levels, need_jacobian)
     return interpolate_gathered(table, points, levels, need_jacobian)
+
+
+def has_triton(table: Tensor, points: Tensor) -> bool:
+    """Whether Triton's kernels interpolate these tensors; DISTILL3D_KERNELS=torch asks for the plain way.
+
+    So does `torch.use_deterministic_algorithms`: their gradients are added up in any order.
+    """
+    if os.environ.get("DISTILL3D_KERNELS", "") == "torch" or torch.are_deterministic_algorithms_enabled():
+        return False
+    return table.device.type == "cuda" and table.dtype == points.dtype == torch.float32 and triton_can_run()
+
+
+@functools.cache
+def triton_can_run() -> bool:
+    """Whether Triton is there, as with torch's CUDA builds for Linux, and compiles: it asks for a C compiler."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        from distill3d.scenes.nerf.kernels.grid_triton import interpolate_by_triton
+
+        table, points = torch.zeros(8, 2, device="cuda"), torch.zeros(1, 3, device="cuda")
+        interpolate_by_triton(table, points, grid_levels(1, 1, 1.0), need_jacobian=False)
+    except Exception as error:  # noqa: BLE001  its compilers have many ways to fail, and torch does the same slower
+        logger.info("grid: interpolated in torch, as Triton's kernel cannot run: %s", error)
+        return False
+    return True
 
 
 class _Interpolation(torch.autograd.Function):

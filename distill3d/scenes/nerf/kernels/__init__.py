@@ -1,1 +1,1 @@
-"""Compiled CPU kernels; each has a reference in torch beside its caller."""
+"""Compiled kernels, by numba for a CPU and by Triton for a GPU; each has a reference in torch."""
