@@ -306,7 +306,7 @@ def read_cameras(path: Path) -> object:
 
 
 def read_words(path: Path) -> object:
-    from distill3d.priors.words import taught_words
+    from distill3d.runtime.word_list import taught_words
 
     return taught_words(path.parent)
 

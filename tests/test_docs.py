@@ -22,7 +22,7 @@ from distill3d.config.reference import configs_page, fields_of, guidances_page, 
 from distill3d.config.registry import KINDS, registered
 from distill3d.embedded.captions import COLORS, MATERIALS, SYNONYMS
 from distill3d.priors.settings import PriorConfig
-from distill3d.priors.words import taught_nouns, taught_words
+from distill3d.runtime.word_list import taught_nouns, taught_words
 
 PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
     (PROJECT / "docs").glob("*.md")

@@ -14,8 +14,9 @@ from distill3d.priors.hub import PriorError, check_weights
 from distill3d.priors.loader import load_prior, load_prompt_encoder
 from distill3d.priors.model_folder import open_folder
 from distill3d.priors.settings import PriorConfig
-from distill3d.priors.words import taught_words
 from distill3d.runtime.extensions import import_extensions
+from distill3d.runtime.foreign import ForeignFileError
+from distill3d.runtime.word_list import taught_words
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_an_index_of_shards_without_a_map_is_told(content, tmp_path):
 @pytest.mark.parametrize("content", ["[]", "{}", '{"words": {"a": 1}}', '{"words": [1]}', '{"words": "cat"}', "{"])
 def test_words_of_a_wrong_shape_are_told(content, tmp_path):
     (tmp_path / "words.json").write_text(content)
-    with pytest.raises(PriorError, match="is no word list"):
+    with pytest.raises(ForeignFileError, match="is no word list"):
         taught_words(tmp_path)
 
 

@@ -31,6 +31,7 @@ from distill3d.priors.loader import (
 from distill3d.priors.pixel import PixelPrior
 from distill3d.priors.settings import choose_dtype
 from distill3d.priors.words import unknown_words
+from distill3d.runtime.foreign import ForeignFileError
 
 SETTING = r"system\.prior\.pretrained_model_name_or_path"
 CLASSES = {
@@ -192,10 +193,10 @@ def test_unknown_words_come_from_the_folders_list(folders: TinyFolders, tmp_path
     (folder / "words.json").write_text(json.dumps({"words": ["a", "red", "Fire Truck", "cherry", "bus", "of"]}))
     cfg = PriorConfig(str(folder))
     prompt = "A red fire-truck, two buses of cherries and a Zörb of zörb"
-    expected = ["two", "cherries", "and", "zörb"]
+    expected = ["two", "and", "zörb"]
     assert words_not_taught(cfg, prompt) == unknown_words(prompt, load_prior(cfg, "cpu").spec.vocabulary) == expected
     (folder / "words.json").write_text("[1, 2")
-    with pytest.raises(PriorError, match="is no word list"):
+    with pytest.raises(ForeignFileError, match="is no word list"):
         words_not_taught(cfg, prompt)
 
 

@@ -17,10 +17,10 @@ from distill3d.priors.settings import PriorConfig
 from distill3d.types import PromptEmbedding
 
 EXTENTS = {
-    "frog": Extent((-0.4, -0.4, -0.2), (0.4, 0.4, 0.2), 0.2),
-    "chair": Extent((-0.2, -0.2, -0.4), (0.2, 0.2, 0.4), 0.0),
-    "red car": Extent((-0.45, -0.2, -0.15), (0.45, 0.2, 0.15), 0.15),
-    "car": Extent((-0.45, -0.2, -0.15), (0.45, 0.2, 0.15), 0.15),
+    "frog": Extent((-0.4, -0.4, -0.2), (0.4, 0.4, 0.2), 0.2, "frog"),
+    "chair": Extent((-0.2, -0.2, -0.4), (0.2, 0.2, 0.4), 0.0, "chair"),
+    "red car": Extent((-0.45, -0.2, -0.15), (0.45, 0.2, 0.15), 0.15, "red car"),
+    "car": Extent((-0.45, -0.2, -0.15), (0.45, 0.2, 0.15), 0.15, "red car"),
 }
 
 

@@ -12,7 +12,8 @@ import yaml
 from distill3d.config.files import EMBEDDED_WEIGHTS, SHIPPED_CONFIGS
 from distill3d.config.registry import KINDS, Kind, registered
 from distill3d.config.yaml_text import parse_yaml
-from distill3d.runtime.foreign import ForeignFileError, read_json_mapping, read_text, reason
+from distill3d.runtime.foreign import ForeignFileError, read_text, reason
+from distill3d.runtime.word_list import taught_nouns
 
 
 def print_types(out: TextIO) -> None:
@@ -26,14 +27,9 @@ def print_types(out: TextIO) -> None:
     if configs:
         out.write("--config\n")
         out.writelines(f"  {name:36} {text}\n" for name, text in sorted(configs.items()))
-    nouns = embedded_nouns()
+    nouns = taught_nouns(EMBEDDED_WEIGHTS)
     out.write("system.prompt_processor.prompt\n")
     out.writelines(f"  {line}\n" for line in textwrap.wrap(f"{len(nouns)} nouns: {', '.join(nouns)}", 100))
-
-
-def embedded_nouns() -> list[str]:
-    """The objects that the prior inside the package was taught."""
-    return read_json_mapping(EMBEDDED_WEIGHTS / "words.json", "install the package again")["nouns"]
 
 
 def setting_of(kind: Kind) -> str:

@@ -89,7 +89,9 @@ def _check_loggers(loggers: Mapping[str, Any]) -> None:
 def _check_prompt(experiment: Experiment, system: Any) -> None:
     setting = "system.prompt_processor.prompt"
     if getattr(system, "prompt_processor_type", None) is not None and not experiment.prompt.strip():
-        raise ConfigError(f'{setting} is empty: give the prompt, {setting}="a hamburger"', setting)
+        raise ConfigError(
+            f'{setting} is empty: give the prompt, {setting}="a hamburger"; --list names other objects', setting
+        )
 
 
 def _check_scheduler(system: Any) -> None:

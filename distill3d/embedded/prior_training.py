@@ -19,9 +19,10 @@ from distill3d.embedded.light_views import light_batch
 from distill3d.embedded.mesh_scenes import extents_of
 from distill3d.embedded.mesh_view_module import MeshViewDataModule
 from distill3d.embedded.mesh_views import ViewBatch, ViewSampler, all_nouns, core_nouns
-from distill3d.runtime.foreign import read_json_mapping, reading
+from distill3d.runtime.foreign import reading
 from distill3d.runtime.protocols import check_kind
 from distill3d.runtime.rng import rng
+from distill3d.runtime.word_list import taught_nouns
 from distill3d.systems.model_training import ModelTraining, check_learning_rate, muon_groups
 
 if TYPE_CHECKING:
@@ -270,7 +271,12 @@ class EmbeddedPriorSystem(ModelTraining):
             image_size=self.cfg.evaluate_image_size,
             seed=self.seed,
         )
-        nouns = taught_nouns(prior_folder(cfg))
+        folder = prior_folder(cfg)
+        nouns = taught_nouns(folder) if folder else []
+        if not nouns:
+            raise ValueError(
+                f"system.evaluate={self.cfg.evaluate!r} has no nouns in a words.json; train it with this config"
+            )
         prior, encoder = load_prior(cfg, self.device), load_prompt_encoder(cfg, self.device)
         known, fresh = comparison_views(data, nouns)
         sample = prior_report.make_sampler(prior, encoder, settings)
@@ -299,19 +305,6 @@ def _shipped_judge() -> Any:
         return load_judge()
     log.warning("no judge is shipped: retrieval metrics are skipped; train one with configs/prior/judge.yaml")
     return None
-
-
-def taught_nouns(folder: Path | None) -> list[str]:
-    """The nouns of a prior's word list. Raises ValueError for a prior without one."""
-    words = folder / "words.json" if folder else None
-    if words is None or not words.is_file():
-        raise ValueError(
-            f"system.evaluate: {folder} has no words.json, which lists its nouns; train it with this config"
-        )
-    nouns = read_json_mapping(words, "train it with this config", "system.evaluate").get("nouns")
-    if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
-        raise ValueError(f"system.evaluate: {words} lists no nouns; train it with this config")
-    return nouns
 
 
 def comparison_views(data: Any, nouns: list[str], count: int = 2000) -> tuple[Tensor, ViewBatch]:

@@ -21,7 +21,7 @@ from distill3d.priors.prediction import CONVERSIONS
 from distill3d.priors.resize import to_native
 from distill3d.priors.settings import PriorConfig, choose_dtype
 from distill3d.priors.suitability import warn_of_few_steps
-from distill3d.priors.words import taught_words
+from distill3d.runtime.word_list import taught_words
 from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
 
 

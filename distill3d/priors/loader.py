@@ -24,9 +24,10 @@ from distill3d.priors.quantised import check_bits, check_network_device
 from distill3d.priors.resize import native_size
 from distill3d.priors.settings import PriorConfig
 from distill3d.priors.single_file import open_single_file
-from distill3d.priors.words import taught_nouns, taught_words, unknown_words
+from distill3d.priors.words import unknown_words
 from distill3d.priors.zero123 import PictureEmbedding, Zero123Prior, on_white, reference_of
 from distill3d.runtime.foreign import user_path
+from distill3d.runtime.word_list import taught_nouns, taught_words
 
 __all__ = [
     "PretrainedDiffusionModel",
@@ -91,8 +92,10 @@ class PretrainedDiffusionModel(PriorModel):
     def vocabulary(self) -> frozenset[str] | None:
         return taught_words(_open(self.cfg, "index").path)
 
-    def nouns(self) -> tuple[str, ...]:
-        return taught_nouns(_open(self.cfg, "index").path)
+    def nouns(self) -> dict[str, str]:
+        folder = _open(self.cfg, "index").path
+        others = {name: extent.noun for name, extent in read_extents(folder).items()}
+        return {noun: noun for noun in taught_nouns(folder)} | others
 
     def is_pair(self, prompt: str) -> bool:
         return pair_of(prompt, read_extents(_open(self.cfg, "index").path)) is not None

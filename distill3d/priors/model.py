@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -47,9 +48,9 @@ class PriorModel:
         """The words that the model was taught, in lower case; None where nobody knows."""
         return None
 
-    def nouns(self) -> tuple[str, ...]:
-        """The objects that the model was taught; none where nobody knows."""
-        return ()
+    def nouns(self) -> Mapping[str, str]:
+        """Every name of an object that the model was taught, and the noun it stands for; none where nobody knows."""
+        return {}
 
     def is_pair(self, prompt: str) -> bool:
         """Whether the model puts two objects together for this prompt, each in its place."""

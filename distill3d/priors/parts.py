@@ -32,11 +32,12 @@ _SUNK, _GAP, _RADIUS = 0.01, 0.04, 0.5
 
 @dataclass(frozen=True)
 class Extent:
-    """An object's box in its own frame, and the height at which another one stands on it."""
+    """An object's box in its own frame, the height at which another one stands on it, and its noun."""
 
     low: Point
     high: Point
     seat: float
+    noun: str
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def read_extents(folder: Path) -> dict[str, Extent]:
     extents: dict[str, Extent] = {}
     try:
         for noun, entry in read_json_mapping(path).items():
-            extent = Extent(_point(entry["low"]), _point(entry["high"]), float(entry["seat"]))
+            extent = Extent(_point(entry["low"]), _point(entry["high"]), float(entry["seat"]), noun)
             if not all(math.isfinite(x) for x in (*extent.low, *extent.high, extent.seat)):
                 raise ValueError("a number is not finite")
             extents |= {str(name).lower(): extent for name in (noun, *entry.get("names", ()))}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill3d.config.files import SHIPPED_CONFIGS
-from distill3d.config.listing import embedded_nouns
+from distill3d.config.files import EMBEDDED_WEIGHTS, SHIPPED_CONFIGS
 from distill3d.config.registry import registered
+from distill3d.runtime.word_list import taught_nouns
 from distill3d.viewer.jobs import Order, past_trials
 from distill3d.viewer.queue import JobQueue
 from distill3d.viewer.settings import require
@@ -73,8 +73,9 @@ def make_page(root: Path, settings: tuple[str, ...] = ()) -> Any:
 def _questions(gr: Any) -> list[Any]:
     """The fields of an Order, in its order."""
     configs = [path.name for path in sorted(SHIPPED_CONFIGS.glob("dreamfusion*.yaml"))]
+    nouns = ", ".join(taught_nouns(EMBEDDED_WEIGHTS))
     return [
-        gr.Textbox("a hamburger", label="prompt", info=f"The embedded model knows: {', '.join(embedded_nouns())}."),
+        gr.Textbox("a hamburger", label="prompt", info=f"The embedded model knows: {nouns}."),
         gr.Dropdown(configs, value=FIRST, label="config"),
         gr.Dropdown([OWN, *registered("guidance")], value=OWN, label="guidance"),
         gr.Number(0, label="guidance scale (0: the config's own)", minimum=0),
