@@ -17,6 +17,7 @@ GRIDS = {
     "one feature": (grid_levels(2, 3, 2.0, 64), 1),
     "fine cells": (grid_levels(3, 500, 2.9, 2**12), 2),  # of the 4096 of a large grid
 }
+POINTS = 200  # for an interpreter, which is slow: a whole block of 128 and a part of one
 LARGE = {"dreamfusion-sd.yaml": (grid_levels(16, 16, 1.447269237440378, 2**19), 2)}
 
 
