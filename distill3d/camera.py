@@ -136,7 +136,8 @@ def random_cameras(
     by_area = torch.asin(math.sin(low) + (math.sin(high) - math.sin(low)) * unit(count))
     elevation_deg = torch.rad2deg(torch.where(unit(count) < 0.5, by_angle, by_area))
     share = (torch.arange(count) + unit(count)) / count if stratified_azimuth else unit(count)
-    share = ((torch.arange(n_view) + share[:, None]) / n_view).flatten()
+    if n_view > 1:
+        share = ((torch.arange(n_view) + share[:, None]) / n_view).flatten()
     azimuth_deg = ranges.azimuth_range[0] + (ranges.azimuth_range[1] - ranges.azimuth_range[0]) * share
     distance = _uniform(ranges.camera_distance_range, unit(count))
     fovy_deg = _uniform(ranges.fovy_range, unit(count))
@@ -145,7 +146,7 @@ def random_cameras(
     up_offset = torch.randn(count, 3, generator=generator) * ranges.up_perturb
     if relative_radius:
         distance = distance / torch.tan(0.5 * torch.deg2rad(fovy_deg))
-    each = lambda drawn: drawn.repeat_interleave(n_view, 0)  # noqa: E731
+    each = lambda drawn: for_each_view(drawn, n_view)  # noqa: E731
     sphere = each(elevation_deg), azimuth_deg, each(distance), each(fovy_deg)
     return make_cameras(*sphere, height, width, each(position_offset), each(target), each(up_offset))
 
@@ -158,6 +159,11 @@ def set_count(rows: int, n_view: int) -> int:
             "a multiple of it"
         )
     return rows // n_view
+
+
+def for_each_view(drawn: Float[Tensor, "sets ..."], n_view: int) -> Float[Tensor, "B ..."]:
+    """What was drawn once for a set, for each of its views."""
+    return drawn if n_view == 1 else drawn.repeat_interleave(n_view, 0)
 
 
 def orbit_cameras(count: int, elevation_deg: float, distance: float, fovy_deg: float, size: int) -> Cameras:

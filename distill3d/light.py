@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from distill3d.camera import for_each_view
 from distill3d.types import Cameras, Light
 
 LightStrategy = Literal["dreamfusion", "magic3d"]
@@ -27,7 +28,7 @@ def random_lights(
     """
     position = cameras.position
     sets = len(position) // n_view
-    each = lambda drawn: drawn.to(position).repeat_interleave(n_view, 0)  # noqa: E731
+    each = lambda drawn: for_each_view(drawn.to(position), n_view)  # noqa: E731
     normal = each(torch.randn(sets, 3, generator=generator))
     unit = each(torch.rand(sets, generator=generator))
     distance = light_distance_range[0] + (light_distance_range[1] - light_distance_range[0]) * unit

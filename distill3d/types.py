@@ -154,7 +154,9 @@ class PromptEmbedding:
             if tensors[0] is None:
                 return None
             width = max(tensor.shape[-1] for tensor in tensors)
-            return torch.cat([F.pad(tensor, (0, width - tensor.shape[-1])) for tensor in tensors])
+            if any(tensor.shape[-1] < width for tensor in tensors):
+                tensors = [F.pad(tensor, (0, width - tensor.shape[-1])) for tensor in tensors]
+            return torch.cat(tensors)
 
         return PromptEmbedding(torch.cat([part.tokens for part in parts]), joined("mask"), joined("pooled"))
 

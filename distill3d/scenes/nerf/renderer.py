@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -178,7 +179,7 @@ class NeRFVolumeRenderer(nn.Module):
         size = self.cfg.eval_ray_chunk_size
         chunks = zip(origins.split(size), directions.split(size), strict=True)
         sums = [self._look(start, way, position, shading, need_normal, background) for start, way in chunks]
-        return _as_images(torch.cat(sums), camera, shading)
+        return _as_images(torch.cat(sums).tensor_split([3, 4, 5], dim=-1), camera, shading)
 
     def _look(
         self,
@@ -201,7 +202,7 @@ class NeRFVolumeRenderer(nn.Module):
         else:
             backdrop = background.to(directions).reshape(-1, 3).expand_as(directions)
         lit = _joined(parts)
-        return _along_rays(lit, render_weights(lit.density, samples), samples, backdrop)
+        return torch.cat(_along_rays(lit, render_weights(lit.density, samples), samples, backdrop), dim=-1)
 
     def _samples(self, origins: Tensor, directions: Tensor, jitter: Tensor | None, marching: Marching) -> RaySamples:
         jitter = torch.full_like(origins[:, 0], 0.5) if jitter is None else jitter
@@ -274,24 +275,23 @@ def _composite(
 
 def _along_rays(
     lit: _Lit, weights: Float[Tensor, "samples"], samples: RaySamples, backdrop: Float[Tensor, "rays 3"]
-) -> Float[Tensor, "rays channels"]:
-    """Colour over the background (3), depth, opacity, and the normal (3) where samples have one."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each ray: colour over the background (3), depth, opacity, and the normal (3, or 0 where samples have none)."""
     t_mid = 0.5 * (samples.t_start + samples.t_end)
     values = [lit.color, t_mid[:, None], torch.ones_like(t_mid)[:, None]]
     values = values if lit.normal is None else [*values, lit.normal]
     sums = accumulate(weights, torch.cat(values, dim=-1), samples)
     color, distance, opacity, normal = sums[:, :3], sums[:, 3:4], sums[:, 4:5], sums[:, 5:]
-    color = color + (1.0 - opacity) * backdrop
-    return torch.cat([color, distance / opacity.clamp_min(1e-6), opacity, normal], dim=-1)
+    return color + (1.0 - opacity) * backdrop, distance / opacity.clamp_min(1e-6), opacity, normal
 
 
-def _as_images(sums: Float[Tensor, "rays channels"], cameras: Cameras, shading: ShadingMode) -> RenderOutput:
-    """The sums of `_along_rays` of all rays, view after view."""
+def _as_images(sums: Sequence[Tensor], cameras: Cameras, shading: ShadingMode) -> RenderOutput:
+    """What `_along_rays` gives of all rays, view after view."""
     image = lambda x: x.view(len(cameras), cameras.height, cameras.width, -1).permute(0, 3, 1, 2)  # noqa: E731
-    normal = image(sums[:, 5:]) if sums.shape[1] > 5 else None
+    color, distance, opacity, normal = sums
     # contiguous: the order of memory is the order in which a loss adds up, and so its last bits
-    rgb, depth = (image(part.contiguous()) for part in (sums[:, :3], sums[:, 3:4]))
-    return RenderOutput(rgb=rgb, opacity=image(sums[:, 4:5]), depth=depth, normal=normal, shading=shading)
+    rgb, depth = (image(part.contiguous()) for part in (color, distance))
+    return RenderOutput(rgb, image(opacity), depth, image(normal) if normal.shape[1] else None, shading)
 
 
 def _joined(parts: list[_Lit]) -> _Lit:
