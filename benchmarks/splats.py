@@ -15,7 +15,7 @@ import time
 import torch
 
 from distill3d.camera import orbit_cameras
-from distill3d.runtime.device import kernel_backend, set_threads
+from distill3d.runtime.device import keep_freed_memory, kernel_backend, set_threads
 from distill3d.scenes.splats.draw import draw
 from distill3d.scenes.splats.gaussians import Gaussians, ball
 
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--deviation", type=float, default=0.02, help="standard deviation in a ball of radius .5")
     args = parser.parse_args()
     threads = set_threads()
+    keep_freed_memory()
     cloud = ball(args.count, 0.5, args.deviation, 0.5, 0.3, torch.Generator().manual_seed(0))
     timings = [seconds(cloud, args.views, args.size) for _ in range(args.repeats + 1)][1:]
     sys.stdout.write(

@@ -33,7 +33,7 @@ from distill3d.guidance.base import distillation_loss
 from distill3d.optim import make_optimizer
 from distill3d.priors.base import DiffusionPrior
 from distill3d.priors.loader import PriorError
-from distill3d.runtime.device import set_threads
+from distill3d.runtime.device import keep_freed_memory, set_threads
 from distill3d.runtime.rng import rng
 from distill3d.scenes.nerf.encoding import interpolate
 from distill3d.scenes.nerf.grid import interpolate_reference
@@ -235,6 +235,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="key=value, as for launch.py")
     arguments = parser.parse_args()
     threads = set_threads()
+    keep_freed_memory()
     print(f"{threads} threads, load {os.getloadavg()[0]:.1f} before the start (more than 0.5 spoils the figures)")
     torch.manual_seed(0)
     step = Step(arguments.config, arguments.overrides)

@@ -18,7 +18,7 @@ from distill3d.config.check import build
 from distill3d.config.experiment import ConfigError, Experiment, Loaded, load
 from distill3d.config.registry import find, make
 from distill3d.runtime.checkpoint import check_resumable, checkpoint_file, read_checkpoint
-from distill3d.runtime.device import choose_accelerator, choose_precision, keep_threads, set_threads
+from distill3d.runtime.device import choose_accelerator, choose_precision, keep_freed_memory, keep_threads, set_threads
 from distill3d.runtime.files import write_json
 from distill3d.runtime.foreign import read_record, reading
 from distill3d.runtime.logs import log_to_file, warnings_shown
@@ -96,6 +96,7 @@ def check(request: Request, needs_checkpoint: bool = False) -> Parts:
     if experiment.resume is not None:
         experiment.resume = str(checkpoint_file(experiment.resume))
     set_threads()
+    keep_freed_memory()
     pl.seed_everything(experiment.seed, verbose=False)
     system = _make("system", experiment)
     data = _make("data", experiment)

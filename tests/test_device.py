@@ -1,4 +1,8 @@
 import logging
+import os
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -106,3 +110,29 @@ def test_a_resumed_run_keeps_the_threads_of_its_checkpoint_or_says_that_the_bits
         assert torch.get_num_threads() == 1 and "not to the same bits" in caplog.text
     finally:
         torch.set_num_threads(before)
+
+
+ALLOCATIONS = """
+import resource
+from distill3d.runtime.device import keep_freed_memory
+
+def new_pages_mib():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    _ = [b"1" * 24 * 2**20 for _ in range(4)]  # 96 MiB
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / 2**20
+
+print(keep_freed_memory(), min(new_pages_mib() for _ in range(4)))
+"""
+
+
+def test_glibc_keeps_freed_memory_for_the_next_step_unless_the_environment_says_otherwise():
+    def kept_and_new_pages(**variables: str) -> list[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        command = [sys.executable, "-c", ALLOCATIONS]
+        return subprocess.run(command, env=clean | variables, capture_output=True, text=True, check=True).stdout.split()
+
+    kept, new_mib = kept_and_new_pages()
+    assert kept == str(platform.libc_ver()[0] == "glibc")
+    assert kept == "False" or float(new_mib) < 20
+    kept, new_mib = kept_and_new_pages(MALLOC_TRIM_THRESHOLD_="131072")
+    assert kept == "False" and float(new_mib) > 60

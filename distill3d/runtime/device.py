@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ log = logging.getLogger(__name__)
 
 Backend = Literal["numba", "torch", "cuda"]
 MOST_THREADS = 1024  # that a checkpoint may ask for
+_MALLOC_OPTIONS = {-3: 32 * 2**20, -1: 128 * 2**20}  # glibc's M_MMAP_THRESHOLD, at its largest, and M_TRIM_THRESHOLD
 _PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
@@ -88,6 +91,21 @@ def keep_threads(saved: int | None) -> None:
         return
     torch.set_num_threads(saved)
     log.info("threads: %d, as the checkpoint was trained with (%d would give other bits)", saved, now)
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep up to 128 MiB of freed memory for the next step, and say whether it does.
+
+    A step frees what it allocates. By default the heap then shrinks and grows in every step, by some thousand page
+    faults where the sizes happen to fall so. MALLOC_* variables of the environment are left as they are.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # another C library
+        return False
+    return all(mallopt(option, value) == 1 for option, value in _MALLOC_OPTIONS.items())
 
 
 def kernel_backend(device: torch.device | str, setting: str | None = None) -> Backend:
