@@ -42,14 +42,23 @@ clean:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 
+# before a command of pip, which says nothing while it unpacks: every 5 s the size of .venv, where it has grown
+WATCHED = size=; trap 'kill $$watch 2>/dev/null' EXIT INT TERM; \
+	while sleep 5 && kill -0 $$$$; do \
+		now=$$(du -sh .venv | cut -f1); [ "$$now" = "$${size:-$$now}" ] || echo "  unpacking: .venv has $$now"; size=$$now; \
+	done 2>/dev/null & watch=$$!;
+
 # torch's CUDA build takes gigabytes: without an NVIDIA GPU the CPU build comes first, and pip then finds torch installed
 .venv/installed: .venv/bin/python requirements.txt pyproject.toml
 	@if [ -n "$(TORCH_INDEX)" ] && [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
-		$(BIN)/python -m pip install -q --no-deps --retries 0 --timeout 10 --index-url "$(TORCH_INDEX)" \
+		echo "torch for the CPU and the packages of requirements.txt go into .venv, once: 500 MB to fetch, 2 GB on the disk"; \
+		$(WATCHED) $(BIN)/python -m pip install --no-deps --retries 0 --timeout 10 --index-url "$(TORCH_INDEX)" \
 			"$$(grep '^torch==' requirements.txt)" || echo "$(TORCH_INDEX) is out of reach: pip chooses torch's build"; \
+	else \
+		echo "torch and the packages of requirements.txt go into .venv, once: 2 GB on the disk, with its CUDA build 6 GB"; \
 	fi
-	$(BIN)/python -m pip install -r requirements.txt
-	$(BIN)/python -m pip install --no-deps -e .
+	@$(WATCHED) $(BIN)/python -m pip install -r requirements.txt
+	@$(WATCHED) $(BIN)/python -m pip install --no-deps -e .
 	touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt requirements-ray.txt requirements-viewer.txt

@@ -120,8 +120,10 @@ def train(run: Run) -> None:
     """
     run.trainer.fit(run.system, datamodule=run.data, ckpt_path=run.checkpoint, weights_only=True)
     if _draws_tests(run.system):
+        log.info("drawing the final pictures")
         run.trainer.test(run.system, datamodule=run.data, verbose=False)
     if isinstance(run.system, Exporting) and run.trainer.is_global_zero:
+        log.info("exporting")
         run.system.export(strict=False)
     if run.trainer.is_global_zero:
         _mark_finished(run)
