@@ -10,7 +10,10 @@ import torch
 from tiny_pipelines import embedded_own, stable_diffusion
 
 from distill3d.cli import main
+from distill3d.config.check import build
 from distill3d.config.experiment import load
+from distill3d.optim import SchedulerSettings, make_scheduler
+from distill3d.systems.text_to_3d import LossSettings
 
 IN_LITTLE = {
     "image-synthesis": ("data.width=40", "data.height=24", "system.count=2"),
@@ -120,12 +123,29 @@ def _rule(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["dreamfusion-lmc", "dreamfusion-lmc-quick"])
-def test_the_demo_differs_from_dreamfusion_in_its_guidance_alone(name):
+def test_the_demo_differs_from_dreamfusion_in_its_guidance_and_its_last_steps_alone(name):
     ours = load(f"{name}.yaml", check=False).experiment
     base = load(f"{name.replace('-lmc', '')}.yaml", check=False).experiment
     assert ours.system["guidance_type"] == "lmc-sds" and base.system["guidance_type"] == "sds"
     for key in ("data", "trainer", "seed"):
         assert getattr(ours, key) == getattr(base, key)
     guided = ("guidance", "guidance_type")
-    rest = [{k: v for k, v in e.system.items() if k not in guided} for e in (ours, base)]
+    rest = [{k: v for k, v in e.system.items() if k not in (*guided, "loss", "scheduler")} for e in (ours, base)]
     assert rest[0] == rest[1]
+    settings = [build(LossSettings, e.system["loss"], "system.loss") for e in (ours, base)]
+    for step in range(430):  # later the demo's outlines are made hard, with small steps
+        assert settings[0].all_weights(step) == settings[1].all_weights(step)
+    rates = [_rates(e.system["scheduler"], 500) for e in (ours, base)]
+    assert rates[0][:440] == rates[1][:440] and rates[0][-1] <= rates[1][-1]
+
+
+def _rates(scheduler: dict, steps: int) -> list[float]:
+    """The learning rate of each step, of a rate of 1."""
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = make_scheduler(optimizer, build(SchedulerSettings, scheduler, "system.scheduler"))
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from distill3d.config.check import ConfigError, build
+from distill3d.config.experiment import load
 from distill3d.guidance.base import distillation_loss_value
 from distill3d.scenes.nerf.losses import (
     nearby_normal_loss,
@@ -83,6 +84,20 @@ def test_opaque_is_the_binary_entropy_with_finite_gradients():
     assert torch.isfinite(gradient).all()
     assert float(gradient.flatten()[1]) > 0  # away from one half
     assert float(gradient.flatten()[2]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_demos_last_steps_decide_whether_a_ray_hits_and_keep_the_outline_near_one_half():
+    settings = build(LossSettings, load("dreamfusion-lmc.yaml", check=False).experiment.system["loss"], "system.loss")
+
+    def gradient(step):
+        opacity = torch.tensor([0.1, 0.3, 0.55, 0.65, 0.9]).view(1, 1, 1, 5).requires_grad_()
+        output, weights = RenderOutput(opacity, opacity, opacity, None, "albedo"), settings.weights(step)
+        terms = {name: regulariser(name, output, "sum") for name in ("opaque", "sparsity")}
+        return torch.autograd.grad(sum(weights[name] * term for name, term in terms.items()), opacity)[0].flatten()
+
+    before, last = gradient(430), gradient(499)
+    assert (last[:3] > 0).all() and (last[3:] < 0).all()  # what is half there goes: outlines would grow
+    assert (last[[0, 1, 3, 4]].abs() > 3 * before[[0, 1, 3, 4]].abs()).all()
 
 
 def test_z_variance_is_the_variance_of_each_opaque_rays_depth():
