@@ -105,6 +105,7 @@ def _run(arguments: Sequence[str]) -> int:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", given.gpu)
     if given.typecheck:
         log.info("--typecheck has no effect: settings and shapes are always checked")
+    from distill3d.config.experiment import check_early
     from distill3d.runtime.extensions import import_extensions
 
     if given.list:
@@ -115,6 +116,8 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     _check_early(request)
     import_extensions()  # and with them torch
+    if request.config is not None and request.verb != "sweep":
+        check_early(request.config, request.overrides, parts=True)
     return runner(request.verb)(request)
 
 

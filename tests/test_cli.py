@@ -11,7 +11,9 @@ import distill3d
 from distill3d import cli
 from distill3d.config.check import ConfigError
 from distill3d.config.experiment import load
-from distill3d.config.files import PROJECT
+from distill3d.config.files import PROJECT, SHIPPED_CONFIGS, merge, read_layers
+from distill3d.config.schema import check_parts
+from distill3d.runtime.extensions import import_extensions
 from distill3d.runtime.logs import set_up_logging
 from distill3d.verbs import Verb, runner, verbs
 
@@ -161,6 +163,30 @@ def test_what_needs_no_torch_does_not_wait_for_it(arguments, answer):
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
     assert answer in done.stdout + done.stderr
     assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("setting", "answer"),
+    [
+        ("system.guidance.guidance_scal=2", "guidance_scal is not a setting; did you mean 'guidance_scale'?"),
+        ("system.guidance_type=sdss", "'sdss' is not a registered guidance; did you mean 'sds'?"),
+        ("system.exporter.fnt=glb", "system.exporter.fnt is not a setting; did you mean 'fmt'?"),
+    ],
+)
+def test_a_mistake_within_a_system_does_not_wait_for_lightning(setting, answer):
+    code = (
+        "import sys\nfrom distill3d import cli\ncode = cli.main(sys.argv[1:])\n"
+        "print(code, 'pytorch_lightning' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, "--config", "dreamfusion", setting]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert answer in done.stderr and done.stdout == "2 False\n"
+
+
+@pytest.mark.parametrize("path", [*SHIPPED_CONFIGS.rglob("*.yaml"), *(PROJECT / "custom").rglob("*.yaml")], ids=str)
+def test_every_config_passes_the_check_that_needs_no_lightning(path):
+    import_extensions([PROJECT / "custom"])
+    check_parts(merge(read_layers(path, ()))[0]["system"])
 
 
 def test_help_names_the_verbs_and_gives_examples(capsys):

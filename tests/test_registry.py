@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from distill3d.config.registry import KINDS, UnknownTypeError, find, register, registered
+from distill3d.config.registry import KINDS, ROOMS, UnknownTypeError, find, import_rooms, register, registered
 
 
 def test_an_unknown_name_gives_the_nearest_and_the_setting():
@@ -40,6 +40,14 @@ def test_every_type_has_checked_settings_and_a_line_for_the_list():
         for name, cls in registered(kind).items():
             assert is_dataclass(cls.Config), (kind, name)  # type: ignore[attr-defined]
             assert first_line(cls).endswith("."), (kind, name)
+
+
+def test_each_type_is_registered_by_what_is_imported_for_its_kind():
+    import_rooms()
+    for kind in KINDS:
+        modules = [cls.__module__ for cls in registered(kind).values() if cls.__module__.startswith("distill3d.")]
+        rooms = {f"distill3d.{room}" for room in ROOMS[kind]}
+        assert modules and all(rooms & {module, module.rpartition(".")[0]} for module in modules), kind
 
 
 def test_importing_every_room_leaves_heavy_libraries_alone():

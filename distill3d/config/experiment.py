@@ -21,8 +21,9 @@ from distill3d.config.files import (
     refuse_what_cannot_be_written,
     settings,
 )
+from distill3d.config.registry import is_imported
 from distill3d.config.resolvers import resolve
-from distill3d.config.schema import prune
+from distill3d.config.schema import check_parts, prune
 from distill3d.config.threestudio import is_foreign, translate
 from distill3d.config.yaml_text import is_text_key
 from distill3d.runtime.names import safe_name
@@ -91,10 +92,11 @@ def load_layers(layers: Sequence[SettingsLayer], path: Path, check: bool = True)
     return Loaded(experiment, raw, path)
 
 
-def check_early(config: str | Path, overrides: Sequence[str]) -> None:
+def check_early(config: str | Path, overrides: Sequence[str], parts: bool = False) -> None:
     """What `load` finds without importing torch: files, arguments, and settings outside of the registered types.
 
-    Raises ConfigError, as `load` does.
+    With ``parts``, after `import_extensions`, also what it finds without Lightning: settings of the types within one of
+    our systems. Raises ConfigError, as `load` does.
     """
     raw, origins = merge(read_layers(config, overrides))
     with _saying_where(origins):
@@ -102,6 +104,8 @@ def check_early(config: str | Path, overrides: Sequence[str]) -> None:
         content = _with_defaults(copy.deepcopy(raw))
         if not is_foreign(content):
             _check_names(content)
+            if parts and not is_imported("system", content["system_type"]):
+                check_parts(content["system"])
 
 
 @contextmanager

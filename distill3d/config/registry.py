@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar, get_args
 
 from distill3d.config.check import ConfigError, build, nearest
@@ -24,24 +24,27 @@ Kind = Literal[
     "exporter",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-ROOMS = (
-    "data",
-    "data.posed",
-    "scenes",
-    "scenes.nerf",
-    "scenes.splats",
-    "scenes.svg",
-    "priors",
-    "guidance",
-    "systems",
-    "export",
-)
-# of that room only these: its network needs diffusers
-EMBEDDED = ("embedded.mesh_view_module", "embedded.prior_training", "embedded.judge_training")
+_SCENES = ("scenes", "scenes.nerf", "scenes.splats", "scenes.svg")
+# what registers the types of each kind: whole rooms, and of embedded/, whose network needs diffusers, single modules.
+# Lightning is imported by data and systems alone.
+ROOMS: Mapping[Kind, tuple[str, ...]] = {
+    "data": ("data", "data.posed", "embedded.mesh_view_module"),
+    "system": ("systems", "embedded.prior_training", "embedded.judge_training"),
+    "scene": _SCENES,
+    "geometry": _SCENES,
+    "encoding": _SCENES,
+    "material": _SCENES,
+    "background": _SCENES,
+    "renderer": _SCENES,
+    "prompt_processor": ("priors",),
+    "prior": ("priors",),
+    "guidance": ("guidance",),
+    "exporter": ("export",),
+}
 
 T = TypeVar("T", bound=type)
 _types: dict[Kind, dict[str, type]] = {kind: {} for kind in KINDS}
-_rooms_imported = False
+_imported: set[str] = set()
 
 
 class UnknownTypeError(ConfigError):
@@ -71,13 +74,18 @@ def find(kind: Kind, name: str, setting: str | None = None) -> type:
             f"{setting}={name!r} must be one name, such as {next(iter(_types[kind]), 'sds')}", setting
         )
     if name not in _types[kind]:
-        import_rooms()
+        import_rooms([kind])
     if name not in _types[kind]:
         setting = setting or f"{kind}_type"
         hint = "a list needs --sweep" if "," in name else nearest(name, _types[kind])
         message = f"{setting}={name!r} is not a registered {kind}; {hint}"
         raise UnknownTypeError(message, setting)
     return _types[kind][name]
+
+
+def is_imported(kind: Kind, name: str) -> bool:
+    """Whether a type can be found without importing anything, as those of extensions can."""
+    return name in _types[kind]
 
 
 def make(kind: Kind, name: str, settings: Any, where: str, *parts: Any, **options: Any) -> Any:
@@ -91,19 +99,16 @@ def make(kind: Kind, name: str, settings: Any, where: str, *parts: Any, **option
 
 def registered(kind: Kind) -> dict[str, type]:
     """All names of a kind, sorted."""
-    import_rooms()
+    import_rooms([kind])
     return dict(sorted(_types[kind].items()))
 
 
-def import_rooms() -> None:
-    """Import every module of the rooms once, so that their types are registered. Heavy libraries stay unimported."""
-    global _rooms_imported
-    if _rooms_imported:
-        return
-    _rooms_imported = True
-    for room in ROOMS:
+def import_rooms(kinds: Iterable[Kind] = KINDS) -> None:
+    """Import once what registers the types of these kinds. Heavy libraries stay unimported."""
+    for room in dict.fromkeys(room for kind in kinds for room in ROOMS[kind]):
+        if room in _imported:
+            continue
+        _imported.add(room)
         package = importlib.import_module(f"distill3d.{room}")
-        for module in pkgutil.iter_modules(package.__path__):
+        for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
             importlib.import_module(f"distill3d.{room}.{module.name}")
-    for module in EMBEDDED:
-        importlib.import_module(f"distill3d.{module}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from distill3d.config.check import build, check_keys, coerce
 from distill3d.config.registry import KINDS, Kind, find, registered
+from distill3d.config.yaml_text import MISSING
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,22 @@ def _encoding_type(encoding: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
     otype = str(encoding.get("otype", "HashGrid"))
     return OTYPES.get(otype, otype), {key: value for key, value in encoding.items() if key != "otype"}
+
+
+def check_parts(system: Mapping[str, Any]) -> None:
+    """Names of the types within one of our systems, and of their settings: those that no type of the kind has.
+
+    `prune` and `check_slots` find them, too, but need the system's class, and with it Lightning. Raises
+    UnknownTypeError or ConfigError.
+    """
+    for kind in KINDS:
+        name, mapping = system.get(f"{kind}_type"), system.get(kind)
+        if isinstance(mapping, Mapping):
+            known = set().union(*map(_settings, registered(kind).values()))
+            own = known
+            if isinstance(name, str) and not name.startswith(("$", MISSING)):
+                own = _settings(find(kind, name, f"system.{kind}_type"))
+            check_keys([key for key in mapping if key not in known], own, f"system.{kind}")
 
 
 def default_type(owner: type, name: str) -> str | None:
