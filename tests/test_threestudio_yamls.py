@@ -93,6 +93,31 @@ def test_hifa_falls_as_a_square_root_and_its_image_loss_is_told(
     assert "system.guidance.use_img_loss" in caplog.text
 
 
+@pytest.mark.parametrize(("name", "scale"), [("dreamfusion-sd", 99.0), ("prolificdreamer", 6.5)])
+def test_the_unified_guidance_counts_from_the_unconditional_answer(tmp_path: Path, name: str, scale: float) -> None:
+    """Under SDS, too; and its time does not fall by itself, as that of the older VSD guidance does."""
+    told = {"system.guidance.guidance_scale": scale + 1, "system.guidance.max_step_percent": 0.98}
+    guidance = loaded(tmp_path, f"experimental/unified-guidance/{name}", **told).system["guidance"]
+    assert guidance["guidance_scale"] == scale
+    assert guidance["max_step_percent"] in (0.98, [5000, 0.98, 0.98, 5000])
+
+
+def test_a_silent_file_has_the_defaults_of_their_types(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = loaded(tmp_path, "dreamfusion-sd").system["geometry"]
+    assert (made["normal_type"], made["mlp_network_config"]) == ("finite_difference", {"n_neurons": 64})
+    own = {"system.geometry.normal_type": "analytic", "system.geometry.mlp_network_config": {"n_neurons": 16}}
+    made = loaded(tmp_path, "dreamfusion-sd", **own).system["geometry"]
+    assert (made["normal_type"], made["mlp_network_config"]) == ("analytic", {"n_neurons": 16})
+
+
+@pytest.mark.parametrize("name", ["sdi", "prolificdreamer"])
+def test_what_is_done_as_they_say_is_not_called_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    loaded(tmp_path, name, **{"system.material.n_output_dims": 3} if name == "prolificdreamer" else {})
+    assert "enable_sdi" not in caplog.text and "n_output_dims" not in caplog.text
+
+
 def test_mvdreams_extension_is_sets_of_views_under_the_reconstruction_loss(tmp_path: Path) -> None:
     extension = {
         "data": "mvdream-random-multiview-camera-datamodule",

@@ -2,8 +2,8 @@
 
 There, a guidance mixes a diffusion model with a rule for the gradient. Here ``system.prior`` is the model and
 ``system.guidance`` the rule, so the old guidance names stand for a pair. Its ``guidance_scale`` in
-``text + s (text - uncond)`` is the papers' w, as here, but for VSD, MVDream and with Perp-Neg it is diffusers' w + 1.
-Its orientation loss is divided by the number of rays that hit.
+``text + s (text - uncond)`` is the papers' w, as here, but for VSD, MVDream, the unified
+guidance and with Perp-Neg it is diffusers' w + 1. Its orientation loss is divided by the number of rays that hit.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from distill3d.config.threestudio_types import COUNTERPARTS, Counterpart, counte
 log = logging.getLogger(__name__)
 
 _MODEL = "pretrained_model_name_or_path"
+# what their density has where a file is silent, and ours has otherwise
+_GEOMETRY = {"normal_type": "finite_difference", "mlp_network_config": {"n_neurons": 64}}
 _DIFFUSERS_SCALE = ("vsd", "reconstruction-sds")  # rules whose guidance_scale is w + 1 there
 
 # (where it is there, where it is here), below ``system``
@@ -72,7 +74,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
             "return_rgb_1step_orig",
             "return_rgb_multistep_orig",
         ),
-        *("model_name", "n_view", "image_size", "recon_loss", "enable_sdi", "n_ddim_steps", "sdi_guidance_scale"),
+        *("model_name", "n_view", "image_size", "recon_loss", "n_ddim_steps", "sdi_guidance_scale"),
         *("pretrained_model_name_or_path_lora", "guidance_scale_lora", "lora_cfg_training", "lora_n_timestamp_samples"),
         "camera_condition_type",
     ),
@@ -144,14 +146,18 @@ def _adopt(owner: dict[str, Any], kind: str, name: str, found: Counterpart) -> N
         _refuse_latents(own.get("n_output_dims", 3), "system.material.n_output_dims")
         if own.get("color_activation") is not None:
             own.setdefault("albedo_activation", own["color_activation"])
+        own.pop("n_output_dims", None)  # three, as here
         for key in ("color_activation", "input_encoding_config", "mlp_network_config", "requires_normal"):
             own.pop(key, None)
     elif name == "stable-diffusion-unified-guidance":
+        own["_from_unconditional"] = True
         owner["guidance_type"] = "vsd" if own.pop("guidance_type", "sds") == "vsd" else "sds"
+        if owner["guidance_type"] == "vsd":  # its time does not fall at a step
+            own.setdefault("max_step_percent_annealed", own.get("max_step_percent", 0.98))
     elif name == "stable-diffusion-sdi-guidance":
         if own.pop("t_anneal", True) is False:
             own.setdefault("timestep_sampling", "uniform")
-        if own.get("enable_sdi") is False:
+        if own.pop("enable_sdi", True) is False:
             owner["guidance_type"] = "sds"
     elif kind == "guidance" and found.ours == "reconstruction-sds" and own.get("recon_loss") is False:
         owner["guidance_type"] = "sds"
@@ -198,6 +204,8 @@ def _rename(system: dict[str, Any]) -> list[str]:
         if value is not None and system.setdefault(new, {}).setdefault(name, value) != value:
             lost.append(f"system.{old}.{key}")
     _rename_guidance(system)
+    if system.get("geometry_type", "implicit-volume") == "implicit-volume":
+        system["geometry"] = {**_GEOMETRY, **(system.get("geometry") or {})}
     if system.get("renderer_type", "nerf-volume-renderer") == "nerf-volume-renderer":
         renderer = system["renderer"] = {"max_samples_per_ray": None, **(system.get("renderer") or {})}  # no cap there
         if renderer.get("estimator", "occgrid") != "occgrid":  # a few samples, placed by a first look, are too few here
@@ -250,8 +258,9 @@ def _rename_guidance(system: dict[str, Any]) -> None:
         return
     rule, is_perp_neg = system.get("guidance_type"), guidance.get("use_perp_neg")
     is_vsd = rule == "vsd"
+    is_diffusers = guidance.pop("_from_unconditional", False) or rule in _DIFFUSERS_SCALE or is_perp_neg
     for name in ("guidance_scale", "inversion_guidance_scale"):
-        if (rule in _DIFFUSERS_SCALE or is_perp_neg) and name in guidance:
+        if is_diffusers and name in guidance:
             guidance[name] = _one_less(guidance[name])
     if is_perp_neg and isinstance(prompts, dict) and "overhead_threshold" in prompts:
         guidance.setdefault("perp_neg_overhead_threshold", prompts["overhead_threshold"])
