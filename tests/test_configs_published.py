@@ -28,6 +28,7 @@ SHARED: dict[str, Any] = {
     "geometry.density_activation": "softplus",
     "geometry.density_blob_scale": 10.0,
     "geometry.density_blob_std": 0.5,
+    "geometry.mlp_network_config.n_neurons": 64,
     "encoding.n_levels": 16,
     "encoding.n_features_per_level": 2,
     "encoding.log2_hashmap_size": 19,
@@ -66,6 +67,7 @@ PUBLISHED: dict[str, Any] = SHARED | {
     "guidance.weighting_strategy": "sds",
     "guidance.min_step_percent": 0.02,
     "guidance.max_step_percent": 0.98,
+    "geometry.mlp_network_config.n_hidden_layers": 1,
     "geometry.color_activation": "sigmoid",
     "encoding.start_level": 8,
     "encoding.start_step": 2000,
@@ -136,7 +138,6 @@ ZERO123: dict[str, Any] = SHARED | {
     "guidance.guidance_scale": 2.0,  # s = 3 in none + s (told - none), which is w + 1
     "guidance.min_step_percent": [50, 0.7, 0.3, 200],
     "guidance.max_step_percent": [50, 0.98, 0.8, 200],
-    "geometry.mlp_network_config.n_neurons": 64,
     "geometry.mlp_network_config.n_hidden_layers": 2,
     "encoding.start_level": None,
     "material.ambient_only_steps": 100000,
