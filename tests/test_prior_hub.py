@@ -73,7 +73,7 @@ def test_a_partial_snapshot(folders: TinyFolders, offline: Path) -> None:
     [
         (
             ["vae/diffusion_pytorch_model.fp16.safetensors"],
-            r"system\.prior\.variant=null was asked for, and it has fp16",
+            r"files in fp16, and system\.prior\.variant=null asks for others: set system\.prior\.variant=fp16$",
         ),
         (["vae/diffusion_pytorch_model.bin"], r"pickled weights alone.*use_safetensors=False\)\.save_pretrained"),
         (["unet/diffusion_pytorch_model.safetensors"], "no weights of it"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_pipelines import TINY, TinyFolders, embedded
+from tiny_pipelines import TINY, TinyFolders, embedded, tiny_settings
 
 from distill3d.config.registry import find
 from distill3d.priors.flow import FlowPrior, FluxPrior, ZImagePrior
@@ -128,7 +128,7 @@ def test_sharded_weights_are_read(copy: Path) -> None:
 
 
 def test_sd3_may_leave_t5_out(tmp_path: Path) -> None:
-    from tiny_pipelines import sd3, tiny_settings
+    from tiny_pipelines import sd3
 
     cfg = PriorConfig(str(sd3(tmp_path, with_t5=False)), **tiny_settings("sd3"))
     embedding = load_prompt_encoder(cfg, "cpu")(["a cat"])
@@ -275,6 +275,48 @@ def test_a_partial_text_side(copy: Path, file: str) -> None:
         load_prompt_encoder(PriorConfig(str(copy)), "cpu")
 
 
+@pytest.mark.parametrize(
+    ("kind", "suffix", "missing"),
+    [
+        ("stable-diffusion", "", "tokenizer and text_encoder"),
+        ("sdxl", "_2", "tokenizer_2 and text_encoder_2"),
+        ("flux", "_2", "tokenizer_2 and text_encoder_2"),
+        ("sd3", "", "tokenizer and text_encoder"),
+    ],
+)
+def test_a_model_that_was_saved_without_a_text_encoder(
+    folders: TinyFolders, tmp_path: Path, kind: str, suffix: str, missing: str
+) -> None:
+    """Told before anything is loaded, and of models of which one encoder may be left out, too."""
+    folder = Path(shutil.copytree(folders(kind), tmp_path / "copy"))
+    edit_index(folder, **{f"{name}{suffix}": [None, None] for name in ("tokenizer", "text_encoder")})
+    cfg = PriorConfig(str(folder), **tiny_settings(kind))
+    message = SETTING + rf".*model_index\.json leaves out {missing}, by which"
+    for read in (PretrainedDiffusionModel(cfg).check, lambda: load_prompt_encoder(cfg)):
+        with pytest.raises(PriorError, match=message):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept", "missing"),
+    [
+        ("stable-diffusion", [], r"vocab\.json and merges\.txt"),
+        ("stable-diffusion", ["vocab.json"], r"merges\.txt"),
+        ("deepfloyd-if", [], r"spiece\.model"),
+    ],
+)
+def test_a_tokenizer_without_its_words(
+    folders: TinyFolders, tmp_path: Path, kind: str, kept: list[str], missing: str
+) -> None:
+    """transformers would make one that knows no word."""
+    folder = Path(shutil.copytree(folders(kind), tmp_path / "copy"))
+    (folder / "tokenizer/tokenizer.json").unlink()
+    for name in kept:
+        (folder / "tokenizer" / name).write_text("{}")
+    with pytest.raises(PriorError, match=SETTING + f".*tokenizer lacks {missing}, so every word"):
+        load_prompt_encoder(PriorConfig(str(folder), **tiny_settings(kind)))
+
+
 def test_weights_that_are_cut(copy: Path) -> None:
     weights = copy / "unet/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -319,7 +361,9 @@ def test_pickled_weights_are_not_read(copy: Path) -> None:
 
 
 def test_a_missing_variant_names_what_is_there(copy: Path) -> None:
-    with pytest.raises(PriorError, match=r"system\.prior\.variant=fp16 was asked for, and it has null: set"):
+    with pytest.raises(
+        PriorError, match=r"files in full precision, .*variant=fp16 asks.*: set system\.prior\.variant=null$"
+    ):
         load_prior(PriorConfig(str(copy), variant="fp16"), "cpu")
 
 

@@ -163,8 +163,11 @@ def _variants(files: Iterable[Path]) -> list[str]:
 
 
 def _other_variant(asked: str | None, variants: list[str]) -> str:
-    asked = asked or "null"
-    return f"system.prior.variant={asked} was asked for, and it has {', '.join(variants)}: set it to that"
+    plain = ["full precision" if variant == "null" else variant for variant in variants]
+    return (
+        f"it has files in {' and '.join(plain)}, and system.prior.variant={asked or 'null'} asks for others: set "
+        f"system.prior.variant={' or '.join(variants)}"
+    )
 
 
 def _from_hub(name: str, revision: str | None, wanted: list[str]) -> Path:

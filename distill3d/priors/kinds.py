@@ -31,6 +31,7 @@ class PriorKind:
     vae: bool = False
     flow: bool = False  # a rectified flow, z = (1 - s) x + s eps, instead of a diffusion
     beside: tuple[str, ...] = ()  # other components that stay with the network
+    optional: tuple[str, ...] = ()  # text encoders that a model may leave out
     image_encoder: str | None = None  # in the place of text towers: the condition is a picture
 
     @property
@@ -65,10 +66,18 @@ KINDS: tuple[PriorKind, ...] = (
         "unet",
         _TWO,
         vae=True,
+        optional=("text_encoder",),  # the refiner has the second alone
     ),
     PriorKind("deepfloyd-if", "DeepFloyd IF, stage I", ("IFPipeline", "IFImg2ImgPipeline"), "unet", _ONE),
     PriorKind(
-        "sd3", "Stable Diffusion 3 and 3.5", ("StableDiffusion3Pipeline",), "transformer", _THREE, vae=True, flow=True
+        "sd3",
+        "Stable Diffusion 3 and 3.5",
+        ("StableDiffusion3Pipeline",),
+        "transformer",
+        _THREE,
+        vae=True,
+        flow=True,
+        optional=("text_encoder_3",),  # T5, for less memory
     ),
     PriorKind("flux", "FLUX.1", ("FluxPipeline",), "transformer", _TWO, vae=True, flow=True),
     PriorKind("pixart-sigma", "PixArt-Sigma", ("PixArtSigmaPipeline",), "transformer", _ONE, vae=True),

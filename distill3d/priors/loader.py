@@ -104,9 +104,13 @@ class PretrainedDiffusionModel(PriorModel):
         return prior_kind(self.cfg)
 
     def check(self) -> None:
-        """The model, its image_size and bits, and the picture where the kind sees one. Raises ValueError."""
+        """The model, its text encoders, image_size and bits, and the picture where the kind sees one.
+
+        Raises ValueError.
+        """
         folder = _open(self.cfg, "index")
         check_bits(self.cfg, folder.kind, folder.index)
+        folder.check_text_parts()
         if folder.kind.image_encoder is not None:
             on_white(reference_of(self.cfg), 8)
         sizes, size = self._square_sizes(), self.cfg.image_size

@@ -40,6 +40,19 @@ class ModelFolder:
         entry = self.index.get(component)
         return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
 
+    def check_text_parts(self) -> None:
+        """Raise PriorError where the index leaves out a tokenizer or text encoder that this kind needs."""
+        for tokenizer, encoder in self.kind.towers:
+            if encoder in self.kind.optional and not self.has(encoder):
+                continue
+            left_out = [component for component in (tokenizer, encoder) if not self.has(component)]
+            if left_out:
+                raise PriorError(
+                    f"{SETTING}={self.name!r}: its model_index.json leaves out {' and '.join(left_out)}, by which "
+                    f"{self.kind.title} reads the prompt; name a whole model, or a copy that was saved with its "
+                    "tokenizers and text encoders"
+                )
+
     def config(self, component: str) -> dict[str, Any]:
         """The component's own settings."""
         file = "scheduler_config.json" if component == "scheduler" else "config.json"
@@ -89,6 +102,12 @@ class ModelFolder:
         if not (self.path / component).is_dir():
             raise PriorError(f"{SETTING}={self.name!r}: {self.path} has no folder {component}; fetch it again")
         cls = self._class(component)
+        missing = _missing_vocabulary(cls, self.path / component) if component.startswith("tokenizer") else []
+        if missing:
+            raise PriorError(
+                f"{SETTING}={self.name!r}: {self.path / component} lacks {' and '.join(missing)}, so every word would "
+                "be an unknown one; fetch it again"
+            )
         try:
             return cls.from_pretrained(self.path / component)
         except Exception as error:
@@ -166,6 +185,18 @@ def open_folder(name: str, revision: str | None = None, variant: str | None = No
     if components:
         path = find_folder(name, revision, variant, components)
     return ModelFolder(name, path, kind, index, variant, revision)
+
+
+def _missing_vocabulary(cls: Any, folder: Path) -> list[str]:
+    """Files without which transformers makes a tokenizer of no words, and says nothing.
+
+    A tokenizer has all in one file, or its vocabulary in one and what else it needs in others.
+    """
+    names = dict(cls.vocab_files_names)
+    whole = names.pop("tokenizer_file", None)
+    if whole is not None and (folder / whole).is_file():
+        return []
+    return [name for name in names.values() or [whole] if name and not (folder / name).is_file()]
 
 
 def _flat(value: Any) -> Iterator[Any]:

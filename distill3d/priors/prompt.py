@@ -43,6 +43,7 @@ class TextTowers:
     """
 
     def __init__(self, folder: ModelFolder, cfg: PriorConfig, device: torch.device | str) -> None:
+        folder.check_text_parts()
         self.device = device = text_device(cfg, device)
         dtype = encoder_dtype(cfg, device)
         self._encode = _ENCODERS[folder.kind.name]
