@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +133,28 @@ def test_pickled_files_hold_tensors_or_are_refused(folders: TinyFolders, tmp_pat
         file.write_text(content)
     else:
         torch.save(Path("/") if content == "objects" else [torch.ones(1)], file)
-    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+    reason = "it holds a list, not tensors" if content == "a list" else "it is no state dict of tensors alone"
+    with pytest.raises(ValueError, match=f"cannot be read as a checkpoint: {reason}.*; give a safetensors file"):
         prior_kind(config(folders, "stable-diffusion", file))
+
+
+def test_a_lora_in_the_place_of_a_model_is_told_where_it_goes(folders: TinyFolders, tmp_path: Path) -> None:
+    save_file({"lora_unet_x.lora_down.weight": torch.ones(2, 2)}, tmp_path / "style.safetensors")
+    with pytest.raises(PriorError, match=r"style\.safetensors' is a LoRA.*: set system\.prior\.lora_weights to it"):
+        prior_kind(config(folders, "stable-diffusion", tmp_path / "style.safetensors"))
+
+
+def test_a_conversion_says_nothing(folders: TinyFolders, tmp_path: Path) -> None:
+    """Each one warned of modules that should be kept in float32, of which there were none."""
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    logging.getLogger("diffusers").addHandler(handler)
+    try:
+        cfg = config(folders, "stable-diffusion", written(folders, "stable-diffusion", tmp_path / "a.safetensors"))
+        load_prior(cfg)
+    finally:
+        logging.getLogger("diffusers").removeHandler(handler)
+    assert said.getvalue() == ""
 
 
 @pytest.mark.parametrize(

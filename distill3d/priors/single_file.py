@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
+import pickle
 import zipfile
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,8 @@ class SingleFile(ModelFolder):
                 "name a file with all parts of the model, or a diffusers folder"
             )
         try:
-            module = self._convert(component, tensors, dtype)
-            return module.eval().requires_grad_(False).to(device)
+            with _without_warnings():
+                return self._convert(component, tensors, dtype).eval().requires_grad_(False).to(device)
         except Exception as error:  # whatever tensors of another model make a library raise
             raise self.broken(component, error) from error
 
@@ -131,6 +132,11 @@ def open_single_file(file: Path, name: str, configs: str | None, part: str = "im
     """
     shapes = tensor_shapes(file)
     family = next((each for each in FAMILIES if each.sign in shapes), None)
+    if family is None and any("lora_" in key or ".lora." in key for key in shapes):
+        raise PriorError(
+            f"{SETTING}={name!r} is a LoRA, which changes a model and is none: set system.prior.lora_weights to it, "
+            f"and {SETTING} to the model that it was trained on"
+        )
     if family is None or not any(key.startswith(UNET) for key in shapes):
         raise PriorError(
             f"{SETTING}={name!r} is no whole checkpoint of Stable Diffusion 1.x, 2.x, XL or MVDream (network, VAE and "
@@ -142,6 +148,19 @@ def open_single_file(file: Path, name: str, configs: str | None, part: str = "im
     components = {"image": kind.image_components, "text": kind.text_components, "index": ()}[part]
     path = find_configs(configs, components, CONFIGS)
     return SingleFile(name, path, kind, read_json(path, "model_index.json", configs), file=file)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """diffusers says of each conversion that no modules should be kept in float32."""
+    from diffusers.utils import logging as diffusers
+
+    before = diffusers.get_verbosity()
+    diffusers.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers.set_verbosity(before)
 
 
 def _kind(name: KindName) -> PriorKind:
@@ -198,7 +217,10 @@ def _reading(file: Path) -> AbstractContextManager[None]:
 
 def _pickled(file: Path) -> dict[str, Tensor]:
     """A state dict of torch.save: tensors alone, no code of the file runs."""
-    content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        raise ValueError("it is no state dict of tensors alone, and unpickling anything else may run code") from error
     while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
