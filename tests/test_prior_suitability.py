@@ -46,6 +46,15 @@ def test_the_refiner_is_told_its_five_numbers(tmp_path: Path) -> None:
     torch.testing.assert_close(noise_of(folder, aesthetic_score=2.5), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_the_refiner_is_named_with_the_noise_that_it_knows(
+    folders: TinyFolders, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_prior(folders.config("sdxl"))
+    assert "refiner" not in caplog.text
+    load_prior(folders.config("sdxl-refiner"))
+    assert "is SDXL's refiner" in caplog.text and "max_step_percent to 0.2 or less" in caplog.text
+
+
 def test_a_consistency_model_is_told_its_guidance(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = stable_diffusion(tmp_path / "lcm", time_cond_proj_dim=8)
     with caplog.at_level(logging.WARNING, "distill3d"):

@@ -20,7 +20,7 @@ from distill3d.priors.passes import predict
 from distill3d.priors.prediction import CONVERSIONS
 from distill3d.priors.resize import to_native
 from distill3d.priors.settings import PriorConfig, choose_dtype
-from distill3d.priors.suitability import warn_of_few_steps
+from distill3d.priors.suitability import warn_of_few_steps, warn_of_refiner
 from distill3d.runtime.word_list import taught_words
 from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
 
@@ -48,6 +48,7 @@ class FrozenPrior:
         self.spec = self._make_spec()
         self._read_schedule()
         warn_of_few_steps(folder.name, folder.config(folder.kind.network), folder.config("scheduler"))
+        warn_of_refiner(folder.name, folder.index)
 
     # what a kind of model adds
 

@@ -68,6 +68,16 @@ def warn_of_few_steps(name: str, network: Mapping[str, Any], scheduler: Mapping[
         )
 
 
+def warn_of_refiner(name: str, index: Mapping[str, Any]) -> None:
+    """Say that a model is SDXL's refiner, if it is, and what follows for the times (arXiv 2307.01952, section 2.5)."""
+    if index.get("requires_aesthetics_score"):
+        log.warning(
+            "%s is SDXL's refiner, which was trained on the lowest fifth of the noise alone: set "
+            "system.guidance.max_step_percent to 0.2 or less",
+            name,
+        )
+
+
 def refuses_channels(network: Mapping[str, Any], latent_channels: int) -> str | None:
     """Why a U-Net of other channels than its VAE's latents cannot be used, or None."""
     channels = network.get("in_channels", latent_channels)
