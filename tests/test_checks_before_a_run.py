@@ -69,6 +69,14 @@ MISTAKES = {
 }
 
 
+def test_a_model_that_is_not_there_is_not_laid_on_the_size_of_views(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISTILL3D_TRIAL", raising=False)
+    assert cli.main(["--config", "dreamfusion-sd", "system.prior.pretrained_model_name_or_path=./gone"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: system.prior.pretrained_model_name_or_path='./gone' is no folder here")
+
+
 def test_each_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DISTILL3D_TRIAL", raising=False)

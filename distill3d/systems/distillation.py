@@ -154,6 +154,7 @@ class DistillationSystem(TrainedSystem):
         if not training or not isinstance(data, Sized):
             return
         model = self.make("prior")
+        model.kind()  # a model that is not there is no fault of the sizes, and says so itself
         for size in data.view_sizes():
             try:
                 model.check_size(size.height, size.width)
