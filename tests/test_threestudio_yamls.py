@@ -16,7 +16,7 @@ from distill3d.config.check import ConfigError, edit_distance, nearest
 from distill3d.config.experiment import load
 from distill3d.config.files import PROJECT
 from distill3d.config.registry import find
-from distill3d.config.threestudio_types import COUNTERPARTS
+from distill3d.config.threestudio_types import COUNTERPARTS, SD2
 from distill3d.verbs import Request
 
 RUN = {
@@ -100,6 +100,14 @@ def test_the_unified_guidance_counts_from_the_unconditional_answer(tmp_path: Pat
     guidance = loaded(tmp_path, f"experimental/unified-guidance/{name}", **told).system["guidance"]
     assert guidance["guidance_scale"] == scale
     assert guidance["max_step_percent"] in (0.98, [5000, 0.98, 0.98, 5000])
+
+
+@pytest.mark.parametrize("rule", ["csd", "ism"])
+def test_rules_of_other_repositories_are_the_programs_of_their_authors(tmp_path: Path, rule: str) -> None:
+    half = {"system.guidance.half_precision_weights": False}
+    made = loaded(tmp_path, "dreamfusion-sd", guidance=f"stable-diffusion-{rule}-guidance", **half).system
+    assert (made["guidance_type"], made["guidance"]["released"]) == (rule, True)
+    assert made["prior"] == {"pretrained_model_name_or_path": SD2, "precision": "float32"}
 
 
 def test_a_silent_file_has_the_defaults_of_their_types(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
