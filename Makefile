@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PROMPT ?= a hamburger
+JOBS ?= 2
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 export PROMPT
@@ -14,8 +15,9 @@ install-dev: .venv/installed-dev
 demo: .venv/installed
 	$(BIN)/python launch.py --config dreamfusion-lmc.yaml --train system.prompt_processor.prompt="$$PROMPT"
 
+# the tests of a file run in one process, JOBS files at once
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
