@@ -297,6 +297,13 @@ def test_a_model_that_was_saved_without_a_text_encoder(
             read()
 
 
+@pytest.mark.parametrize("component", ["vae", "scheduler", "unet"])
+def test_a_model_that_was_saved_without_another_part(copy: Path, component: str) -> None:
+    edit_index(copy, **{component: [None, None]})
+    with pytest.raises(PriorError, match=SETTING + rf".*leaves out {component}, which Stable.* needs; name a"):
+        load_prior(PriorConfig(str(copy)))
+
+
 @pytest.mark.parametrize(
     ("kind", "kept", "missing"),
     [

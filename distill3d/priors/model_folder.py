@@ -118,6 +118,11 @@ class ModelFolder:
         return folder_identity(self.path, components, self.variant, extra)
 
     def _class(self, component: str) -> Any:
+        if self.index.get(component) == [None, None]:
+            raise PriorError(
+                f"{SETTING}={self.name!r}: its model_index.json leaves out {component}, which {self.kind.title} needs; "
+                "name a whole model"
+            )
         try:
             return component_class(component, self.index.get(component))
         except ValueError as error:
