@@ -9,8 +9,8 @@ from export_surfaces import extracted
 from distill3d.export.surface.extraction import seen_views
 from distill3d.export.surface.grid import Box
 from distill3d.export.surface.level import surface_likeness_db
-from distill3d.export.surface.mesh import Surface, decimated, face_normals, vertex_normals
-from distill3d.export.surface.photometric import matched, moved
+from distill3d.export.surface.mesh import Surface, decimated, face_normals, moved, vertex_normals
+from distill3d.export.surface.photometric import matched
 from distill3d.export.views import fitting_cameras
 
 BOX = Box(torch.full((3,), -0.55), torch.full((3,), 0.55))

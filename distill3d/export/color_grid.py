@@ -62,6 +62,29 @@ class NodeGrid:
         row = np.repeat(np.arange(len(pair)), 2)
         return csr_array((np.tile([-1.0, 1.0], len(pair)), (row, pair.ravel())), shape=(len(pair), len(self.keys)))
 
+    def least_squares(
+        self,
+        points: Float[ndarray, "P 3"],
+        weight: Float[ndarray, "P"],
+        pull: Float[ndarray, "P C"],
+        smoothness: float,
+        stay: float,
+        scale: float = 1.0,
+    ) -> Float[ndarray, "N C"]:
+        """``min_v sum_p w_p (B v)_p^2 - 2 pull_p (B v)_p + scale (smoothness sum_(i,j) |v_i - v_j|^2 + stay |v|^2)``.
+
+        With trilinear weights B, by conjugate gradients.
+        """
+        from scipy.sparse import diags_array, eye_array
+        from scipy.sparse.linalg import cg
+
+        weights, edges = self.interpolation(points), self.differences()
+        prior = smoothness * (edges.T @ edges) + stay * eye_array(len(self.keys))
+        normal = weights.T @ diags_array(weight) @ weights + scale * prior
+        right, jacobi = weights.T @ pull, diags_array(1.0 / normal.diagonal())
+        columns = [cg(normal, side, rtol=TOLERANCE, maxiter=ITERATIONS, M=jacobi)[0] for side in right.T]
+        return np.stack(columns, axis=1)
+
     def _columns(self, numbers: Int[ndarray, "K"]) -> tuple[Int[ndarray, "K"], ndarray]:
         """The place of each number among the keys, and whether it is one of them."""
         column = np.minimum(np.searchsorted(self.keys, numbers), len(self.keys) - 1)
@@ -88,20 +111,11 @@ def fit_correction(
 ) -> ColorCorrection:
     """The values at the nodes that explain what pictures lack: ``residual`` at ``points``, one for each pixel.
 
-    ``min_v sum_p w_p |(B v - r)_p|^2 + SMOOTHNESS sum_(i,j) |v_i - v_j|^2 + STAY |v|^2`` with trilinear weights B, by
-    conjugate gradients. Nodes live in space, not in the image: charts that meet at a seam read the same ones.
+    ``min_v sum_p w_p |(B v - r)_p|^2 + SMOOTHNESS sum_(i,j) |v_i - v_j|^2 + STAY |v|^2``. Nodes live in space, not in
+    the image: charts that meet at a seam read the same ones.
     """
-    from scipy.sparse import diags_array, eye_array
-    from scipy.sparse.linalg import cg
-
     grid = NodeGrid.around(np.concatenate([surface_points, points]), spacing)
-    weights, edges = grid.interpolation(points), grid.differences()
-    prior = SMOOTHNESS * (edges.T @ edges) + STAY * eye_array(len(grid.keys))
-    normal = weights.T @ diags_array(weight) @ weights + prior
-    right = weights.T @ (weight[:, None] * residual)
-    jacobi = diags_array(1.0 / normal.diagonal())
-    columns = [cg(normal, right[:, k], rtol=TOLERANCE, maxiter=ITERATIONS, M=jacobi)[0] for k in range(right.shape[1])]
-    return ColorCorrection(grid, np.stack(columns, axis=1))
+    return ColorCorrection(grid, grid.least_squares(points, weight, weight[:, None] * residual, SMOOTHNESS, STAY))
 
 
 def _corners_and_weights(

@@ -9,7 +9,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from distill3d.export.query import SceneField
-from distill3d.export.surface.mesh import Surface, directed_edges, face_normals, vertex_normals
+from distill3d.export.surface.mesh import Surface, directed_edges, moved, vertex_normals
 
 AVERAGES = 2  # rounds over neighbours: a common offset is an error of ours, a scattered one is noise of the field
 BISECTIONS = 8
@@ -24,11 +24,7 @@ def aligned(field: SceneField, surface: Surface, level: float, reach: float) -> 
     normals = vertex_normals(surface)
     offset = isosurface_offset(field, torch.from_numpy(surface.vertices), torch.from_numpy(normals), level, reach)
     mean = _averaged(offset.double().numpy(), surface)
-    moved = (surface.vertices + mean[:, None] * normals).astype(np.float32)
-    turned = (face_normals(surface) * face_normals(Surface(moved, surface.faces))).sum(axis=1) <= 0.0
-    stay = surface.faces[turned].ravel()
-    moved[stay] = surface.vertices[stay]
-    return Surface(moved, surface.faces)
+    return moved(surface, mean)
 
 
 def isosurface_offset(

@@ -57,6 +57,15 @@ def vertex_normals(surface: Surface) -> Float[ndarray, "V 3"]:
     return unit.astype(np.float32)
 
 
+def moved(surface: Surface, offsets: Float[ndarray, "V"]) -> Surface:
+    """Vertices moved along their normals, but for those of faces that would turn over."""
+    vertices = (surface.vertices + offsets[:, None] * vertex_normals(surface)).astype(np.float32)
+    turned = (face_normals(surface) * face_normals(Surface(vertices, surface.faces))).sum(axis=1) <= 0.0
+    stay = surface.faces[turned].ravel()
+    vertices[stay] = surface.vertices[stay]
+    return Surface(vertices, surface.faces)
+
+
 def without_unused_vertices(surface: Surface) -> Surface:
     """The same faces with the vertices that they use, in the same order."""
     used, faces = np.unique(surface.faces, return_inverse=True)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from distill3d.export.color_grid import NodeGrid, fit_correction
 from distill3d.export.fitted_color import SurfacePixels
-from distill3d.export.surface.mesh import Surface, face_normals, vertex_normals
+from distill3d.export.surface.mesh import Surface, moved, vertex_normals
 from distill3d.export.views import AlbedoViews
 from distill3d.scenes.mesh.raster import Mesh, rasterize, unit_vectors
 from distill3d.types import Cameras
@@ -33,7 +33,6 @@ SILHOUETTE = 2.0  # how much more the silhouette counts than one channel of the 
 BLUR_PIXELS = 1.0  # of both pictures, so that an edge that is a pixel off has a slope to follow
 RIM = 0.02  # share of the surface in a blurred pixel, from which on the pixel belongs to its silhouette
 SUPERSAMPLE = 2  # subpixels along a pixel's side
-ITERATIONS, TOLERANCE = 60, 1e-3
 GREY = 0.5
 
 
@@ -60,34 +59,19 @@ def matched(surface: Surface, views: AlbedoViews, size: float) -> Surface:
     return surface
 
 
-def moved(surface: Surface, offsets: Float[ndarray, "V"]) -> Surface:
-    """Vertices moved along their normals, but for those of faces that would turn over."""
-    vertices = (surface.vertices + offsets[:, None] * vertex_normals(surface)).astype(np.float32)
-    turned = (face_normals(surface) * face_normals(Surface(vertices, surface.faces))).sum(axis=1) <= 0.0
-    stay = surface.faces[turned].ravel()
-    vertices[stay] = surface.vertices[stay]
-    return Surface(vertices, surface.faces)
-
-
 def _offsets(surface: Surface, drawn: _Drawn, target: Float[Tensor, "B H W 4"], size: float) -> Float[ndarray, "V"]:
     """One step: ``min_d sum_p |J_p d(x_p) - r_p|^2 + h (SMOOTHNESS sum |d_i - d_j|^2 + DAMPING |d|^2)``.
 
     d lives on a grid around the surface, h is the mean of ``|J_p|^2``. Offsets of the object's size inside, world
     units outside.
     """
-    from scipy.sparse import diags_array, eye_array
-    from scipy.sparse.linalg import cg
-
     points = drawn.points[drawn.near].numpy()
     slope = size * drawn.slope[drawn.near].numpy()
     residual = (target - drawn.image)[drawn.near].numpy()
     grid = NodeGrid.around(np.concatenate([surface.vertices, points]), size / OFFSET_CELLS)
-    weights, edges = grid.interpolation(points), grid.differences()
-    curvature = np.square(slope).sum(axis=1)
-    prior = SMOOTHNESS * (edges.T @ edges) + DAMPING * eye_array(len(grid.keys))
-    normal = weights.T @ diags_array(curvature) @ weights + max(float(curvature.mean()), 1e-12) * prior
-    right = weights.T @ (slope * residual).sum(axis=1)
-    step = cg(normal, right, rtol=TOLERANCE, maxiter=ITERATIONS, M=diags_array(1.0 / normal.diagonal()))[0]
+    curvature, pull = np.square(slope).sum(axis=1), (slope * residual).sum(axis=1)
+    scale = max(float(curvature.mean()), 1e-12)
+    step = grid.least_squares(points, curvature, pull[:, None], SMOOTHNESS, DAMPING, scale)[:, 0]
     moves = np.asarray(grid.interpolation(surface.vertices) @ step)
     return size * np.clip(moves, -LARGEST_MOVE, LARGEST_MOVE)
 
