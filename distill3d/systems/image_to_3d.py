@@ -15,7 +15,6 @@ from distill3d.data.reference_image import ReferenceImageBatch, ReferenceImageDa
 from distill3d.evaluation.metrics import psnr_db
 from distill3d.runtime.pictures import contact_sheet
 from distill3d.runtime.protocols import check_kind
-from distill3d.systems.metrics import RunMetrics
 from distill3d.systems.text_to_3d import LossSettings, TextTo3D
 
 
@@ -28,13 +27,6 @@ class ImageTo3DLosses(LossSettings):
 
     lambda_rgb: Scheduled = 1.0
     lambda_mask: Scheduled = 1.0
-
-
-@dataclass
-class ImageTo3DMetrics(RunMetrics):
-    """metrics.json with how well the finished object shows the picture from its camera."""
-
-    reference_psnr_db: float | None = None
 
 
 @register("system", "image-to-3d-system")
@@ -71,8 +63,7 @@ class ImageTo3D(TextTo3D):
             with self.full_precision():
                 seen = self.scene.preview(reference.cameras, need_normal=False).rgb.clamp(0.0, 1.0)
             target = reference.over(self.scene.backdrop(reference.cameras))
-            psnr = float(psnr_db(seen, target).mean())
-            self.record.metrics = ImageTo3DMetrics(**{**vars(self.record.metrics), "reference_psnr_db": psnr})
+            self.record.figures["reference_psnr_db"] = float(psnr_db(seen, target).mean())
             self.save_png(contact_sheet([target, seen]), f"it{self.steps_done}-reference.png")
         super().on_test_epoch_end()
 

@@ -6,14 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distill3d.config.check import ConfigError, build
-from distill3d.runtime.files import write_json
 from distill3d.runtime.foreign import read_record
 
 STAGES = ("total", "render", "prior", "backward", "optimizer")
@@ -91,11 +90,6 @@ class Stopwatch:
         """Count ``steps`` steps of an earlier session at their mean cost."""
         for stage, seconds in per_step.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds * steps
-
-
-def write_metrics(path: Path, metrics: RunMetrics) -> None:
-    """Write metrics.json."""
-    write_json(path, asdict(metrics), allow_nan=False)
 
 
 def read_metrics(path: Path) -> RunMetrics | None:

@@ -20,7 +20,6 @@ from distill3d.runtime.protocols import check_kind
 from distill3d.scenes.base import Step, Views
 from distill3d.scenes.nerf.losses import OrientReduction, regulariser
 from distill3d.systems.base import LossWeights
-from distill3d.systems.metrics import RunMetrics
 from distill3d.systems.text_to_3d import TextTo3D
 from distill3d.types import Prompt, RenderOutput
 
@@ -40,14 +39,6 @@ class ReconstructionLosses(LossWeights):
     lambda_opaque: Scheduled = 0.0
     lambda_z_variance: Scheduled = 0.0
     orient_reduction: OrientReduction = "sum"
-
-
-@dataclass
-class ReconstructionMetrics(RunMetrics):
-    """metrics.json with the means over test views; null where a figure has no value."""
-
-    test_psnr_db: float | None = None
-    test_ssim: float | None = None
 
 
 @register("system", "nerf-reconstruction-system")
@@ -144,10 +135,8 @@ class NeRFReconstruction(TextTo3D):
         batches = (views.batch([i]) for i in range(len(views)))
         figures = [self.compared(batch) for batch in batches]  # one at a time: a hundred renders are a gigabyte
         means = [torch.stack(values).mean() for values in zip(*figures, strict=True)]
-        known = [finite_or_none(float(value)) for value in means]
-        self.record.metrics = ReconstructionMetrics(
-            **{**vars(self.record.metrics), "test_psnr_db": known[0], "test_ssim": known[1]}
-        )
+        known = [finite_or_none(float(value)) for value in means]  # null where a figure has no value
+        self.record.figures |= zip(("test_psnr_db", "test_ssim"), known, strict=True)
         shown = views.batch(range(min(SHEET_VIEWS, len(views))))
         sheet = contact_sheet([shown.images, self.view(shown.to(self.device)).cpu()])
         self.save_png(sheet, f"it{self.steps_done}-test-views.png")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distill3d.runtime.files import finite_or_none
+from distill3d.runtime.files import finite_or_none, write_json
 from distill3d.runtime.logs import warnings_shown
-from distill3d.systems.metrics import RunMetrics, Stopwatch, peak_memory_mb, read_metrics, write_metrics
+from distill3d.systems.metrics import RunMetrics, Stopwatch, peak_memory_mb, read_metrics
 
 
 class RunRecord:
@@ -21,6 +21,7 @@ class RunRecord:
     def __init__(self, prompt: str, seed: int, profile: bool = False) -> None:
         self.metrics = RunMetrics(prompt=prompt, seed=seed)
         self.watch = Stopwatch(profile)
+        self.figures: dict[str, Any] = {}  # that one system alone measures, behind those of all
         self.gradient_norm = 0.0
         self.described = False
         self.folder: Path | None = None
@@ -95,4 +96,4 @@ class RunRecord:
         total = metrics.seconds_per_step["total"]
         metrics.iterations_per_second = 1.0 / total if total > 0 else 0.0
         metrics.peak_memory_mb = max(metrics.peak_memory_mb, peak_memory_mb(self.device))
-        write_metrics(self.folder / "metrics.json", metrics)
+        write_json(self.folder / "metrics.json", asdict(metrics) | self.figures, allow_nan=False)
