@@ -15,7 +15,7 @@ from distill3d.config.ranges import check_least
 from distill3d.config.registry import register
 from distill3d.data.image import ImageDataModule
 from distill3d.priors.base import DiffusionPrior
-from distill3d.runtime.pictures import contact_sheet, to_uint8
+from distill3d.runtime.pictures import tiled, to_uint8
 from distill3d.runtime.protocols import check_kind
 from distill3d.systems.pictures import PictureSettings, PictureSystem
 
@@ -87,9 +87,7 @@ class ImageSystem(PictureSystem):
         images = self.pictures()
         if self.original is not None:
             images = torch.cat([self._decode(self.original.values), images])
-        columns = min(len(images), COLUMNS)
-        blank = images.new_ones(-len(images) % columns, *images.shape[1:])
-        return contact_sheet(list(torch.cat([images, blank]).split(columns)))
+        return tiled(images, COLUMNS)
 
     def results(self) -> dict[str, UInt8[Tensor, "3 H W"]]:
         return {str(i): image for i, image in enumerate(to_uint8(self.pictures()))}

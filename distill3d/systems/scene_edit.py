@@ -15,6 +15,7 @@ from distill3d.data.posed.images import PosedImageBatch, PosedImages
 from distill3d.data.posed.module import EditViewsDataModule
 from distill3d.data.random_cameras import RandomCameraBatch
 from distill3d.evaluation.metrics import psnr_db, ssim
+from distill3d.guidance.base import request_text
 from distill3d.optim import OptimizerSettings
 from distill3d.runtime.files import finite_or_none
 from distill3d.runtime.pictures import contact_sheet, panel
@@ -24,9 +25,8 @@ from distill3d.scenes.base import Step, Views
 from distill3d.systems.editing.consistency import view_inconsistency
 from distill3d.systems.editing.editor import Editor, EditorSettings, EditRequest, make_editor
 from distill3d.systems.editing.held_field import BoxCorners, check_box, check_box_within
-from distill3d.systems.editing.refinement import ChangingViews, photometric_loss
+from distill3d.systems.editing.refinement import ChangingViews
 from distill3d.systems.editing.source_scene import PARTS, hold, read_other_scene, read_scene
-from distill3d.systems.metrics import RunMetrics
 from distill3d.systems.prior_samples import x_limit
 from distill3d.systems.text_to_3d import LossSettings, TextTo3D
 from distill3d.types import Cameras, TextRequest
@@ -41,13 +41,6 @@ class EditLosses(LossSettings):
 
     lambda_source: Scheduled = 0.0
     lambda_photometric: Scheduled = 1.0
-
-
-@dataclass
-class EditMetrics(RunMetrics):
-    """metrics.json with what an edit kept of its source, and how well its views agree with each other."""
-
-    edit: dict[str, float | None] = field(default_factory=dict)
 
 
 def _gentle() -> OptimizerSettings:
@@ -162,16 +155,8 @@ class NeRFEditSystem(TextTo3D):
 
     def editor_texts(self, settings: EditorSettings) -> dict[str, TextRequest]:
         """The texts that an editor reads. Raises ValueError where there is no source prompt and it needs one."""
-        prompt = self.prompt_processor.prompt
-        texts = {"conditional": TextRequest(prompt.text, per_view=True), "negative": TextRequest(prompt.negative)}
-        if settings.name != "ddpm-inversion":
-            return texts
-        if prompt.source is None:
-            raise ValueError(
-                "system.prompt_processor.source_prompt is not set; describe the original that is edited: "
-                'system.prompt_processor.source_prompt="a cat"'
-            )
-        return {**texts, "source": TextRequest(prompt.source, per_view=True)}
+        roles = ["conditional", "negative", *(["source"] if settings.name == "ddpm-inversion" else [])]
+        return {role: request_text(role, self.prompt_processor.prompt) for role in roles}
 
     def editor(self, settings: EditorSettings) -> Editor:
         """The editor, loaded once for a training."""
@@ -219,7 +204,7 @@ class NeRFEditSystem(TextTo3D):
 
     def on_test_epoch_end(self) -> None:
         """The turntable and the sheets, and the figures into metrics.json."""
-        self.record.metrics = EditMetrics(**{**vars(self.record.metrics), "edit": self.figures()})
+        self.record.figures["edit"] = self.figures()
         sheet = self.pictures_sheet(self.cfg.contact_views)
         if sheet is not None:
             self.save_png(sheet, f"it{self.steps_done}-pictures.png")
@@ -259,7 +244,7 @@ class NeRFEditSystem(TextTo3D):
             "pictures_edited": len(index),
             "inconsistency_of_pictures": self.inconsistency(pictures, cameras),
             "inconsistency_of_source": floor,
-            "residual": finite_or_none(float(photometric_loss(renders, pictures).sqrt())),
+            "residual": finite_or_none(float((renders - pictures).square().mean().sqrt())),
         }
 
     def inconsistency(self, images: Float[Tensor, "V 3 H W"], cameras: Cameras) -> float | None:

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.priors.base import DiffusionPrior, add_noise
+from distill3d.priors.base import DiffusionPrior
 from distill3d.priors.sampling import clip_x0, guided_prediction, posterior_mean
-from distill3d.systems.editing.sdedit import check_strength, decoded, last_time
+from distill3d.systems.editing.sdedit import check_strength, decoded, last_time, noised
 from distill3d.types import Prediction, PromptEmbedding
 
 PredictPair = Callable[[Tensor, Tensor], Prediction]
@@ -55,7 +55,7 @@ def stochastic_latents(
     ``x_t = alpha_t x + sigma_t eps_t`` with an eps of its own at each t: the residuals are then larger and less
     correlated than those of the sampler, which is what carries the structure of the image into an edit.
     """
-    path = [_noised(prior, x, t, generator) for t in times]
+    path = [noised(prior, x, t, generator) for t in times]
     following = [*path[1:], x]
     means = [
         step_mean(prior, z, t, t_next, predict) for z, t, t_next in zip(path, times, [*times[1:], None], strict=True)
@@ -106,11 +106,6 @@ def sampling_times(t_start: int, count: int) -> tuple[int, ...]:
     """``count`` times from ``t_start`` down, equally spaced, the last of them one stride above the image; distinct."""
     times = torch.linspace(t_start, 0, count + 1)[:-1].round().long().tolist()
     return tuple(dict.fromkeys(times))
-
-
-def _noised(prior: DiffusionPrior, x: Tensor, t: int, generator: torch.Generator) -> Tensor:
-    eps = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
-    return add_noise(prior, x, eps, torch.full((len(x),), t, device=x.device))
 
 
 def _clipped(

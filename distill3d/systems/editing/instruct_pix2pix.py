@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from distill3d.priors.base import add_noise
 from distill3d.priors.hub import PriorError, find_folder, read_json
 from distill3d.priors.kinds import PriorKind
 from distill3d.priors.latent import LatentPrior
@@ -14,7 +13,7 @@ from distill3d.priors.model_folder import ModelFolder
 from distill3d.priors.prompt import TextTowers
 from distill3d.priors.sampling import ddim_step
 from distill3d.priors.settings import PriorConfig
-from distill3d.systems.editing.sdedit import check_strength, decoded, last_time
+from distill3d.systems.editing.sdedit import check_strength, decoded, last_time, noised
 from distill3d.types import Prediction, PromptEmbedding
 
 PIPELINE = "StableDiffusionInstructPix2PixPipeline"
@@ -68,10 +67,8 @@ class InstructPix2Pix(LatentPrior):
         check_strength(strength)
         if strength == 0.0:
             return render.clone()
-        x, picture = self.encode(render), self.codec.unscaled(self.encode(original))
-        t_start = last_time(self, strength)
-        eps = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
-        z = add_noise(self, x, eps, torch.full((len(x),), t_start, device=x.device))
+        picture, t_start = self.codec.unscaled(self.encode(original)), last_time(self, strength)
+        z = noised(self, self.encode(render), t_start, generator)
         times = torch.linspace(t_start, 0, max(1, steps)).round().long().tolist()
         for t, t_next in zip(times, [*times[1:], None], strict=True):
             rows = torch.full((len(z),), t, device=z.device)

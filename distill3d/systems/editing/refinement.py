@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from distill3d.config.ranges import check_least
+from distill3d.runtime.pictures import to_uint8
 from distill3d.systems.editing.editor import EditorSettings
 
 
@@ -25,9 +26,7 @@ class RefinementSettings:
     editor: EditorSettings = field(default_factory=EditorSettings)
 
     def __post_init__(self) -> None:
-        if self.start_step is not None and self.start_step < 0:
-            raise ValueError(f"start_step={self.start_step} must not be negative; null means no refinement")
-        check_least(self, interval=1)
+        check_least(self, start_step=0, interval=1)
 
     def is_active(self, step: int) -> bool:
         return self.start_step is not None and step >= self.start_step
@@ -55,7 +54,7 @@ class ChangingViews(nn.Module):
 
     def begin(self, images: Float[Tensor, "N 3 H W"]) -> None:
         """Start from pictures in [0, 1]; none of them counts as replaced."""
-        self.pictures = as_bytes(images)
+        self.pictures = to_uint8(images.detach())
         self.replaced = torch.zeros(len(images), dtype=torch.long, device=images.device)
 
     def images(self, index: Int[Tensor, "B"]) -> Float[Tensor, "B 3 H W"]:
@@ -64,18 +63,9 @@ class ChangingViews(nn.Module):
 
     def replace(self, index: Int[Tensor, "B"], images: Float[Tensor, "B 3 H W"]) -> None:
         """Put other pictures in the place of these."""
-        self.pictures[index] = as_bytes(images)
+        self.pictures[index] = to_uint8(images.detach())
         self.replaced[index] += 1
 
     def edited(self) -> Int[Tensor, "M"]:
         """The views that were replaced at least once, ascending."""
         return self.replaced.nonzero()[:, 0]
-
-
-def as_bytes(images: Float[Tensor, "N 3 H W"]) -> UInt8[Tensor, "N 3 H W"]:
-    return (images.detach().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-
-
-def photometric_loss(render: Float[Tensor, "B 3 H W"], target: Float[Tensor, "B 3 H W"]) -> Float[Tensor, ""]:
-    """Mean squared difference of colours."""
-    return (render - target.to(render)).square().mean()

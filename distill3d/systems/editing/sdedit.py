@@ -33,12 +33,16 @@ def sdedit(
     check_strength(strength)
     if strength == 0.0:
         return images.clone()
-    x = prior.encode(images)
     t_start = last_time(prior, strength)
-    eps = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
-    z = add_noise(prior, x, eps, torch.full((len(x),), t_start, device=x.device))
+    z = noised(prior, prior.encode(images), t_start, generator)
     count = max(1, round(steps * strength))
     return decoded(prior, ddim_denoise(prior, z, t_start, text, reference, guidance_scale, count, clip), images)
+
+
+def noised(prior: DiffusionPrior, x: Float[Tensor, "B C h w"], t: int, generator: torch.Generator) -> Tensor:
+    """x at time t, with noise from the generator."""
+    eps = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
+    return add_noise(prior, x, eps, torch.full((len(x),), t, device=x.device))
 
 
 def check_strength(strength: float) -> None:
