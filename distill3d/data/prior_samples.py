@@ -30,9 +30,7 @@ class PriorSamplesDataModule(ImageBatches):
         def __post_init__(self) -> None:
             if not self.prompts:
                 raise ValueError('prompts=[] is empty; give at least one, which may be ""')
-            check_least(self, count=1, sampling_steps=1, batch_size=1)
-            if self.image_size is not None and self.image_size < 1:
-                raise ValueError(f"image_size={self.image_size} must be positive, or null for the prior's largest")
+            check_least(self, count=1, sampling_steps=1, batch_size=1, image_size=1)
 
     def __init__(self, cfg: Config, seed: int = 0) -> None:
         super().__init__(cfg, seed)

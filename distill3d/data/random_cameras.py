@@ -80,10 +80,7 @@ class RandomCameraConfig(NullableViewDistribution):
         sides = ("width", "height", "eval_width", "eval_height")
         check_at_most(self, dict.fromkeys(sides, LARGEST_SIDE) | dict.fromkeys(views, MOST_VIEWS))
         for start in (0, *self.resolution_milestones):
-            batch, height, width = (
-                at_milestone(values, self.resolution_milestones, start)
-                for values in (self.batch_size, self.height, self.width)
-            )
+            batch, height, width = self.size_at(start)
             if batch * height * width > MOST_RAYS:
                 raise ValueError(
                     f"batch_size={batch} with height={height} and width={width} are more than {MOST_RAYS} rays a step"
@@ -99,6 +96,11 @@ class RandomCameraConfig(NullableViewDistribution):
             raise ValueError(f"eval_camera_distance={self.eval_camera_distance} must be positive")
         if sorted(self.resolution_milestones) != self.resolution_milestones:
             raise ValueError(f"resolution_milestones={self.resolution_milestones} must ascend")
+
+    def size_at(self, step: int) -> tuple[int, int, int]:
+        """Views of a batch, and their height and width, at a step."""
+        sizes = (self.batch_size, self.height, self.width)
+        return tuple(at_milestone(values, self.resolution_milestones, step) for values in sizes)  # type: ignore[return-value]
 
 
 def at_milestone(values: IntOrList, milestones: list[int], step: int) -> int:
@@ -123,9 +125,7 @@ def training_batch(
     cfg: RandomCameraConfig, views: ViewDistribution, seed: int, step: int, rank: int = 0
 ) -> RandomCameraBatch:
     """The batch of a step: a pure function of (seed, step, rank)."""
-    count, height, width = (
-        at_milestone(values, cfg.resolution_milestones, step) for values in (cfg.batch_size, cfg.height, cfg.width)
-    )
+    count, height, width = cfg.size_at(step)
     ranges = views.camera_ranges
     until = scheduled(cfg.progressive_until, step)
     if step < until:
@@ -189,7 +189,7 @@ class RandomCameraDataModule(pl.LightningDataModule):
         cfg, sizes = self.cfg, []
         given = f"data.width={cfg.width}, data.height={cfg.height}"
         for step in (0, *cfg.resolution_milestones):
-            height, width = (at_milestone(side, cfg.resolution_milestones, step) for side in (cfg.height, cfg.width))
+            _, height, width = cfg.size_at(step)
             sizes.append(ViewSize(height, width, f"{given}: from step {step} on views are {width}x{height}"))
         return sizes
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from distill3d.camera import ranges_of
 from distill3d.config.ranges import LARGEST_SIDE, MOST_VIEWS, check_at_most, check_least
 from distill3d.config.registry import register
 from distill3d.data.camera_settings import ViewDistribution
@@ -61,9 +62,7 @@ class PosedImageDataModule(pl.LightningDataModule):
 
         def __post_init__(self) -> None:
             check_least(self, batch_size=1, downscale=1, eval_batch_size=1, n_val_views=1, n_test_views=1)
-            for name in ("eval_height", "eval_width"):
-                if getattr(self, name) is not None and getattr(self, name) < 1:
-                    raise ValueError(f"{name}={getattr(self, name)} must be positive, or null for the images' own")
+            check_least(self, eval_height=1, eval_width=1)
             counts = ("batch_size", "eval_batch_size", "n_val_views", "n_test_views")
             sides = ("eval_width", "eval_height")
             check_at_most(self, dict.fromkeys(sides, LARGEST_SIDE) | dict.fromkeys(counts, MOST_VIEWS))
@@ -111,13 +110,7 @@ class PosedImageDataModule(pl.LightningDataModule):
     @property
     def views(self) -> ViewDistribution:
         """Where the training cameras are: what a turntable's distance and lens are the middle of."""
-        cameras = self.train_views.cameras
-        span = lambda values: (float(values.min()), float(values.max()))  # noqa: E731
-        return ViewDistribution(
-            elevation_range=span(cameras.elevation_deg),
-            camera_distance_range=span(cameras.distance),
-            fovy_range=span(torch.rad2deg(cameras.fovy_rad)),
-        )
+        return ViewDistribution(**vars(ranges_of(self.train_views.cameras)))
 
     # -- training ------------------------------------------------------------------------------------------------
 
@@ -147,7 +140,9 @@ class PosedImageDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """The first test views, one a batch."""
-        return DataLoader(_Views(self.test_views, min(self.cfg.n_val_views, len(self.test_views))), batch_size=None)
+        views = self.test_views
+        shown: Any = range(min(self.cfg.n_val_views, len(views)))
+        return DataLoader(shown, batch_size=None, collate_fn=lambda row: views.batch(torch.tensor([row])))
 
     def test_dataloader(self) -> DataLoader:
         """The turntable."""
@@ -176,21 +171,6 @@ def training_rows(views: int, count: int, seed: int, step: int, rank: int = 0) -
         return orders[turn][position]
 
     return [row(place) for place in range(step * count, (step + 1) * count)]
-
-
-class _Views(Dataset):
-    """The first views of a set, one at a time."""
-
-    def __init__(self, views: PosedImages, count: int) -> None:
-        self.views, self.count = views, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, row: int) -> PosedImageBatch:
-        if not 0 <= row < self.count:
-            raise IndexError(row)
-        return self.views.batch([row])
 
 
 @register("data", "edit-views-datamodule")
