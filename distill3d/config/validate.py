@@ -108,13 +108,6 @@ def _check_optimizer(system: Any) -> None:
     settings: Any = getattr(system, "optimizer", None)
     if not hasattr(settings, "args"):
         return
-    from distill3d.optim.groups import check_rate, optimizer_class
+    from distill3d.optim.groups import check_optimizer
 
-    cls = optimizer_class(settings.name, "system.optimizer.name")
-    valid = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "params")]
-    check_keys(settings.args, valid, "system.optimizer.args", settings.name)
-    check_rate(settings.args, "system.optimizer.args")
-    for module, options in settings.params.items():
-        where = f"system.optimizer.params.{module}"
-        check_keys(coerce(options or {}, dict[str, Any], where), valid, where, settings.name)
-        check_rate(options, where, may_hold=True)
+    check_optimizer(settings)

@@ -6,16 +6,18 @@ import inspect
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from distill3d.config.check import ConfigError, check_keys, nearest
+from distill3d.config.check import ConfigError, check_keys, coerce, nearest
 from distill3d.optim.adan import Adan
 from distill3d.optim.shampoo import Shampoo
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _OURS: dict[str, type[torch.optim.Optimizer]] = {"Adan": Adan, "Shampoo": Shampoo}
 
@@ -34,14 +36,19 @@ class OptimizerSettings:
 
 def optimizer_class(name: str, setting: str = "system.optimizer.name") -> type[torch.optim.Optimizer]:
     """The class of this name; raises ConfigError with the nearest name."""
-    known = _OURS | {
-        key: value
-        for key, value in vars(torch.optim).items()
-        if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
-    }
+    known = _OURS | classes_of(torch.optim, torch.optim.Optimizer)
     if name not in known:
         raise ConfigError(f"{setting}={name!r} is not an optimizer; {nearest(name, known)}", setting)
     return known[name]
+
+
+def classes_of(module: ModuleType, base: type[T]) -> dict[str, type[T]]:
+    """What a module has below a class, by its names there."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, base) and value is not base
+    }
 
 
 def parameter_groups(
@@ -92,22 +99,32 @@ def make_optimizer(
     root: nn.Module, settings: OptimizerSettings, where: str = "system.optimizer"
 ) -> torch.optim.Optimizer:
     """The optimiser of all parameters below ``root``; raises ConfigError for an unknown name, module or argument."""
-    cls = optimizer_class(settings.name, f"{where}.name")
+    cls = check_optimizer(settings, where)
     groups = parameter_groups(root, settings.params, f"{where}.params")
     if not groups:
         raise ConfigError(
             f"{where}: the system has no parameters to train; choose a geometry or a guidance with some", where
         )
-    valid = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "params")]
-    check_keys(settings.args, valid, f"{where}.args", settings.name)
-    check_rate(settings.args, f"{where}.args")
-    for name, options in settings.params.items():
-        check_keys(_plain(options), valid, f"{where}.params.{name}", settings.name)
-        check_rate(options, f"{where}.params.{name}", may_hold=True)
     try:
         return cls(groups, **_plain(settings.args))
     except (TypeError, ValueError, LookupError) as error:
         raise ConfigError(f"{where}: {settings.name} rejects its settings: {error}", where) from error
+
+
+def check_optimizer(settings: OptimizerSettings, where: str = "system.optimizer") -> type[torch.optim.Optimizer]:
+    """The class, its arguments and rates checked; which modules are named is known when the system is made.
+
+    Raises ConfigError.
+    """
+    cls = optimizer_class(settings.name, f"{where}.name")
+    valid = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "params")]
+    check_keys(settings.args, valid, f"{where}.args", settings.name)
+    check_rate(settings.args, f"{where}.args")
+    for module, options in settings.params.items():
+        named = f"{where}.params.{module}"
+        check_keys(coerce(options or {}, dict[str, Any], named), valid, named, settings.name)
+        check_rate(options, named, may_hold=True)
+    return cls
 
 
 def check_rate(options: Any, where: str, may_hold: bool = False) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from distill3d.config.check import ConfigError, build, check_keys, nearest
+from distill3d.optim.groups import classes_of
 
 _COMPOSED = ("SequentialLR", "ChainedScheduler")
 
@@ -84,16 +85,9 @@ def _composed(optimizer: torch.optim.Optimizer, settings: SchedulerSettings, whe
 
 
 def _scheduler_class(name: str, setting: str) -> type[LRScheduler]:
-    module = torch.optim.lr_scheduler
-    known = {
-        key: value
-        for key, value in vars(module).items()
-        if inspect.isclass(value)
-        and issubclass(value, LRScheduler)
-        and value is not LRScheduler
-        # these need arguments that no YAML can hold, or a metric that no step returns
-        and key not in ("LambdaLR", "MultiplicativeLR", "ReduceLROnPlateau", "SWALR")
-    }
+    # these need arguments that no YAML can hold, or a metric that no step returns
+    unfit = ("LambdaLR", "MultiplicativeLR", "ReduceLROnPlateau", "SWALR")
+    known = {key: cls for key, cls in classes_of(torch.optim.lr_scheduler, LRScheduler).items() if key not in unfit}
     if name not in known:
         raise ConfigError(f"{setting}={name!r} is not a learning-rate schedule; {nearest(name, known)}", setting)
     return known[name]
