@@ -18,7 +18,7 @@ from distill3d.scenes.mesh.fixed import SHAPES, FixedMesh
 from distill3d.scenes.mesh.raster import rasterize
 from distill3d.scenes.nerf.activations import activation
 from distill3d.scenes.nerf.background import backdrop
-from distill3d.scenes.nerf.field import MLPConfig
+from distill3d.scenes.nerf.mlp import MLPConfig
 from distill3d.types import Cameras, Light, RenderOutput, ShadingMode
 
 RADIUS = 0.5  # of the ball that the mesh fills, world units

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from distill3d.scenes.nerf.field import MLPConfig, build_encoding
-from distill3d.scenes.nerf.mlp import HIDDEN_ACTIVATIONS, init_weights, mlp
+from distill3d.scenes.nerf.field import build_encoding
+from distill3d.scenes.nerf.mlp import HIDDEN_ACTIVATIONS, MLPConfig, init_weights, mlp
 from distill3d.types import FieldSample
 
 

@@ -13,7 +13,7 @@ from distill3d.camera import camera_rays
 from distill3d.config.ranges import check_shares
 from distill3d.config.registry import register
 from distill3d.scenes.nerf.activations import activation
-from distill3d.scenes.nerf.mlp import HIDDEN_ACTIVATIONS, init_weights, mlp
+from distill3d.scenes.nerf.mlp import HIDDEN_ACTIVATIONS, MLPConfig, init_weights, mlp
 from distill3d.types import Cameras
 
 Color = tuple[float, float, float]
@@ -30,22 +30,9 @@ class DirectionEncodingConfig:
 
 
 @dataclass
-class BackgroundMLPConfig:
-    otype: Literal["VanillaMLP", "FullyFusedMLP", "CutlassMLP"] = "VanillaMLP"
-    activation: str = "ReLU"
-    output_activation: Literal["none"] = "none"
+class BackgroundMLPConfig(MLPConfig):
     n_neurons: int = 16
     n_hidden_layers: int = 2
-
-    def __post_init__(self) -> None:
-        if self.activation.lower() not in HIDDEN_ACTIVATIONS:
-            raise ValueError(
-                f"activation={self.activation!r} is unknown; choose one of {', '.join(HIDDEN_ACTIVATIONS)}"
-            )
-        if self.n_neurons < 1 or self.n_hidden_layers < 0:
-            raise ValueError(
-                f"n_neurons={self.n_neurons} must be positive, n_hidden_layers={self.n_hidden_layers} not negative"
-            )
 
 
 def spherical_harmonics(directions: Float[Tensor, "rays 3"], degree: int) -> Float[Tensor, "bands rays"]:

@@ -11,35 +11,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from distill3d.config.check import build
-from distill3d.config.ranges import check_least
 from distill3d.config.registry import find, register
 from distill3d.config.schedule import Scheduled, scheduled
 from distill3d.scenes.nerf.activations import activation
 from distill3d.scenes.nerf.contraction import contract
 from distill3d.scenes.nerf.encoding import Encoding
-from distill3d.scenes.nerf.mlp import HIDDEN_ACTIVATIONS, init_weights, mlp, mlp_with_gradient
+from distill3d.scenes.nerf.mlp import HIDDEN_ACTIVATIONS, MLPConfig, init_weights, mlp, mlp_with_gradient
 from distill3d.types import FieldSample
 
 BLOBS = ("blob_dreamfusion", "blob_magic3d")  # density biases: an optimisation starts with something to shape
 OTYPES = {"HashGrid": "hash-grid", "ProgressiveBandHashGrid": "hash-grid", "DenseGrid": "dense-grid"}
 SMALLEST_RADIUS = 1e-3
 FLAT = 1e-4  # a gradient of less than this, per world unit, has no direction: the normal shrinks to zero with it
-
-
-@dataclass
-class MLPConfig:
-    otype: Literal["VanillaMLP", "FullyFusedMLP", "CutlassMLP"] = "VanillaMLP"  # one network under all three names
-    activation: str = "ReLU"
-    output_activation: Literal["none"] = "none"
-    n_neurons: int = 32
-    n_hidden_layers: int = 1
-
-    def __post_init__(self) -> None:
-        if self.activation.lower() not in HIDDEN_ACTIVATIONS:
-            raise ValueError(
-                f"activation={self.activation!r} is unknown; choose one of {', '.join(HIDDEN_ACTIVATIONS)}"
-            )
-        check_least(self, n_neurons=1, n_hidden_layers=0)
 
 
 @register("geometry", "implicit-volume")

@@ -6,11 +6,14 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from distill3d.config.ranges import check_least
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,22 @@ HIDDEN_ACTIVATIONS = {
     "softplus": HiddenActivation(F.softplus, lambda z, value: torch.sigmoid(z)),
     "silu": HiddenActivation(F.silu, _silu_slope),
 }
+
+
+@dataclass
+class MLPConfig:
+    otype: Literal["VanillaMLP", "FullyFusedMLP", "CutlassMLP"] = "VanillaMLP"  # one network under all three names
+    activation: str = "ReLU"
+    output_activation: Literal["none"] = "none"
+    n_neurons: int = 32
+    n_hidden_layers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.activation.lower() not in HIDDEN_ACTIVATIONS:
+            raise ValueError(
+                f"activation={self.activation!r} is unknown; choose one of {', '.join(HIDDEN_ACTIVATIONS)}"
+            )
+        check_least(self, n_neurons=1, n_hidden_layers=0)
 
 
 def init_weights(n_inputs: int, n_neurons: int, n_hidden_layers: int, n_outputs: int) -> list[Tensor]:
