@@ -15,8 +15,9 @@ from distill3d.embedded.folder import make_scheduler, save_folder
 from distill3d.embedded.network import NetworkLayout, PixelUNet2DConditionModel, WordsTogether, sinusoidal
 from distill3d.embedded.prior_training import draw_timesteps, loss_weight, min_snr_weight, v_target
 from distill3d.embedded.text import POSITIONS, byte_pairs, make_text_encoder, make_tokenizer
-from distill3d.priors.loader import load_prior, load_prompt_encoder, words_not_taught
+from distill3d.priors.loader import PretrainedDiffusionModel, load_prior, load_prompt_encoder
 from distill3d.priors.settings import PriorConfig
+from distill3d.priors.words import unknown_words
 
 NOUNS = ["apple", "fox", "crown"]
 TINY = {
@@ -191,7 +192,7 @@ def test_the_folder_loads_through_the_general_loader(tmp_path):
     prior, encoder = load_prior(cfg), load_prompt_encoder(cfg)
     assert prior.spec.image_sizes == (32, 64)
     assert len(encoder(["a fox", "an apple"])) == 2
-    assert words_not_taught(cfg, "a blue quokka on top of an apple") == ["quokka"]
+    assert unknown_words("a blue quokka on top of an apple", PretrainedDiffusionModel(cfg).vocabulary()) == ["quokka"]
 
 
 @pytest.fixture(scope="module")

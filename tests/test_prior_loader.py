@@ -26,7 +26,6 @@ from distill3d.priors.loader import (
     model_identity,
     prior_folder,
     text_identity,
-    words_not_taught,
 )
 from distill3d.priors.pixel import PixelPrior
 from distill3d.priors.settings import choose_dtype
@@ -188,16 +187,20 @@ def test_large_files_are_sampled_including_their_ends(tmp_path: Path, monkeypatc
 
 
 def test_unknown_words_come_from_the_folders_list(folders: TinyFolders, tmp_path: Path) -> None:
-    assert words_not_taught(folders.config("embedded"), "a zorb") == []
+    assert unknown_words("a zorb", PretrainedDiffusionModel(folders.config("embedded")).vocabulary()) == []
     folder = embedded(tmp_path)
     (folder / "words.json").write_text(json.dumps({"words": ["a", "red", "Fire Truck", "cherry", "bus", "of"]}))
     cfg = PriorConfig(str(folder))
     prompt = "A red fire-truck, two buses of cherries and a Zörb of zörb"
     expected = ["two", "and", "zörb"]
-    assert words_not_taught(cfg, prompt) == unknown_words(prompt, load_prior(cfg, "cpu").spec.vocabulary) == expected
+    assert (
+        unknown_words(prompt, PretrainedDiffusionModel(cfg).vocabulary())
+        == unknown_words(prompt, load_prior(cfg, "cpu").spec.vocabulary)
+        == expected
+    )
     (folder / "words.json").write_text("[1, 2")
     with pytest.raises(ForeignFileError, match="is no word list"):
-        words_not_taught(cfg, prompt)
+        unknown_words(prompt, PretrainedDiffusionModel(cfg).vocabulary())
 
 
 # settings

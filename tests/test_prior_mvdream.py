@@ -17,7 +17,7 @@ from tiny_priors import TEXTS
 from distill3d.camera import make_cameras
 from distill3d.guidance.reconstruction_sds import rescaled
 from distill3d.priors.hub import PriorError
-from distill3d.priors.loader import PriorConfig, load_prior, load_prompt_encoder, prior_kind, text_parameters
+from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig, load_prior, load_prompt_encoder
 from distill3d.priors.mvdream import camera_matrices
 from distill3d.runtime.rng import rng
 from distill3d.types import Cameras, GuidanceInput, Pass, PromptEmbedding
@@ -136,7 +136,10 @@ def test_every_layout_is_the_same_model(folder: Path, tmp_path: Path, layout: st
         cfg = config(_as_multi_view_unet(folder, tmp_path / "model"))
     else:
         cfg = config(_as_file(folder, tmp_path / f"sd-v2.1-base-4view.{layout}"), single_file_config=str(folder))
-    assert prior_kind(cfg).name == "mvdream" and text_parameters(cfg) > 1000
+    assert (
+        PretrainedDiffusionModel(cfg).kind().name == "mvdream"
+        and PretrainedDiffusionModel(cfg).text_parameters() > 1000
+    )
     expected, prior, text = load_prior(config(folder)), load_prior(cfg), prompt(folder)
     torch.testing.assert_close(load_prompt_encoder(cfg)(TEXTS).tokens, text.tokens[:2], atol=1e-6, rtol=1e-6)
     item = Pass(images(prior), TIMES, text, cameras=cameras())

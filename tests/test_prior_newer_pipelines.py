@@ -95,6 +95,6 @@ def test_pixart_is_read_by_the_name_that_its_published_folder_gives_its_network(
 
 
 def test_folders_are_read_as_their_kind(folders: TinyFolders, tmp_path: Path) -> None:
-    from distill3d.priors.loader import prior_kind
+    from distill3d.priors.loader import PretrainedDiffusionModel
 
-    assert [prior_kind(folders.config(kind)).name for kind in CALLS] == list(CALLS)
+    assert [PretrainedDiffusionModel(folders.config(kind)).kind().name for kind in CALLS] == list(CALLS)

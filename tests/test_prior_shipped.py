@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from distill3d.priors.base import add_noise
-from distill3d.priors.loader import PriorConfig, load_prior, load_prompt_encoder, prior_folder, words_not_taught
+from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig, load_prior, load_prompt_encoder, prior_folder
+from distill3d.priors.words import unknown_words
 from distill3d.types import Pass
 
 CFG = PriorConfig()
@@ -80,7 +81,7 @@ def test_it_listens_to_the_prompt(prior, encoder):
 
 
 def test_words_that_it_never_saw_are_named():
-    assert words_not_taught(CFG, "a hamburger on top of a zeppelin") == ["zeppelin"]
+    assert unknown_words("a hamburger on top of a zeppelin", PretrainedDiffusionModel(CFG).vocabulary()) == ["zeppelin"]
 
 
 def test_its_cameras_are_recorded():

@@ -21,9 +21,7 @@ from distill3d.priors.loader import (
     load_prior,
     load_prompt_encoder,
     model_identity,
-    prior_kind,
     text_identity,
-    text_parameters,
 )
 from distill3d.priors.model_folder import open_folder
 from distill3d.types import Pass
@@ -52,7 +50,7 @@ def test_a_file_is_the_folder_that_it_was_written_from(
 ) -> None:
     cfg = config(folders, kind, written(folders, kind, tmp_path / f"model{ending}"))
     plain = folders.config(kind)
-    assert prior_kind(cfg) is prior_kind(plain)
+    assert PretrainedDiffusionModel(cfg).kind() is PretrainedDiffusionModel(plain).kind()
     ours, theirs = (load_prompt_encoder(each)(TEXTS) for each in (cfg, plain))
     torch.testing.assert_close(ours.tokens, theirs.tokens, atol=1e-6, rtol=1e-6)
     if theirs.pooled is not None:
@@ -63,8 +61,10 @@ def test_a_file_is_the_folder_that_it_was_written_from(
     torch.testing.assert_close(prior.predict([item])[0].x0, expected.predict([item])[0].x0, atol=1e-5, rtol=1e-5)
     rgb = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(prior.encode(rgb), expected.encode(rgb), atol=1e-6, rtol=1e-6)
-    counted = sum(open_folder(str(folders(kind))).count_parameters(e) for _, e in prior_kind(plain).towers)
-    assert abs(text_parameters(cfg) - counted) < 10  # a logit scale more
+    counted = sum(
+        open_folder(str(folders(kind))).count_parameters(e) for _, e in PretrainedDiffusionModel(plain).kind().towers
+    )
+    assert abs(PretrainedDiffusionModel(cfg).text_parameters() - counted) < 10  # a logit scale more
 
 
 def test_its_identity_is_of_its_bytes_and_of_its_configs(folders: TinyFolders, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_pickled_files_hold_tensors_or_are_refused(folders: TinyFolders, tmp_pat
         torch.save(Path("/") if content == "objects" else [torch.ones(1)], file)
     reason = "it holds a list, not tensors" if content == "a list" else "it is no state dict of tensors alone"
     with pytest.raises(ValueError, match=f"cannot be read as a checkpoint: {reason}.*; give a safetensors file"):
-        prior_kind(config(folders, "stable-diffusion", file))
+        PretrainedDiffusionModel(config(folders, "stable-diffusion", file)).kind()
 
 
 def test_a_lora_in_the_place_of_a_model_is_told_where_it_goes(folders: TinyFolders, tmp_path: Path) -> None:

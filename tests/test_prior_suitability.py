@@ -11,7 +11,7 @@ import torch
 from tiny_pipelines import TinyFolders, flux, sdxl_refiner, stable_diffusion
 
 from distill3d.priors.latent import guidance_embedding
-from distill3d.priors.loader import PriorConfig, PriorError, load_prior, load_prompt_encoder, prior_kind
+from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig, PriorError, load_prior, load_prompt_encoder
 from distill3d.types import Pass
 
 
@@ -97,7 +97,7 @@ def test_an_edm_process_is_refused_before_anything_is_loaded(tmp_path: Path) -> 
     for file in folder.rglob("*.safetensors"):
         file.unlink()
     with pytest.raises(PriorError, match="its scheduler is EDMEulerScheduler, a process without the times"):
-        prior_kind(PriorConfig(str(folder)))
+        PretrainedDiffusionModel(PriorConfig(str(folder))).kind()
 
 
 def test_a_network_that_wants_a_mask_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from tiny_pipelines import TinyFolders
 
 from distill3d.priors.embedding_cache import EmbeddingCache, embedding_cache
-from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig, load_prompt_encoder, text_parameters
+from distill3d.priors.loader import PretrainedDiffusionModel, PriorConfig, load_prompt_encoder
 from distill3d.priors.text_table import TextTable
 
 TEXTS = ["", "a cat", "a dog", "a cat"]
@@ -80,4 +80,4 @@ def test_parameters_are_counted_without_loading(folders: TinyFolders, kind: str)
     cfg = folders.config(kind)
     towers = load_prompt_encoder(cfg, "cpu").towers  # type: ignore[attr-defined]
     expected = sum(p.numel() for tower in towers for p in tower.model.parameters())
-    assert text_parameters(cfg) == expected
+    assert PretrainedDiffusionModel(cfg).text_parameters() == expected

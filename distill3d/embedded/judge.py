@@ -125,11 +125,6 @@ class Judge(nn.Module):
         return [[names[i] for i in row] for row in best]
 
     @torch.no_grad()
-    def similarity(self, images: Float[Tensor, "B 3 H W"], text: str) -> Float[Tensor, "B"]:
-        """Cosine between each image and one text: the judge's score."""
-        return self.embed_images(images) @ self.embed_texts([text])[0]
-
-    @torch.no_grad()
     def view_words(self, images: Float[Tensor, "B 3 H W"]) -> list[str]:
         """The most likely view word of each image."""
         return [VIEW_WORDS[i] for i in self.view_head(self.image_features(images)).argmax(dim=1).tolist()]

@@ -24,7 +24,6 @@ from distill3d.priors.quantised import check_bits, check_network_device
 from distill3d.priors.resize import native_size
 from distill3d.priors.settings import PriorConfig
 from distill3d.priors.single_file import open_single_file
-from distill3d.priors.words import unknown_words
 from distill3d.priors.zero123 import PictureEmbedding, Zero123Prior, on_white, reference_of
 from distill3d.runtime.foreign import user_path
 from distill3d.runtime.word_list import taught_nouns, taught_words
@@ -37,10 +36,7 @@ __all__ = [
     "load_prompt_encoder",
     "model_identity",
     "prior_folder",
-    "prior_kind",
     "text_identity",
-    "text_parameters",
-    "words_not_taught",
 ]
 
 _PRIORS: dict[KindName, type[FrozenPrior]] = {
@@ -87,7 +83,8 @@ class PretrainedDiffusionModel(PriorModel):
         return f"{text_identity(self.cfg)}-{precision}{bits}{pairs}"
 
     def text_parameters(self) -> int:
-        return text_parameters(self.cfg)
+        folder = _open(self.cfg, "text")
+        return sum(folder.count_parameters(part) for part in folder.kind.text_components if "encoder" in part)
 
     def vocabulary(self) -> frozenset[str] | None:
         return taught_words(_open(self.cfg, "index").path)
@@ -101,7 +98,8 @@ class PretrainedDiffusionModel(PriorModel):
         return pair_of(prompt, read_extents(_open(self.cfg, "index").path)) is not None
 
     def kind(self) -> PriorKind:
-        return prior_kind(self.cfg)
+        """By its model_index.json alone. Raises as `load_prior`, but for missing weights."""
+        return _open(self.cfg, "index").kind
 
     def check(self) -> None:
         """The model, its text encoders, image_size and bits, and the picture where the kind sees one.
@@ -172,13 +170,6 @@ def text_identity(cfg: PriorConfig) -> str:
     return text_identity_of(_open(cfg, "text"), cfg)
 
 
-def text_parameters(cfg: PriorConfig) -> int:
-    """How many parameters the text encoders have, without loading them."""
-    folder = _open(cfg, "text")
-    encoders = [encoder for encoder in folder.kind.text_components if "encoder" in encoder]
-    return sum(folder.count_parameters(encoder) for encoder in encoders)
-
-
 def model_identity(cfg: PriorConfig) -> str:
     """`DiffusionPrior.identity` without loading the weights."""
     return prior_identity(_open(cfg, "image"), cfg)
@@ -187,16 +178,6 @@ def model_identity(cfg: PriorConfig) -> str:
 def prior_folder(cfg: PriorConfig) -> Path | None:
     """The model's local folder (where cameras.json may lie), or None if it is a model of the Hub."""
     return local_folder(cfg.pretrained_model_name_or_path)
-
-
-def prior_kind(cfg: PriorConfig) -> PriorKind:
-    """What kind of model it is, by its model_index.json alone. Raises as `load_prior`, but for missing weights."""
-    return _open(cfg, "index").kind
-
-
-def words_not_taught(cfg: PriorConfig, prompt: str) -> list[str]:
-    """Words of the prompt outside the vocabulary that the folder of the model lists, without loading the model."""
-    return unknown_words(prompt, taught_words(_open(cfg, "index").path))
 
 
 def _open(cfg: PriorConfig, part: str) -> ModelFolder:
