@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from distill3d.config.check import build
 from distill3d.config.experiment import ConfigError, Experiment, Loaded, load
-from distill3d.config.registry import find, make
+from distill3d.config.registry import find
 from distill3d.runtime.checkpoint import check_resumable, checkpoint_file, read_checkpoint
 from distill3d.runtime.device import choose_accelerator, choose_precision, keep_freed_memory, keep_threads, set_threads
 from distill3d.runtime.files import write_json
@@ -98,8 +98,8 @@ def check(request: Request, needs_checkpoint: bool = False) -> Parts:
     set_threads()
     keep_freed_memory()
     pl.seed_everything(experiment.seed, verbose=False)
-    system = _make("system", experiment)
-    data = _make("data", experiment)
+    system = experiment.make("system")
+    data = experiment.make("data")
     _check_pair(system, data, request.verb)
     for part, is_used in ((data, request.verb != "export"), (system, request.verb == "train")):
         if is_used and isinstance(part, Checked):
@@ -285,11 +285,6 @@ def _callbacks(experiment: Experiment, trial: Trial) -> list[pl.Callback]:
     if experiment.trainer.get("enable_checkpointing") is False:
         return [callback for callback in callbacks if not isinstance(callback, ModelCheckpoint)]
     return callbacks
-
-
-def _make(kind: Any, experiment: Experiment) -> Any:
-    """The system or the data module, with its checked settings and the seed."""
-    return make(kind, getattr(experiment, f"{kind}_type"), getattr(experiment, kind), kind, seed=experiment.seed)
 
 
 def _draws_tests(system: pl.LightningModule) -> bool:

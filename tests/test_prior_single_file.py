@@ -141,7 +141,7 @@ def test_pickled_files_hold_tensors_or_are_refused(folders: TinyFolders, tmp_pat
 def test_a_lora_in_the_place_of_a_model_is_told_where_it_goes(folders: TinyFolders, tmp_path: Path) -> None:
     save_file({"lora_unet_x.lora_down.weight": torch.ones(2, 2)}, tmp_path / "style.safetensors")
     with pytest.raises(PriorError, match=r"style\.safetensors' is a LoRA.*: set system\.prior\.lora_weights to it"):
-        prior_kind(config(folders, "stable-diffusion", tmp_path / "style.safetensors"))
+        PretrainedDiffusionModel(config(folders, "stable-diffusion", tmp_path / "style.safetensors")).kind()
 
 
 def test_a_conversion_says_nothing(folders: TinyFolders, tmp_path: Path) -> None:

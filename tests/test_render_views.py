@@ -11,13 +11,13 @@ from system_doubles import TINY_DATA, TINY_SYSTEM, fit, merged
 
 from distill3d import cli
 from distill3d.config.check import ConfigError
+from distill3d.config.files import settings_of
 from distill3d.config.yaml_text import dump_yaml
 from distill3d.data.posed.module import PosedImageDataModule
 from distill3d.data.posed.write import write_posed_images
 from distill3d.evaluation.render_views import (
     RenderViewsSettings,
     mesh_views,
-    read_settings,
     render_data_set,
     view_cameras,
 )
@@ -140,7 +140,7 @@ def test_pictures_wider_than_high_keep_their_angle(tmp_path):
 )
 def test_a_wrong_setting_is_named(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        read_settings(arguments)
+        settings_of(RenderViewsSettings, arguments)
 
 
 def test_a_source_that_is_nothing_to_render_is_named(tmp_path):

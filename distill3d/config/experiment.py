@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill3d.config.check import ConfigError, build, coerce, nearest
 from distill3d.config.files import (
@@ -21,7 +21,7 @@ from distill3d.config.files import (
     refuse_what_cannot_be_written,
     settings,
 )
-from distill3d.config.registry import is_imported
+from distill3d.config.registry import is_imported, make
 from distill3d.config.resolvers import resolve
 from distill3d.config.schema import check_parts, prune
 from distill3d.config.threestudio import is_foreign, translate
@@ -60,6 +60,10 @@ class Experiment:
     @property
     def prompt(self) -> str:
         return str((self.system.get("prompt_processor") or {}).get("prompt") or "")
+
+    def make(self, kind: Literal["system", "data"]) -> Any:
+        """The system or the data module, with its checked settings and the seed."""
+        return make(kind, getattr(self, f"{kind}_type"), getattr(self, kind), kind, seed=self.seed)
 
 
 @dataclass(frozen=True)

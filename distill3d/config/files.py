@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from distill3d.config.check import ConfigError, join, nearest
+from distill3d.config.check import ConfigError, T, build, join, nearest
 from distill3d.config.yaml_text import MISSING, escape, is_text_key, parse_value, parse_yaml
 from distill3d.runtime.foreign import ForeignFileError, read_text
 
@@ -75,6 +75,11 @@ def parse_override(argument: str) -> SettingsLayer:
     for key in reversed(path):
         value = {key: value}
     return SettingsLayer(value, f"argument {argument.split('=')[0]}=...")
+
+
+def settings_of(cls: type[T], overrides: Sequence[str]) -> T:
+    """An instance of a dataclass from ``key=value`` arguments alone. Raises ConfigError."""
+    return build(cls, merge([parse_override(argument) for argument in overrides])[0])
 
 
 def values_of_file(key: str, text: str) -> list[str]:

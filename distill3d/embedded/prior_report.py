@@ -140,11 +140,15 @@ def draw_nouns(sample: Sampler, nouns: list[str], settings: SampleSettings) -> F
     return images
 
 
+def _held_out_scenes(nouns: list[str]) -> list[SceneCaption]:
+    """The held-out scenes of these nouns alone."""
+    return [scene for scene in read_held_out().scenes() if {thing.noun for thing in scene.things} <= set(nouns)]
+
+
 def _combinations(
     sample: Sampler, judge: Judge, nouns: list[str], settings: SampleSettings, report: PriorReport
 ) -> Tensor:
-    known = set(nouns)
-    scenes = [scene for scene in read_held_out().scenes() if {thing.noun for thing in scene.things} <= known]
+    scenes = _held_out_scenes(nouns)
     if not scenes:
         return torch.zeros(0, 3, 1, 1)
     repeated = [scene for scene in scenes for _ in range(settings.per_combination)]
@@ -202,8 +206,7 @@ def sheet(images: Float[Tensor, "B 3 H W"], columns: int, labels: list[str] | No
 
 def save_sheets(pictures: dict[str, Tensor], nouns: list[str], settings: SampleSettings, folder: Path) -> list[Path]:
     """samples.png, combinations.png, views.png, with labels."""
-    known = set(nouns)
-    scenes = [s for s in read_held_out().scenes() if {t.noun for t in s.things} <= known]
+    scenes = _held_out_scenes(nouns)
     labels = {
         "nouns": [n for n in nouns for _ in range(settings.per_noun)],
         "combinations": [s.text().removeprefix("a ") for s in scenes for _ in range(settings.per_combination)],

@@ -8,10 +8,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from distill3d.config.experiment import build
-from distill3d.config.files import merge, parse_override
+from distill3d.config.files import settings_of
 from distill3d.evaluation.collect import Entry, collect
 from distill3d.evaluation.final_pictures import FinalPictures, final_figures, final_pictures
 from distill3d.evaluation.judges import ImageTextJudge, choose_judge, judge_identity
@@ -64,7 +62,7 @@ class Evaluator:
         if final is None and not scene.can_turn:
             run.error = "neither a scene nor pictures: only its cost is compared"
             return
-        judge = self.judge(scene)
+        judge = self.judge(scene.prior)
         run.judge = judge.name if judge else None
         folder = run.entry.trial / OUT
         key = self._key(scene, judge)
@@ -94,10 +92,7 @@ class Evaluator:
             figures.update(against_samples(seen, samples))
         return {name: finite_or_none(value) for name, value in figures.items()}
 
-    def judge(self, scene: LoadedTrial) -> ImageTextJudge | None:
-        return self.judge_for(scene.prior)
-
-    def judge_for(self, prior: str) -> ImageTextJudge | None:
+    def judge(self, prior: str) -> ImageTextJudge | None:
         """One judge for each prior; a named one judges all."""
         key = prior if self.settings.judge == "auto" else ""
         if key not in self.judges:
@@ -118,15 +113,14 @@ def evaluate_folder(folder: str | Path, overrides: Sequence[str] = ()) -> Path:
     Raises ConfigError for a wrong setting or a folder without trials.
     """
     folder = Path(folder)
-    given: dict[str, Any] = merge([parse_override(argument) for argument in overrides])[0]
-    settings = build(EvaluateSettings, given)
+    settings = settings_of(EvaluateSettings, overrides)
     entries = collect(folder)
     out = folder / OUT
     captions = sorted({entry.prompt for entry in entries if entry.prompt})
     device = choose_accelerator(settings.device)
     evaluator = Evaluator(settings, ReferenceSamples(settings.samples), captions, device)
     if settings.judge != "auto":
-        evaluator.judge_for("")  # a wrong name is told before anything is rendered
+        evaluator.judge("")  # a wrong name is told before anything is rendered
     runs = []
     for number, entry in enumerate(entries, 1):
         log.info("evaluating %d of %d: %s %s seed %d", number, len(entries), entry.prompt, entry.label, entry.seed)

@@ -14,7 +14,7 @@ from torch import Tensor
 from distill3d.evaluation import metrics
 from distill3d.evaluation.judges import ImageTextJudge
 from distill3d.evaluation.scene_report import Figures, agreement, edit_figures, picture_figures, resized
-from distill3d.runtime.foreign import open_image
+from distill3d.runtime.pictures import read_rgb
 
 _RESULT = re.compile(r"it(\d+)-(\d+)\.png")
 
@@ -52,7 +52,4 @@ def final_figures(final: FinalPictures, prompt: str, judge: ImageTextJudge | Non
 
 
 def _read(path: Path, size: int) -> Float[Tensor, "1 3 S S"]:
-    import numpy as np
-
-    pixels = np.array(open_image(path).convert("RGB"))
-    return resized(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255.0, size)
+    return resized(read_rgb(path)[None].float() / 255.0, size)

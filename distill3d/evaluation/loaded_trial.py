@@ -12,7 +12,6 @@ from torch import Tensor
 
 from distill3d.camera import ViewWord, view_words
 from distill3d.config.experiment import ConfigError, Experiment, load
-from distill3d.config.registry import Kind, make
 from distill3d.data.random_cameras import evaluation_cameras
 from distill3d.runtime.foreign import reading
 from distill3d.runtime.protocols import SeenAround
@@ -76,7 +75,7 @@ def load_trial(trial: Path, device: torch.device | str = "cpu", checkpoint: Path
         if not path.is_file():
             raise ConfigError(f"{trial} is incomplete: {path} is missing; train it to its end")
     experiment = load(parsed).experiment
-    system, data = _make("system", experiment), _make("data", experiment)
+    system, data = experiment.make("system"), experiment.make("data")
     state = read_checkpoint(checkpoint, "the checkpoint")
     with reading(checkpoint, "a checkpoint of its trial", "take another one, or train it again"):
         system.on_load_checkpoint(state)
@@ -120,7 +119,3 @@ def _thresholds(trial: LoadedTrial) -> list[float]:
     cfg = getattr(trial.system.prompt_processor, "cfg", None)
     usual = {"overhead_threshold": 60.0, "front_threshold": 45.0, "back_threshold": 45.0}
     return [float(getattr(cfg, name, value)) for name, value in usual.items()]
-
-
-def _make(kind: Kind, experiment: Experiment) -> Any:
-    return make(kind, getattr(experiment, f"{kind}_type"), getattr(experiment, kind), kind, seed=experiment.seed)

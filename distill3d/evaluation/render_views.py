@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.camera import CameraRanges, random_cameras
-from distill3d.config.check import ConfigError, build
+from distill3d.config.check import ConfigError
 from distill3d.config.ranges import LARGEST_SIDE, MOST_VIEWS, check_at_most, check_least
 from distill3d.data.mesh_file import SUFFIXES, UpAxis, load_mesh_file
 from distill3d.data.posed.write import RenderedViews, check_free, write_posed_images
@@ -79,14 +79,6 @@ def render_data_set(source: Path, out: Path, settings: RenderViewsSettings) -> N
         raise ValueError(f"{source}: all {settings.train_views} views are empty; is the scene empty or too faint?")
     write_posed_images(out, views, source.name, settings.overwrite, settings.caption)
     log.info("%d views to fit, %d to test: %s", *splits.values(), out)
-
-
-def read_settings(overrides: Sequence[str]) -> RenderViewsSettings:
-    """Settings from ``key=value``; raises ConfigError."""
-    from distill3d.config.files import merge, parse_override
-
-    given, _ = merge([parse_override(argument) for argument in overrides])
-    return build(RenderViewsSettings, given)
 
 
 def span(value: float | tuple[float, float]) -> tuple[float, float]:

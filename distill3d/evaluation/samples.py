@@ -14,8 +14,7 @@ from torch import Tensor
 from distill3d.embedded.prior_report import SampleSettings, make_sampler
 from distill3d.evaluation.loaded_trial import LoadedTrial
 from distill3d.priors.embedding_cache import default_cache_dir
-from distill3d.runtime.foreign import open_image
-from distill3d.runtime.pictures import to_uint8, write_png
+from distill3d.runtime.pictures import read_rgb, to_uint8, write_png
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +98,5 @@ def write_strip(path: Path, images: Float[Tensor, "B 3 H W"]) -> None:
 
 def read_strip(path: Path) -> Float[Tensor, "B 3 H W"]:
     """The images of `write_strip`, in [0, 1]."""
-    import numpy as np
-
-    strip = torch.from_numpy(np.array(open_image(path).convert("RGB"))).permute(2, 0, 1).float() / 255.0
+    strip = read_rgb(path).float() / 255.0
     return torch.stack(strip.split(strip.shape[1], dim=2))

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from distill3d.runtime.files import write_atomically
+from distill3d.runtime.foreign import open_image
 from distill3d.types import RenderOutput
 
 if TYPE_CHECKING:
@@ -147,6 +148,11 @@ def png_bytes(image: UInt8[Tensor, "3 H W"]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def read_rgb(path: Path) -> UInt8[Tensor, "3 H W"]:
+    """The pixels of a picture in a file, without its alpha. Raises ForeignFileError."""
+    return torch.from_numpy(np.array(open_image(path).convert("RGB"))).permute(2, 0, 1)
 
 
 def write_png(path: Path, image: UInt8[Tensor, "3 H W"]) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -14,8 +13,8 @@ from torch import Tensor
 from distill3d.config.ranges import check_least
 from distill3d.config.schedule import Scheduled
 from distill3d.priors.base import DiffusionPrior
-from distill3d.runtime.foreign import open_image, reading
-from distill3d.runtime.pictures import write_png
+from distill3d.runtime.foreign import reading
+from distill3d.runtime.pictures import read_rgb, write_png
 from distill3d.runtime.video import write_video
 from distill3d.systems.base import LossWeights
 from distill3d.systems.distillation import DistillationSettings, DistillationSystem
@@ -128,8 +127,6 @@ def enlarged(image: UInt8[Tensor, "3 H W"], shortest: int = SHORTEST_SIDE) -> UI
 
 def read_frames(folder: Path) -> UInt8[Tensor, "T 3 H W"] | None:
     """The frames in a folder, in the order of their names; None where there are none."""
-    frames = []
-    for path in sorted(folder.glob("*.png")):
-        frames.append(torch.from_numpy(np.array(open_image(path).convert("RGB"))).permute(2, 0, 1))
+    frames = [read_rgb(path) for path in sorted(folder.glob("*.png"))]
     with reading(folder, "pictures of one size", "remove those of another run"):
         return torch.stack(frames) if frames else None

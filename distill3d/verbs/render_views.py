@@ -16,8 +16,9 @@ VERB = Verb(
 def run(request: Request) -> int:
     """Write OUT/transforms_train.json, OUT/transforms_test.json and the pictures."""
 
-    from distill3d.evaluation.render_views import read_settings, render_data_set
+    from distill3d.config.files import settings_of
+    from distill3d.evaluation.render_views import RenderViewsSettings, render_data_set
 
     source, out = (user_path(argument) for argument in request.arguments)
-    render_data_set(source, out, read_settings(request.overrides))
+    render_data_set(source, out, settings_of(RenderViewsSettings, request.overrides))
     return 0

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from distill3d.scenes.svg.variables import closing
+
 Declarations = dict[str, str]
 
 _COMPOUND = re.compile(r"([\w-]+|\*)?((?:[.#][\w-]+|:root)*)", re.IGNORECASE)
@@ -141,7 +143,8 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
         head, place = match[1].strip(), match.end()
         if match[2] != "{":
             continue
-        end = _closing(text, place)
+        end = closing(text, place, "{}")
+        end = len(text) if end is None else end
         body, place = text[place:end], end + 1
         if head.startswith("@media"):
             if fits_a_screen(head[6:]):
@@ -153,13 +156,3 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
 def fits_a_screen(queries: str) -> bool:
     """Whether one of some media queries is of a screen. What is not understood is none."""
     return any(_SCREEN.fullmatch(query.strip()) for query in queries.split(","))
-
-
-def _closing(text: str, place: int) -> int:
-    """Where the brace that was opened before ``place`` is closed."""
-    depth = 1
-    for match in re.compile(r"[{}]").finditer(text, place):
-        depth += 1 if match[0] == "{" else -1
-        if depth == 0:
-            return match.start()
-    return len(text)

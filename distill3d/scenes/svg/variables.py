@@ -53,7 +53,9 @@ class _Variables:
         """The text with values in the place of variables. Raises ValueError where one has none and no fallback."""
         done = ""
         while match := _VAR.search(text):
-            end = _closing(text, match.end())
+            end = closing(text, match.end(), "()")
+            if end is None:
+                raise ValueError(text)
             parts = _PARTS.fullmatch(text[match.end() : end])
             value = self.value(parts[1]) if parts else None
             if value is None:
@@ -67,11 +69,11 @@ class _Variables:
         return (done + text).strip()
 
 
-def _closing(text: str, place: int) -> int:
-    """Where the parenthesis that was opened before ``place`` is closed. Raises ValueError if nowhere."""
+def closing(text: str, place: int, pair: str) -> int | None:
+    """Where the bracket of a pair, such as ``{}``, that was opened before ``place`` is closed; None if nowhere."""
     depth = 1
-    for match in re.compile(r"[()]").finditer(text, place):
-        depth += 1 if match[0] == "(" else -1
+    for match in re.compile(f"[{re.escape(pair)}]").finditer(text, place):
+        depth += 1 if match[0] == pair[0] else -1
         if depth == 0:
             return match.start()
-    raise ValueError(text)
+    return None
