@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 
 import pytest
 import torch
 
+from distill3d.runtime.files import write_json
 from distill3d.systems import metrics as module
-from distill3d.systems.metrics import RunMetrics, Stopwatch, peak_memory_mb, read_metrics, write_metrics
+from distill3d.systems.metrics import RunMetrics, Stopwatch, peak_memory_mb, read_metrics
 from distill3d.systems.record import RunRecord
 
 
@@ -23,7 +25,7 @@ def clock(monkeypatch):
 
 def test_round_trip_of_any_prompt(tmp_path):
     metrics = RunMetrics('a "fox" 🦊\n여우', 3, views_per_shading={"albedo": 2}, opacity_mean=0.25)
-    write_metrics(tmp_path / "metrics.json", metrics)
+    write_json(tmp_path / "metrics.json", asdict(metrics), allow_nan=False)
     assert read_metrics(tmp_path / "metrics.json") == metrics
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 
