@@ -41,7 +41,8 @@ def test_ranks_count_the_better_candidates():
     judge = Judge(CONFIG).eval()
     image = torch.rand(1, 3, 64, 64)
     candidates = ["a fox", "an apple", "a blue fox", "blue"]
-    scores = {text: float(judge.embed_images(image) @ judge.embed_texts([text])[0]) for text in candidates}
+    with torch.no_grad():
+        scores = {text: float(judge.embed_images(image) @ judge.embed_texts([text])[0]) for text in candidates}
     order = sorted(candidates, key=scores.__getitem__, reverse=True)
     assert [int(judge.rank_of(image, [text], candidates)) for text in order] == [0, 1, 2, 3]
 
