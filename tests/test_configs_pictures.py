@@ -89,7 +89,7 @@ def test_edits_run_under_a_latent_model_too(name, tmp_path, monkeypatch):
         ("image-synthesis", ["system.guidance_type=dds"], "system.guidance_type=dds edits an original"),
         ("svg-edit", ["data.svg=gone.svg"], "data.svg='gone.svg' is no file"),
         ("svg-edit", ["data.svg=empty.svg"], "data.svg='empty.svg' has nothing to draw"),
-        ("translation", ["data.image_size=0"], "data.image_size=0 must be positive, or null"),
+        ("translation", ["data.image_size=0"], "data.image_size=0 must be at least 1, or null"),
         ("translation", ["data_type=mesh-view-datamodule"], "data.assets is not set; give the folder of meshes"),
         ("image-edit", ["system.optimizer.args.lr=-0.1"], "system.optimizer.args.lr=-0.1 must be positive"),
         ("svg-edit", ["system.optimizer.params={scene.points: {lr: -1}}"], "params.scene.points.lr=-1 must be"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 LARGEST_SIDE = 16_384  # pixels of what a run draws
@@ -10,11 +11,13 @@ MOST_VIEWS = 100_000
 
 
 def check_least(settings: Any, **least: float) -> None:
-    """Raise ValueError for a setting below the smallest value that it may have; null is no value, and passes."""
+    """Raise ValueError for a dataclass's setting below the smallest that it may have; null is no value, and passes."""
+    by_default = {field.name: field.default for field in fields(settings)}
     for name, smallest in least.items():
         value = getattr(settings, name)
         if value is not None and not value >= smallest:
-            raise ValueError(f"{name}={value} must be at least {smallest}")
+            or_null = ", or null" if by_default[name] is None else ""
+            raise ValueError(f"{name}={value} must be at least {smallest}{or_null}")
 
 
 def check_shares(settings: Any, *names: str) -> None:
