@@ -236,15 +236,13 @@ def training(told: Told) -> Iterator[Row]:
         if not (assets / "index.csv").is_file():
             return {"skipped": f"no meshes with an index.csv at {assets}; ASSETS names another folder"}
         few = ["data.noun_count=2", "data.views_per_mesh=4", "data.pair_views=4", "data.batch_size=4"]
+        few.append("system.reading_steps=2")
         own = [f"data.assets={assets}", *(few if told.tiny else ["data.views_per_mesh=64", "data.pair_views=512"])]
         own.append("trainer.max_steps=2" if told.tiny else f"trainer.max_time={clock(told.left - 45.0)}")
         with tempfile.TemporaryDirectory() as scratch:
             metrics, _ = trained(told, "prior/embedded.yaml", scratch, own)
-        return {
-            "steps": metrics["steps"],
-            "steps/s": metrics["iterations_per_second"],
-            "seconds": metrics["seconds_total"],
-        }
+        steps, seconds = metrics["steps"], metrics["seconds_total"]
+        return {"steps": steps, "seconds": seconds, "steps/s, all included": steps / seconds}
 
     yield "prior/embedded.yaml", run
 
