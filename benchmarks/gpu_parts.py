@@ -51,8 +51,16 @@ class Told(Protocol):
 
 def rows_of(part: str, told: Told) -> Iterator[Row]:
     """The rows of a part, in order."""
-    parts = {"a": marked_tests, "b": configs, "c": guidance_steps, "d": whole_steps, "e": embedded, "f": training}
-    return (parts | {"g": grids})[part](told)
+    parts = {
+        "a": marked_tests,
+        "b": configs,
+        "c": guidance_steps,
+        "d": whole_steps,
+        "e": embedded,
+        "f": training,
+        "g": grids,
+    }
+    return parts[part](told)
 
 
 def marked_tests(told: Told) -> Iterator[Row]:
@@ -235,8 +243,13 @@ def training(told: Told) -> Iterator[Row]:
         assets = Path(os.environ.get("ASSETS", ROOT / "shared" / "assets3d"))
         if not (assets / "index.csv").is_file():
             return {"skipped": f"no meshes with an index.csv at {assets}; ASSETS names another folder"}
-        few = ["data.noun_count=2", "data.views_per_mesh=4", "data.pair_views=4", "data.batch_size=4"]
-        few.append("system.reading_steps=2")
+        few = [
+            "data.noun_count=2",
+            "data.views_per_mesh=4",
+            "data.pair_views=4",
+            "data.batch_size=4",
+            "system.reading_steps=2",
+        ]
         own = [f"data.assets={assets}", *(few if told.tiny else ["data.views_per_mesh=64", "data.pair_views=512"])]
         own.append("trainer.max_steps=2" if told.tiny else f"trainer.max_time={clock(told.left - 45.0)}")
         with tempfile.TemporaryDirectory() as scratch:

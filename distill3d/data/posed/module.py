@@ -62,7 +62,7 @@ class PosedImageDataModule(pl.LightningDataModule):
 
         def __post_init__(self) -> None:
             check_least(self, batch_size=1, downscale=1, eval_batch_size=1, n_val_views=1, n_test_views=1)
-            check_least(self, eval_height=1, eval_width=1)
+            check_least(self, eval_height=1, eval_width=1)  # or null, the images' own
             counts = ("batch_size", "eval_batch_size", "n_val_views", "n_test_views")
             sides = ("eval_width", "eval_height")
             check_at_most(self, dict.fromkeys(sides, LARGEST_SIDE) | dict.fromkeys(counts, MOST_VIEWS))
