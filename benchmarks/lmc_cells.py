@@ -57,11 +57,10 @@ class Cell:
 
 
 def grid_3d() -> Iterator[Cell]:
-    """Three prompts with one seed in all cells, then six prompts, then a second seed."""
-    stages = ((PROMPTS[:3], 0), (PROMPTS[3:], 0), (PROMPTS, 1))
-    for stage, (prompts, seed) in enumerate(stages):
-        for prompt, scale, rule in itertools.product(prompts, SCALES, RULES):
-            yield Cell("3d", "dreamfusion-quick.yaml", rule, scale, prompt, seed, 32, stage=stage)
+    """Six prompts, SDS and LMC-SDS with two seeds, L_cond with one; then it, too, with the second."""
+    for seed, prompt, scale, rule in itertools.product((0, 1), PROMPTS, SCALES, RULES):
+        stage = int(seed == 1 and rule == "lmc-cond")
+        yield Cell("3d", "dreamfusion-quick.yaml", rule, scale, prompt, seed, 32, stage=stage)
 
 
 def grid_2d() -> Iterator[Cell]:
@@ -73,9 +72,9 @@ def grid_2d() -> Iterator[Cell]:
 
 
 def comparison_64() -> Iterator[Cell]:
-    """The README's picture: the demo's own profile, both rules at the same scales."""
-    for prompt, scale, rule in itertools.product(PROMPTS[:2], COMPARED_AT_64, RULES[:2]):
-        yield Cell("64", "dreamfusion.yaml", rule, scale, prompt, 0, 64)
+    """The demo's size: both rules at three scales, six prompts, then a second seed. The first two are a picture."""
+    for seed, prompt, scale, rule in itertools.product((0, 1), PROMPTS, COMPARED_AT_64, RULES[:2]):
+        yield Cell("64", "dreamfusion.yaml", rule, scale, prompt, seed, 64, stage=seed)
 
 
 def noises() -> Iterator[Cell]:

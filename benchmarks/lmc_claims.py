@@ -16,28 +16,36 @@ from distill3d.evaluation.confidence import Keyed, interval, paired_difference
 from distill3d.evaluation.samples import read_strip
 
 Line = tuple[Cell, dict[str, Any]]
-LOW, MIDDLE, HIGH = (1.0, 3.0), (10.0, 20.0), (50.0, 100.0)
-Group = tuple[str, tuple[float, ...]]  # a rule at some guidance scales
+Scales = dict[str, tuple[float, ...]]  # low, middle and high guidance scales
+SCALES: Scales = {"low": (1.0, 3.0), "middle": (10.0, 20.0), "high": (50.0, 100.0)}
+SCALES_OF: dict[str, Scales] = {"3d": SCALES, "2d": SCALES, "64": {"low": (3.0,), "middle": (10.0,), "high": (50.0,)}}
+Group = tuple[str, str]  # a rule, and at which scales
 # sentence, figure, the side on which the difference should lie, second group minus first
 GRID: tuple[tuple[str, str, int, Group, Group], ...] = (
-    ("SDS saturates at a high scale", "saturation_ratio", +1, ("sds", LOW), ("sds", HIGH)),
-    ("SDS clips colours at a high scale", "clipped", +1, ("sds", LOW), ("sds", HIGH)),
-    ("SDS repeats views more at a high scale (Janus)", "janus", +1, ("sds", LOW), ("sds", HIGH)),
-    ("SDS needs a high scale to follow the prompt", "r_precision", +1, ("sds", LOW), ("sds", HIGH)),
-    ("LMC-SDS keeps detail at a low scale", "high_frequency_ratio", +1, ("sds", LOW), ("lmc-sds", LOW)),
-    ("LMC-SDS is as detailed as the prior at a low scale", "detail_error", -1, ("sds", LOW), ("lmc-sds", LOW)),
-    ("LMC-SDS follows the prompt at a low scale", "r_precision", +1, ("sds", LOW), ("lmc-sds", LOW)),
+    ("SDS saturates at a high scale", "saturation_ratio", +1, ("sds", "low"), ("sds", "high")),
+    ("SDS clips colours at a high scale", "clipped", +1, ("sds", "low"), ("sds", "high")),
+    ("SDS repeats views more at a high scale (Janus)", "janus", +1, ("sds", "low"), ("sds", "high")),
+    ("SDS needs a high scale to follow the prompt", "r_precision", +1, ("sds", "low"), ("sds", "high")),
+    ("LMC-SDS keeps detail at a low scale", "high_frequency_ratio", +1, ("sds", "low"), ("lmc-sds", "low")),
+    ("LMC-SDS is as detailed as the prior at a low scale", "detail_error", -1, ("sds", "low"), ("lmc-sds", "low")),
+    ("LMC-SDS follows the prompt at a low scale", "r_precision", +1, ("sds", "low"), ("lmc-sds", "low")),
     (
-        "LMC-SDS at 10, 20 saturates less than SDS from 50 on",
+        "LMC-SDS at a middle scale saturates less than SDS at a high one",
         "saturation_ratio",
         -1,
-        ("sds", HIGH),
-        ("lmc-sds", MIDDLE),
+        ("sds", "high"),
+        ("lmc-sds", "middle"),
     ),
-    ("LMC-SDS at 10, 20 follows the prompt as SDS from 50 on", "r_precision", +1, ("sds", HIGH), ("lmc-sds", MIDDLE)),
-    ("L_cond alone has unreal colours", "saturation_ratio", +1, ("lmc-sds", MIDDLE), ("lmc-cond", MIDDLE)),
-    ("L_cond alone is noisier", "high_frequency_ratio", +1, ("lmc-sds", MIDDLE), ("lmc-cond", MIDDLE)),
-    ("L_cond alone clips colours", "clipped", +1, ("lmc-sds", MIDDLE), ("lmc-cond", MIDDLE)),
+    (
+        "LMC-SDS at a middle scale follows the prompt better than SDS at a high one",
+        "r_precision",
+        +1,
+        ("sds", "high"),
+        ("lmc-sds", "middle"),
+    ),
+    ("L_cond alone has unreal colours", "saturation_ratio", +1, ("lmc-sds", "middle"), ("lmc-cond", "middle")),
+    ("L_cond alone is noisier", "high_frequency_ratio", +1, ("lmc-sds", "middle"), ("lmc-cond", "middle")),
+    ("L_cond alone clips colours", "clipped", +1, ("lmc-sds", "middle"), ("lmc-cond", "middle")),
 )
 TRANSLATION: tuple[tuple[str, str, int, str, str], ...] = (
     ("a network trained by SDS has less detail than by LMC-SDS", "high_frequency_ratio", +1, "sds", "lmc-sds"),
@@ -49,8 +57,9 @@ TRANSLATION: tuple[tuple[str, str, int, str, str], ...] = (
 def claims_of(suite: str, lines: Sequence[Line], picture: Callable[[str], Path]) -> list[Claim]:
     """Those whose figures and cells the suite has."""
     claims: list[Claim] = []
-    if suite in ("3d", "2d"):
-        claims = [blur_claim(lines), *(grid_claim(lines, *claim) for claim in GRID)]
+    if suite in SCALES_OF:
+        scales = SCALES_OF[suite]
+        claims = [blur_claim(lines, scales), *(grid_claim(lines, scales, *claim) for claim in GRID)]
     if suite == "translation":
         for text, name, sign, first, second in TRANSLATION:
             found = paired_difference(of(lines, name, first, None), of(lines, name, second, None))
@@ -61,14 +70,17 @@ def claims_of(suite: str, lines: Sequence[Line], picture: Callable[[str], Path])
     return [claim for claim in claims if claim.found is not None]
 
 
-def blur_claim(lines: Sequence[Line]) -> Claim:
+def blur_claim(lines: Sequence[Line], scales: Scales) -> Claim:
     """Not a difference of cells: the prior's own samples have the ratio 1."""
-    values = {key: value - 1.0 for key, value in of(lines, "high_frequency_ratio", "sds", LOW).items()}
+    values = {key: value - 1.0 for key, value in of(lines, "high_frequency_ratio", "sds", scales["low"]).items()}
     return Claim("SDS blurs at a low scale", "high_frequency_ratio - 1", -1, interval(values))
 
 
-def grid_claim(lines: Sequence[Line], text: str, name: str, sign: int, first: Group, second: Group) -> Claim:
-    return Claim(text, name, sign, paired_difference(of(lines, name, *first), of(lines, name, *second)))
+def grid_claim(
+    lines: Sequence[Line], scales: Scales, text: str, name: str, sign: int, first: Group, second: Group
+) -> Claim:
+    before, after = (of(lines, name, rule, scales[at]) for rule, at in (first, second))
+    return Claim(text, name, sign, paired_difference(before, after))
 
 
 def of(lines: Sequence[Line], name: str, rule: str, scales: Sequence[float] | None) -> Keyed:

@@ -11,7 +11,7 @@ import torch
 from claims import claim_records, claim_table
 from jaxtyping import Float, UInt8
 from lmc_cells import RULES
-from lmc_claims import Line, claims_of
+from lmc_claims import SCALES_OF, Line, claims_of
 from tables import shown, table
 from torch import Tensor
 
@@ -58,12 +58,12 @@ def write_report(lines: Sequence[Line], picture: Callable[[str], Path], results:
         if not own:
             continue
         parts += [f"## {title}", rule_table(own)]
-        if suite in ("3d", "2d"):
+        if suite in SCALES_OF:
             parts += ["Paired differences, LMC-SDS minus SDS, by guidance scale:", paired_table(own, "sds", "lmc-sds")]
         claims = claims_of(suite, own, picture)
         if claims:
             found[title] = claim_records(claims)
-            parts += ["What the paper says, against these numbers:", claim_table(claims)]
+            parts += [f"What the paper says, against these numbers{scales_named(suite)}:", claim_table(claims)]
         name = f"lmc_vs_sds-{suite}.png"
         if draw_grid(own, picture, results / name):
             parts.append(f"![{title}]({name})")
@@ -72,6 +72,13 @@ def write_report(lines: Sequence[Line], picture: Callable[[str], Path], results:
     text = "\n\n".join(parts) + "\n"
     write_atomically(results / "lmc_vs_sds.md", text)
     return text
+
+
+def scales_named(suite: str) -> str:
+    """Which guidance scales of a suite are called low, middle and high."""
+    scales = SCALES_OF.get(suite, {})
+    named = ", ".join(f"{name}: w = {' and '.join(f'{scale:g}' for scale in own)}" for name, own in scales.items())
+    return f" ({named})" if named else ""
 
 
 def rule_table(lines: Sequence[Line]) -> str:

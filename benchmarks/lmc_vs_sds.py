@@ -73,7 +73,7 @@ FIELDS = ("suite", "config", "rule", "scale", "prompt", "seed", "variant")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = suite_parser(__doc__, SUITES, "outputs/lmc_vs_sds", "embedded")
-    parser.add_argument("--first", action="store_true", help="only the first part of each suite: 45 minutes on 2 cores")
+    parser.add_argument("--first", action="store_true", help="only the first part of each suite: 90 minutes on 2 cores")
     args = parser.parse_args(arguments)
     bench = Bench(args.work, args.judge, tuple(args.settings))
     cells = [cell for cell in chosen(args, SUITES) if not (args.first and cell.stage)]

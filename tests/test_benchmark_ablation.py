@@ -19,10 +19,11 @@ from distill3d.config.experiment import load
 from distill3d.config.yaml_text import dump_yaml
 from distill3d.evaluation.confidence import Interval
 from distill3d.evaluation.samples import write_strip
+from distill3d.priors.settings import PriorConfig
 from distill3d.sweep.plan import make_plan
 
 PROMPTS = ("a fox", "a hat", "a hamburger")
-STEP_GAIN = {"neither": 0.0, "view words": 0.2, "lighting": 0.2, "textureless": 0.1, bench.FULL: 0.1}
+STEP_GAIN = {"neither": 0.0, "view words": 0.2, "lighting": 0.2, bench.PAPER: 0.1, bench.CAMERA: 0.4, bench.FULL: 0.4}
 
 
 @pytest.fixture
@@ -47,14 +48,15 @@ def content(tmp_path):
 
 def test_the_steps_end_at_what_the_profile_ships_and_are_all_different_runs(tmp_path):
     system = load(bench.BASE).experiment.system
-    last = bench.ablation()["textureless"]
+    last = bench.ablation()[bench.CAMERA]
+    assert last[bench.CAMERA_TOLD] == PriorConfig().camera_conditioning
     assert last[bench.DIFFUSE] == system["material"]["diffuse_prob"] > 0
     assert last[bench.TEXTURELESS] == system["material"]["textureless_prob"] > 0
     assert system["prompt_processor"].get("view_dependent_prompting", True) is last[bench.WORDS] is True
     block = {"cases": list(bench.ablation().values()), "grid": {bench.PROMPT: ["a fox"], "seed": [0]}}
     config = tmp_path / "ablation.yaml"
     config.write_text(dump_yaml({"base": str(bench.BASE), "name": "ablation", **bench.UNSEEN, "sweep": block}))
-    assert len(make_plan(config, [f"exp_root_dir={tmp_path}"]).runs) == 5
+    assert len(make_plan(config, [f"exp_root_dir={tmp_path}"]).runs) == 6
 
 
 def test_a_claim_is_read_from_its_interval(content):
@@ -65,6 +67,8 @@ def test_a_claim_is_read_from_its_interval(content):
     assert claims["textureless over lighting", shape].verdict == "contradicted"
     assert claims["view words over neither", shape].found.mean == pytest.approx(0.2)
     assert claims["view words over neither", "Janus"].verdict.startswith("not tested")
+    camera = bench.camera_claims(content)[0]
+    assert (camera.text, camera.verdict) == ("the camera over textureless", "confirmed")
     full = bench.jacobian_claims(content)[0]
     assert full.found.pairs == 5  # the run that failed has no pair
 
@@ -89,12 +93,12 @@ def test_the_report_has_table_reading_picture_command_and_machine(content, tmp_p
         tmp_path / "results", tmp_path, content, bench.ablation(), sections, "2 runs at once", "python x.py", "About."
     )
     assert text == (tmp_path / "results/dreamfusion_ablation.md").read_text()
-    assert "`python x.py`: 30 runs (3 prompts, 2 seeds; 0 diverged, 1 without figures), 14 minutes" in text
+    assert "`python x.py`: 36 runs (3 prompts, 2 seeds; 0 diverged, 1 without figures), 18 minutes" in text
     assert "| view words | 6 | 0.30 " in text
     assert text.count("\n- ") == sum(len(claims) for claims in sections.values())
     assert "Of 11 claims: " in text
     picture = Image.open(tmp_path / "results/dreamfusion_ablation.jpg")
-    assert picture.width > 5 * 2 * ablation_report.SIDE
+    assert picture.width > 6 * 2 * ablation_report.SIDE
     saved = json.loads((tmp_path / "results/dreamfusion_ablation.json").read_text())
     assert saved["claims"]["Parts"][0]["verdict"] == "confirmed"
 

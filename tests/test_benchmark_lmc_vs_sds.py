@@ -139,10 +139,22 @@ def test_trainings_that_are_shared_are_run_once_and_the_first_parts_come_first(t
     assert stages == sorted(stages)
 
 
-def test_the_3d_grid_begins_with_every_rule_and_scale_of_three_prompts():
-    first = list(SUITES["3d"]())[: 3 * len(RULES) * len(SCALES)]
-    assert {(c.rule, c.scale, c.prompt) for c in first} == set(itertools.product(RULES, SCALES, PROMPTS[:3]))
-    assert {c.seed for c in first} == {0}
+def test_the_first_part_has_six_prompts_and_two_seeds_in_3d_and_six_prompts_at_64():
+    first = {name: [cell for cell in SUITES[name]() if not cell.stage] for name in ("3d", "64")}
+    places = {(c.rule, c.scale, c.prompt, c.seed) for c in first["3d"]}
+    assert places >= set(itertools.product(RULES[:2], SCALES, PROMPTS, (0, 1)))
+    assert places >= set(itertools.product(RULES, SCALES, PROMPTS, (0,)))
+    assert {(c.rule, c.scale, c.prompt) for c in first["64"]} == set(
+        itertools.product(RULES[:2], COMPARED_AT_64, PROMPTS)
+    )
+
+
+def test_scales_that_are_called_low_middle_and_high_are_those_that_are_run():
+    for suite, named in lmc_claims.SCALES_OF.items():
+        run = {cell.scale for cell in SUITES[suite]()}
+        assert sorted(scale for own in named.values() for scale in own) == sorted(run)
+    assert lmc_report.scales_named("64") == " (low: w = 3, middle: w = 10, high: w = 50)"
+    assert lmc_report.scales_named("noise-2d") == ""
 
 
 def line_of(
