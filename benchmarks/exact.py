@@ -28,6 +28,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from claims import claim_records
+from exact_claims import claims_of
 from exact_objects import OBJECTS
 from exact_report import Row, beside, read_rows, report, write_sheet
 from ledger import append
@@ -52,7 +54,7 @@ from distill3d.data.posed.files import training_views
 from distill3d.data.posed.write import write_posed_images
 from distill3d.evaluation.loaded_trial import LoadedTrial, load_trial
 from distill3d.evaluation.render_views import RenderViewsSettings, mesh_views, view_cameras
-from distill3d.runtime.files import write_atomically
+from distill3d.runtime.files import write_atomically, write_json
 from distill3d.runtime.pictures import contact_sheet, write_png
 from distill3d.runtime.rng import rng
 from distill3d.scenes.mesh.raster import Mesh
@@ -90,9 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.against:
         sys.stdout.write(beside(read_rows(ledger), [args.against, args.name]) + "\n")
     stem = "exact" if args.name == SHIPPED else f"exact-{args.name}"
-    write_atomically(out / f"{stem}.md", report(rows, command(args), args.set))
+    parts = claims_of(rows)
+    write_atomically(out / f"{stem}.md", report(rows, command(args), args.set, parts))
+    write_json(out / f"{stem}.json", {"claims": {part: claim_records(own) for part, own in parts.items()}})
     sheets = [work / "exact-trials" / row.key / SHEET for row in rows]
-    write_sheet(out / f"{stem}.jpg", [sheet for sheet in sheets if sheet.is_file()])
+    if all(sheet.is_file() for sheet in sheets):  # else the picture of those trainings stays
+        write_sheet(out / f"{stem}.jpg", sheets)
     return 0
 
 

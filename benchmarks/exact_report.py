@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from claims import Claim, claim_table
 from tables import table
 
 from distill3d.sweep.ledger import Ledger
@@ -40,12 +41,13 @@ def read_rows(ledger: Path) -> list[Row]:
     return [Row(**record) for record in Ledger(ledger).records()]
 
 
-def report(rows: list[Row], command: str, settings: list[str]) -> str:
-    """Means by condition, rule and scale, then every object."""
+def report(rows: list[Row], command: str, settings: list[str], claims: Mapping[str, Sequence[Claim]]) -> str:
+    """Means by condition, rule and scale, then every object, and the claims by part."""
     lines = [text_row(group, "mean of " + str(len(group))) for group in groups(rows)]
     lines += [text_row([row], row.object) for row in rows]
     given = f"\nSettings beside the config: `{' '.join(settings)}`.\n" if settings else "\n"
-    return f"# The exact prior\n\n`{command}`\n{given}\n{table(HEAD, lines)}\n"
+    parts = "".join(f"\n## Claims: {part}\n\n{claim_table(own)}\n" for part, own in claims.items())
+    return f"# The exact prior\n\n`{command}`\n{given}\n{table(HEAD, lines)}\n{parts}"
 
 
 def beside(rows: list[Row], names: Sequence[str]) -> str:
@@ -59,7 +61,7 @@ def beside(rows: list[Row], names: Sequence[str]) -> str:
     return table((*HEAD, "kB"), lines)
 
 
-def write_sheet(path: Path, sheets: list[Path]) -> None:
+def write_sheet(path: Path, sheets: Sequence[Path]) -> None:
     """The sheets of all trainings, one below the other; nothing where there is none."""
     from PIL import Image
 

@@ -8,20 +8,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exact_claims import BLUR, SCALE, TOLD
 from tables import table
 
 from distill3d.runtime.files import write_atomically
 
-# paper: the file with its claims, and where to look
+
+@dataclass(frozen=True)
+class Source:
+    """A benchmark's report: its claims, the page that explains them, and which parts of it; None: all."""
+
+    file: str
+    page: str
+    parts: tuple[str, ...] | None = None
+
+
 SOURCES = {
-    "DreamFusion (arXiv 2209.14988)": ("dreamfusion_ablation.json", "dreamfusion_ablation.md"),
-    "LMC-SDS (arXiv 2401.05293)": ("lmc_vs_sds.json", "lmc_vs_sds.md"),
-    "PDS (arXiv 2311.13831)": ("edit.json", "edit.md"),
+    "DreamFusion (arXiv 2209.14988)": (
+        Source("dreamfusion_ablation.json", "dreamfusion_ablation.md"),
+        Source("exact.json", "exact.md", (TOLD,)),
+    ),
+    "LMC-SDS (arXiv 2401.05293)": (
+        Source("lmc_vs_sds.json", "lmc_vs_sds.md"),
+        Source("exact.json", "exact.md", (BLUR,)),
+        Source("exact-scales.json", "exact-scales.md", (SCALE,)),
+    ),
+    "PDS (arXiv 2311.13831)": (Source("edit.json", "edit.md"),),
 }
 ABOUT = (
-    "Of the reports of `benchmarks/dreamfusion_ablation.py`, `benchmarks/lmc_vs_sds.py` and `benchmarks/edit.py`. "
-    "Confirmed: the 95 % interval of the difference lies on the claim's side of zero; contradicted: on the other. What "
-    "could not be decided has an interval around zero, or too few prompts for one."
+    "Of the reports of `benchmarks/dreamfusion_ablation.py`, `benchmarks/lmc_vs_sds.py`, `benchmarks/edit.py` and, "
+    "where the model is exact, `benchmarks/exact.py`. Confirmed: the 95 % interval of the difference lies on the "
+    "claim's side of zero; contradicted: on the other. What could not be decided has an interval around zero, or too "
+    "few prompts for one."
 )
 
 
@@ -41,7 +59,8 @@ def write_claims(results: Path) -> str:
     rows = list(_rows(results))
     head = ("paper", "claim", "verdict", "figure and its difference, with the 95 % interval", "where to look")
     lines = [(row.paper, row.claim, row.verdict, row.figure, row.where) for row in rows]
-    missing = [f"`{file}`" for file, _ in SOURCES.values() if not (results / file).is_file()]
+    files = dict.fromkeys(source.file for sources in SOURCES.values() for source in sources)
+    missing = [f"`{file}`" for file in files if not (results / file).is_file()]
     parts = ["# The claims of the three papers", ABOUT, table(head, [list(line) for line in lines])]
     parts += [f"Not run: {', '.join(missing)}."] if missing else []
     text = "\n\n".join(parts) + "\n"
@@ -50,13 +69,18 @@ def write_claims(results: Path) -> str:
 
 
 def _rows(results: Path) -> Iterator[Row]:
-    for paper, (file, page) in SOURCES.items():
-        if not (results / file).is_file():
-            continue
-        claims: dict[str, list[dict[str, Any]]] = json.loads((results / file).read_text(encoding="utf-8"))["claims"]
-        for part, records in claims.items():
-            for one in records:
-                yield Row(paper, one["text"], f"[{part}]({page})", f"{one['figure']}{_found(one)}", one["verdict"])
+    for paper, sources in SOURCES.items():
+        for source in sources:
+            if (results / source.file).is_file():
+                yield from _rows_of(paper, source, results)
+
+
+def _rows_of(paper: str, source: Source, results: Path) -> Iterator[Row]:
+    claims: dict[str, list[dict[str, Any]]] = json.loads((results / source.file).read_text(encoding="utf-8"))["claims"]
+    for part, records in claims.items():
+        for one in records if source.parts is None or part in source.parts else ():
+            figure = f"{one['figure']}{_found(one)}"
+            yield Row(paper, one["text"], f"[{part}]({source.page})", figure, one["verdict"])
 
 
 def _found(one: dict[str, Any]) -> str:

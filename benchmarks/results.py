@@ -96,6 +96,18 @@ STEPS = (
         weights=False,
     ),
     Step(
+        "exact-scales",
+        (
+            *("benchmarks/exact.py", "--jobs", "2", "--objects", "car", "chair", "duck", "--among-all"),
+            *("--conditions", "camera", "--rules", "sds", "lmc-sds", "--scales", "1", "3", "10", "20", "50", "100"),
+            *("--name", "scales"),
+        ),
+        _results("exact-scales.md", "exact-scales.jpg"),
+        "benchmarks/exact.py",
+        20,
+        weights=False,
+    ),
+    Step(
         "text-to-3d",
         (
             *("benchmarks/text_to_3d.py", "--config", "dreamfusion-lmc.yaml", "--every", "1", "--jobs", "2"),
@@ -153,7 +165,7 @@ STEPS = (
             *(f"lmc_vs_sds-{suite}.png" for suite in ("2d", "3d", "64", "noise-2d", "noise-3d", "translation")),
         ),
         "benchmarks/lmc_vs_sds.py",
-        50,
+        90,
     ),
     Step(
         "ablation",

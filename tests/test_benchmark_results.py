@@ -10,6 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+import claims
+import exact_claims
+import exact_report
 import paper_claims
 import results
 from fingerprint import Fingerprint
@@ -76,5 +79,36 @@ def test_claims_of_all_papers_stand_in_one_table(tmp_path):
     text = paper_claims.write_claims(tmp_path)
     assert "| SDS blurs | confirmed | high freq. +0.400 [+0.100, +0.700] | [in 3D](lmc_vs_sds.md) |" in text
     assert "| SDS saturates | not tested: too few prompts | high freq. |" in text
-    assert "Not run: `dreamfusion_ablation.json`, `edit.json`." in text
+    assert "Not run: `dreamfusion_ablation.json`, `exact.json`, `exact-scales.json`, `edit.json`." in text
     assert (tmp_path / "claims.md").read_text() == text
+
+
+def test_claims_about_the_exact_prior_stand_with_the_paper_that_made_them(tmp_path):
+    row = lambda name, condition, rule, detail, iou: exact_report.Row(  # noqa: E731
+        "shipped", name, condition, rule, iou, 1.0, 20.0, 0.5 - iou / 2, 30.0, "key", None, None, detail, 1.0
+    )
+    rows = [row(name, "text", "sds", 0.4, 0.6) for name in "abc"]
+    rows += [row(name, "view-words", "sds", 0.5, 0.8) for name in "abc"]
+    rows += [row(name, "camera", "sds", 0.6, 0.9) for name in "abc"]
+    rows += [row(name, "camera", "lmc-sds", 0.7, 0.9) for name in "ab"]
+    parts = exact_claims.claims_of(rows)
+    assert list(parts) == [exact_claims.TOLD, exact_claims.BLUR]  # no scales were run
+    verdicts = {(claim.text, claim.figure): claim.verdict for own in parts.values() for claim in own}
+    assert verdicts["view words over the text alone, SDS", "IoU"] == "confirmed"
+    assert verdicts["view words over the text alone, SDS", "Janus"] == "confirmed"
+    assert verdicts["a model without error leaves SDS no blur", "high frequencies / truth - 1"] == "contradicted"
+    assert verdicts["LMC-SDS is more detailed than SDS", "high frequencies / truth"] == "not tested: too few prompts"
+    records = {part: claims.claim_records(own) for part, own in parts.items()}
+    (tmp_path / "exact.json").write_text(json.dumps({"claims": records}))
+    lines = paper_claims.write_claims(tmp_path).splitlines()
+    papers = {line.split(" | ")[1]: line.split(" | ")[0] for line in lines if "exact.md" in line}
+    assert papers["view words over the text alone, SDS"].startswith("| DreamFusion")
+    assert papers["a model without error leaves SDS no blur"].startswith("| LMC-SDS")
+
+
+def test_a_group_of_scales_of_the_exact_prior_counts_only_where_all_were_run():
+    at = lambda name, scale: exact_report.Row(  # noqa: E731
+        "scales", name, "camera", "sds", 0.9, 1.0, 20.0, 0.0, 30.0, "key", scale, None, scale / 10, 1.0
+    )
+    rows = [at("a", 1.0), at("a", 3.0), at("b", 1.0)]
+    assert exact_claims.of(rows, "detail", "sds", exact_claims.LOW) == {("a", 0): pytest.approx(0.2)}
