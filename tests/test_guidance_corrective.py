@@ -222,6 +222,13 @@ def test_auto_fits_a_spectral_one_for_other_priors_once(prior, network, owner, t
     assert not prior.calls and torch.equal(first.gains, second.gains)
 
 
+def test_a_folder_has_one_for_each_image_size(prior, network, tmp_path):
+    save_corrective(network, tmp_path / "corrective-16.safetensors", prior.identity, 16)
+    assert isinstance(load_corrective(str(tmp_path), prior, prior.embed([""]), 16), CorrectiveNetwork)
+    with pytest.raises(FileNotFoundError, match=r"corrective-32\.safetensors' does not exist"):
+        load_corrective(str(tmp_path), prior, prior.embed([""]), 32)
+
+
 def test_reading_takes_no_random_numbers(prior, network, tmp_path):
     save_corrective(network, tmp_path / "psi.safetensors", prior.identity, 16)
     before = torch.get_rng_state()

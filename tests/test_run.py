@@ -116,7 +116,7 @@ def test_a_verb_without_its_checkpoint_says_where_it_is(trial, capsys):
         (["system.guidance_type=pds"], "system.guidance_type=pds edits an original, and a TextTo3D has none"),
         (
             ["system.guidance_type=lmc-sds", "system.guidance.corrective=gone.safetensors"],
-            "system.guidance.corrective='gone.safetensors' is no file",
+            "system.guidance.corrective='gone.safetensors' is not there",
         ),
         (
             [

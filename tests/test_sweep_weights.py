@@ -98,8 +98,11 @@ def test_a_corrective_of_ones_own_counts_by_its_content(prior, tmp_path):
     own = ship(16, "whatever")
     first = corrective_weights(str(own), None)
     assert corrective_weights(str(shutil.copy(own, tmp_path / "moved.safetensors")), None) == first
+    in_folder = corrective_weights(str(own.parent), None)
+    assert list(in_folder.values()) == list(first.values())
     ship(16, "whatever", value=2.0)
     assert corrective_weights(str(own), None) != first
+    assert corrective_weights(str(own.parent), None) != in_folder
     with pytest.raises(ConfigError, match=r"system.guidance.corrective='gone' cannot be read: No such file"):
         corrective_weights("gone", None)
 

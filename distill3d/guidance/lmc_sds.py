@@ -50,7 +50,7 @@ class LMCSDS(ScoreDistillation):
     against it instead of x factors the blur out of SDS. The paper's text leaves details open; they are options here:
 
     corrective: ``auto`` (the prior's shipped b_psi, else a spectral fit), ``spectral``, ``none`` (b = x, which is SDS),
-        or a file written by the corrective-system.
+        a file written by the corrective-system, or a folder with one for each image size.
     corrective_jacobian: ``J^T (b - x_hat)``, the gradient of ``0.5 ||b_psi(x, t) - stop(x_hat)||^2``; calmer.
     x_hat: of the ``conditional`` prediction, or the ``unconditional`` one.
     corrective_weight: ``eps`` gives L_lmc the weight c(t) alpha/sigma, ``x`` the weight 1.
@@ -83,8 +83,8 @@ class LMCSDS(ScoreDistillation):
     def check(self) -> None:
         """Raises ValueError where the corrective that is named is no file."""
         name = self.cfg.corrective
-        if name not in ("auto", "spectral", "none") and not Path(name).is_file():
-            raise ValueError(f"system.guidance.corrective={name!r} is no file; give one, or auto, spectral or none")
+        if name not in ("auto", "spectral", "none") and not Path(name).exists():
+            raise ValueError(f"system.guidance.corrective={name!r} is not there; give a file, auto, spectral or none")
 
     def texts(self, prompt: Prompt) -> dict[str, TextRequest]:
         """Also the empty text: for the unconditional x_hat, and what a spectral fit samples the prior with."""

@@ -48,12 +48,17 @@ def corrective_weights(corrective: str, prior: str | None) -> Weights:
     """
     if corrective in ("spectral", "none"):
         return {}
-    files = _shipped_for(prior) if corrective == "auto" else [Path(corrective)]
+    files = _shipped_for(prior) if corrective == "auto" else _files(Path(corrective))
     try:
         return {f"corrective {i}": file_identity(file) for i, file in enumerate(files)}
     except OSError as error:
         message = f"system.guidance.corrective={corrective!r} cannot be read: {error.strerror}; give a file, or auto"
         raise ConfigError(message, "system.guidance.corrective") from error
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or a folder's, one for each image size."""
+    return sorted(path.glob("corrective-*.safetensors")) if path.is_dir() else [path]
 
 
 def _shipped_for(prior: str | None) -> list[Path]:

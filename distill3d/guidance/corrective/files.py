@@ -80,7 +80,8 @@ def load_corrective(
 ) -> Corrective:
     """b_psi by its setting, frozen and on the prior's device; what ``auto`` chose is logged.
 
-    corrective: ``auto``, ``spectral``, ``none`` or a path. empty_text: one row of the empty prompt's embedding.
+    corrective: ``auto``, ``spectral``, ``none``, a file, or a folder with one for each size.
+    empty_text: one row of the empty prompt's embedding.
     image_size: the native size of the rendered images in pixels. cache_dir: of spectral fits; null is the user's cache.
     """
     if corrective == "none":
@@ -89,11 +90,16 @@ def load_corrective(
     if corrective == "auto":
         made = _shipped(prior, image_size)
     elif corrective != "spectral":
-        made = read_corrective(Path(corrective), prior.identity)
+        made = read_corrective(file_for(Path(corrective), image_size), prior.identity)
     if made is None:
         folder = default_cache_dir().parent / "correctives" if cache_dir is None else Path(cache_dir)
         made = spectral_corrective(prior, empty_text, image_size, folder)
     return made.to(prior.device).eval().requires_grad_(False)
+
+
+def file_for(path: Path, image_size: int) -> Path:
+    """The file itself, or the one in a folder that the corrective-system wrote for this size."""
+    return path / f"corrective-{image_size}.safetensors" if path.is_dir() else path
 
 
 def spectral_corrective(
@@ -115,7 +121,7 @@ def spectral_corrective(
 
 def _shipped(prior: DiffusionPrior, image_size: int) -> CorrectiveNetwork | SpectralCorrective | None:
     """The corrective beside the embedded prior, if this is that prior and there is one for the size."""
-    path = SHIPPED_DIR / f"corrective-{image_size}.safetensors"
+    path = file_for(SHIPPED_DIR, image_size)
     try:
         made = read_corrective(path, prior.identity)
     except (FileNotFoundError, WrongPriorError):
