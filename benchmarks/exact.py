@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stem = "exact" if args.name == SHIPPED else f"exact-{args.name}"
     parts = claims_of(rows)
     write_atomically(out / f"{stem}.md", report(rows, command(args), args.set, parts))
-    write_json(out / f"{stem}.json", {"claims": {part: claim_records(own) for part, own in parts.items()}})
+    if parts:
+        write_json(out / f"{stem}.json", {"claims": {part: claim_records(own) for part, own in parts.items()}})
     sheets = [work / "exact-trials" / row.key / SHEET for row in rows]
     if all(sheet.is_file() for sheet in sheets):  # else the picture of those trainings stays
         write_sheet(out / f"{stem}.jpg", sheets)
