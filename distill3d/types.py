@@ -170,6 +170,11 @@ class Prompt:
     source: str | None = None  # what an edit starts from
     views: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def tells_views(self) -> bool:
+        """Whether the texts of different views differ."""
+        return len(set(self.views.values())) > 1
+
 
 @dataclass(frozen=True)
 class TextRequest:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import imageio_ffmpeg
 import pytest
 import torch
+from closed_form import GaussianPrior
 from PIL import Image
 from system_doubles import LOADED, fit, make_trainer, tiny_data, tiny_system
 from torch import nn
@@ -20,7 +21,7 @@ from distill3d.guidance.base import Guidance
 from distill3d.guidance.sds import SDS
 from distill3d.scenes.nerf.field import ImplicitVolume
 from distill3d.systems.distillation import DistillationSystem
-from distill3d.types import GuidanceInput, GuidanceOutput, TextRequest
+from distill3d.types import GuidanceInput, GuidanceOutput, Prompt, TextRequest
 
 
 @register("guidance", "sds-with-parameters-for-tests")
@@ -76,6 +77,22 @@ def test_texts_are_embedded_before_the_prior_is_loaded_and_only_to_train(tmp_pat
     assert LOADED == ["texts", "prior"]
     with pytest.raises(RuntimeError, match="loaded for training only"):
         _ = other.prior
+
+
+@pytest.mark.parametrize(
+    ("conditions", "views", "warned"),
+    [
+        ({"text"}, {"front": "a", "back": "a"}, True),
+        ({"text"}, {"front": "a, front view", "back": "a, back view"}, False),
+        ({"text", "camera"}, {"front": "a", "back": "a"}, False),
+    ],
+)
+def test_a_prior_that_nothing_tells_the_side_is_warned_of(tmp_path, caplog, monkeypatch, conditions, views, warned):
+    monkeypatch.setattr(GaussianPrior, "conditions", frozenset(conditions))
+    system = tiny_system()
+    monkeypatch.setattr(system.prompt_processor, "prompt", Prompt("a", views=views))
+    make_trainer(tmp_path, 1).fit(system, tiny_data())
+    assert ("nothing tells the model from which side it looks" in caplog.text) is warned
 
 
 def test_the_prior_is_in_no_state_optimiser_or_checkpoint(tmp_path):

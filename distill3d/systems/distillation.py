@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, NamedTuple
@@ -22,6 +23,8 @@ from distill3d.scenes.base import Scene, Step, Views
 from distill3d.systems.base import TrainedSystem, TrainingSettings
 from distill3d.systems.guidance_pictures import ask_looking, guidance_sheet
 from distill3d.types import Cameras, GuidanceInput, GuidanceOutput, ShadingMode, TextRequest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -120,9 +123,20 @@ class DistillationSystem(TrainedSystem):
         model = self.make("prior")
         self.prompt_processor.prepare(self.text_requests(), model, device)
         self._frozen["prior"] = model.load(device)
+        self._warn_of_untold_views()
         self.scene.prepare(self.seed)
         self.guidance.prepare(self.prior, self.prompt_processor.texts(None, 1))
         self.begin()
+
+    def _warn_of_untold_views(self) -> None:
+        """Say so where nothing tells the prior from which side it looks: every side then becomes the front."""
+        told = self.prompt_processor.prompt.tells_views or "camera" in self.prior.spec.conditions
+        if self.scene.has_cameras and not told:
+            log.warning(
+                "nothing tells the model from which side it looks: it takes no cameras (or is told none), and "
+                "system.prompt_processor.view_dependent_prompting=false; set that to true, or take a model that takes "
+                "cameras"
+            )
 
     def begin(self) -> None:
         """Prepare training; the prior is loaded and the trainer has its data."""
