@@ -18,7 +18,7 @@ from torch import Tensor
 from distill3d.embedded.prior_report import SampleSettings, make_sampler
 from distill3d.evaluation import metrics
 from distill3d.evaluation.judges import ImageTextJudge, choose_judge, judge_identity
-from distill3d.evaluation.loaded_trial import LoadedTrial, render_views
+from distill3d.evaluation.loaded_trial import LoadedTrial, cameras_around, render_views
 from distill3d.evaluation.samples import read_strip, write_strip
 from distill3d.evaluation.scene_report import Figures, against_samples, agreement, picture_figures, scene_figures
 from distill3d.priors.loader import load_prior, load_prompt_encoder, model_identity
@@ -106,16 +106,19 @@ class Bench:
         return {**own, **against_samples(own, self.samples(run, cell)), "clipped": clipped}
 
     def samples(self, run: Run, cell: Cell) -> Tensor:
-        """Plain samples of the prior for a cell's prompt, in its size; drawn once."""
+        """Plain samples of the prior for a cell's prompt and size, told cameras around a scene; drawn once."""
         cfg = run.system.make("prior").cfg
-        name = hashlib.blake2b(f"{model_identity(cfg)}/{cell.prompt}/{cell.size}".encode(), digest_size=6).hexdigest()
+        trial = LoadedTrial(run.experiment, run.system, run.data, Path())
+        cameras = cameras_around(trial, VIEW_SAMPLES, cell.size) if trial.can_turn else None
+        content = f"{model_identity(cfg)}/{cell.prompt}/{cell.size}/{trial.can_turn}"
+        name = hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
         path = self.folder / "samples" / f"{name}.png"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             if cell.size not in self._samplers:
                 settings = SampleSettings(image_size=cell.size, batch_size=VIEW_SAMPLES)
                 self._samplers[cell.size] = make_sampler(load_prior(cfg), load_prompt_encoder(cfg), settings)
-            write_strip(path, self._samplers[cell.size]([cell.prompt] * VIEW_SAMPLES).clamp(0.0, 1.0))
+            write_strip(path, self._samplers[cell.size]([cell.prompt] * VIEW_SAMPLES, cameras).clamp(0.0, 1.0))
         return read_strip(path)
 
     def keep(self, images: Tensor, key: str) -> None:

@@ -90,7 +90,7 @@ def test_textureless_views_may_be_smaller_and_show_the_same(folder):
 
 def embedded_scene(prompt):
     make = lambda kind: SimpleNamespace(cfg=PriorConfig())  # noqa: E731
-    return SimpleNamespace(prior="embedded", prompt=prompt, system=SimpleNamespace(make=make))
+    return SimpleNamespace(prior="embedded", prompt=prompt, system=SimpleNamespace(make=make), can_turn=False)
 
 
 def test_samples_of_a_prompt_are_drawn_once_by_all_evaluations(tmp_path, monkeypatch):

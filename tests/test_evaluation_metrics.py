@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from distill3d.evaluation import metrics
+from distill3d.evaluation.scene_report import picture_figures
 
 
 def flat(*color, size=32):
@@ -21,6 +22,26 @@ def test_grey_has_no_saturation_and_no_colour():
     assert metrics.saturation(flat(0.3, 0.3, 0.3)) == 0.0
     assert metrics.colourfulness(flat(0.3, 0.3, 0.3)) == 0.0
     assert metrics.saturation(flat(1.0, 0.25, 0.5)) == pytest.approx(0.75)
+
+
+def test_figures_of_an_object_do_not_depend_on_the_colour_behind_it():
+    found = []
+    for background in ((0.5, 0.5, 0.5), (0.1, 0.3, 0.9), (1.0, 1.0, 1.0)):
+        images = flat(*background)
+        images[..., 8:24, 8:24] = flat(0.8, 0.4, 0.2, size=16)
+        found.append(picture_figures(images))
+    for figures in found:
+        assert figures == pytest.approx(found[0], rel=1e-4)
+        assert figures["saturation"] == pytest.approx(0.6, rel=1e-4)
+    assert picture_figures(flat(0.1, 0.3, 0.9))["saturation"] == 0.0  # no object at all
+
+
+def test_a_faint_gradient_is_background_and_a_soft_edge_counts_by_half():
+    ramp = torch.linspace(-0.01, 0.01, 32)[None, None, None, :]
+    assert float(metrics.foreground(flat(0.5, 0.5, 0.5) + ramp).max()) == 0.0
+    images = flat(0.5, 0.5, 0.5)
+    images[..., 10, 10] += 0.08
+    assert float(metrics.foreground(images)[0, 0, 10, 10]) == pytest.approx(0.5, abs=1e-4)
 
 
 def test_colourfulness_of_two_halves_is_its_formula():

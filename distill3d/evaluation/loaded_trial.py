@@ -91,15 +91,16 @@ def render_views(
     Textureless views are lit from the camera; ``shape_size`` is theirs where it is not ``size``: normals are most of
     the work.
     """
-    cameras = _around(trial, count, size)
+    cameras = cameras_around(trial, count, size)
     shading: ShadingMode = getattr(trial.system.cfg, "eval_shading", "albedo")
     color, opacity = _rendered(trial, cameras, shading, batch_size)
-    textureless, _ = _rendered(trial, _around(trial, count, shape_size or size), "textureless", batch_size)
+    textureless, _ = _rendered(trial, cameras_around(trial, count, shape_size or size), "textureless", batch_size)
     words = view_words(cameras.elevation_deg, cameras.azimuth_deg, *_thresholds(trial))
     return SceneViews(color, textureless, opacity, cameras.azimuth_deg.cpu(), words)
 
 
-def _around(trial: LoadedTrial, count: int, size: int) -> Cameras:
+def cameras_around(trial: LoadedTrial, count: int, size: int) -> Cameras:
+    """``count`` cameras equally spaced in azimuth, from the front on, at the elevation of the trial's own turntable."""
     data = trial.data
     cameras = evaluation_cameras(replace(data.cfg, eval_width=size, eval_height=size), data.views, count)
     return cameras.to(trial.system.device)

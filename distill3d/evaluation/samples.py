@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from distill3d.embedded.prior_report import SampleSettings, make_sampler
-from distill3d.evaluation.loaded_trial import LoadedTrial
+from distill3d.evaluation.loaded_trial import LoadedTrial, cameras_around
 from distill3d.priors.embedding_cache import default_cache_dir
 from distill3d.runtime.pictures import read_rgb, to_uint8, write_png
 
@@ -20,18 +20,21 @@ log = logging.getLogger(__name__)
 
 # fewer steps are no cheaper reference but another one: 12 lose up to 8 % of the saturation, and the detail of a red car
 SETTINGS = SampleSettings(batch_size=8)
+SIZE = 64  # of the cameras' images; the light field asks for directions alone
 
 
 class ReferenceSamples:
     """Samples by the prior's weights and the prompt, in a folder that all evaluations share.
 
+    Where the scene is seen from all sides the prior is told cameras around it, as in training: a sample that is told
+    none shows several sides in one. Views are spread evenly, from the front on.
     The model is loaded once, when the first picture is not there. A folder that cannot be written costs one warning.
     """
 
     def __init__(self, count: int, folder: Path | None = None) -> None:
         self.count = count
         self.folder = default_folder() if folder is None else folder
-        self._models: dict[str, tuple[Any, Any]] = {}
+        self._models: dict[tuple[str, str], tuple[Any, Any]] = {}
         self._writable = True
 
     def __call__(self, scene: LoadedTrial) -> Float[Tensor, "B 3 H W"] | None:
@@ -58,7 +61,8 @@ class ReferenceSamples:
         self.count = 0
 
     def _known_or_drawn(self, scene: LoadedTrial, identity: str) -> Float[Tensor, "B 3 H W"]:
-        content = f"{identity}/{scene.prompt}/{self.count}/{SETTINGS}"
+        told = scene.can_turn and scene.system.make("prior").cfg.camera_conditioning
+        content = f"{identity}/{scene.prompt}/{self.count}/{SETTINGS}/{told}"
         path = self.folder / f"{hashlib.blake2b(content.encode(), digest_size=10).hexdigest()}.png"
         if path.is_file():
             return read_strip(path)
@@ -70,10 +74,12 @@ class ReferenceSamples:
         """With noise that depends on the place in the batch alone, not on what was drawn before."""
         from distill3d.priors.loader import load_prior, load_prompt_encoder
 
-        if identity not in self._models:
-            cfg = scene.system.make("prior").cfg
-            self._models[identity] = (load_prior(cfg), load_prompt_encoder(cfg))
-        return make_sampler(*self._models[identity], SETTINGS)([scene.prompt] * self.count, None).clamp(0.0, 1.0)
+        cfg = scene.system.make("prior").cfg
+        key = (identity, cfg.camera_conditioning)
+        if key not in self._models:
+            self._models[key] = (load_prior(cfg), load_prompt_encoder(cfg))
+        cameras = cameras_around(scene, self.count, SIZE) if scene.can_turn else None
+        return make_sampler(*self._models[key], SETTINGS)([scene.prompt] * self.count, cameras).clamp(0.0, 1.0)
 
     def _keep(self, path: Path, images: Tensor) -> None:
         try:

@@ -35,7 +35,7 @@ FIGURES: dict[str, Figure] = {
     "view_accuracy": Figure("views right", 1, "share of views that look like what they are: front, side, back"),
     "janus": Figure("Janus", -1, "share of side and back views that look like the front"),
     "view_consistency": Figure("consistency", 1, "mean cosine of neighbouring views in the judge's features"),
-    "saturation": Figure("saturation", 0, "mean over pixels of max - min of the channels"),
+    "saturation": Figure("saturation", 0, "max - min of the channels, mean over the object's pixels"),
     "colourfulness": Figure("colourfulness", 0, "Hasler and Suesstrunk, 2003"),
     "high_frequency": Figure("high frequencies", 0, "share of energy above a quarter cycle a pixel"),
     "saturation_ratio": Figure("saturation / prior", 0, "saturation over that of samples of the prior: 1 is the same"),
@@ -52,11 +52,13 @@ FIGURES: dict[str, Figure] = {
 
 
 def picture_figures(images: Float[Tensor, "B 3 H W"]) -> Figures:
-    """The figures that renders and samples of the prior share."""
+    """The figures that renders and samples of the prior share: of the object, as samples have any background."""
+    weight = metrics.foreground(images)
+    before_grey = weight * images + 0.5 * (1.0 - weight)
     return {
-        "saturation": metrics.saturation(images),
-        "colourfulness": metrics.colourfulness(images),
-        "high_frequency": metrics.high_frequency_ratio(images),
+        "saturation": metrics.saturation(images, weight),
+        "colourfulness": metrics.colourfulness(before_grey),
+        "high_frequency": metrics.high_frequency_ratio(before_grey),
     }
 
 
