@@ -25,15 +25,15 @@ BYTES = 400_000
 
 
 def draw_sheet(lines: Sequence[Line], picture: Picture, path: Path) -> bool:
-    """One JPEG below another of its suites; whether there is anything to draw."""
-    parts: list[Tensor | None] = []
-    for suite in GRIDS:
-        parts.append(grid([line for line in lines if line[0].suite == suite], picture))
-    for suite, title in CURVES.items():
-        parts.append(draw_curves([line for line in lines if line[0].suite == suite], title))
-    drawn = [part for part in parts if part is not None]
+    """One JPEG of all suites, and one of the scenes alone beside it; whether there is anything to draw."""
+    grids = {suite: grid([line for line in lines if line[0].suite == suite], picture) for suite in GRIDS}
+    curves = [draw_curves([line for line in lines if line[0].suite == suite], title) for suite, title in CURVES.items()]
+    drawn = [part for part in (*grids.values(), *curves) if part is not None]
     if drawn:
         write_jpeg(path, stacked(drawn))
+    scenes = grids["nerf"]
+    if scenes is not None:
+        write_jpeg(path.with_stem(f"{path.stem}_scenes"), scenes)
     return bool(drawn)
 
 

@@ -185,7 +185,7 @@ STEPS = (
     Step(
         "edit",
         ("benchmarks/edit.py", "--assets", ASSETS, "--jobs", "2"),
-        (*_results("edit.md", "edit.jpg"), "docs/pictures/edit.jpg"),
+        _results("edit.md", "edit.jpg", "edit_scenes.jpg"),
         "benchmarks/edit.py",
         25,
     ),

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 OUT = "evaluation"
 
+MEANING = 2  # of the figures that are kept; another number where one of them is measured in another way
+
 
 @dataclass
 class Evaluator:
@@ -102,7 +104,8 @@ class Evaluator:
     def _key(self, scene: LoadedTrial, judge: ImageTextJudge | None) -> str:
         """A hash of all that the figures depend on: the scene, the weights that judge it, and how it is looked at."""
         stat, own = scene.checkpoint.stat(), self.settings
-        content = [stat.st_size, stat.st_mtime_ns, judge_identity(judge), self.samples.identity(scene), self.captions]
+        content = [MEANING, stat.st_size, stat.st_mtime_ns, judge_identity(judge)]
+        content += [self.samples.identity(scene), self.captions]
         content += [own.views, own.size, own.shape_size, own.samples]
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()
 
