@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ SOURCES = {
     ),
     "PDS (arXiv 2311.13831)": (Source("edit.json", "edit.md"),),
 }
+PARTS = {"nerf": "scenes", "image": "pictures", "svg": "a drawing"}  # what edit.json calls them
 ABOUT = (
     "Of the reports of `benchmarks/dreamfusion_ablation.py`, `benchmarks/lmc_vs_sds.py`, `benchmarks/edit.py` and, "
     "where the model is exact, `benchmarks/exact.py`. Confirmed: the 95 % interval of the difference lies on the "
@@ -61,11 +62,21 @@ def write_claims(results: Path) -> str:
     lines = [(row.paper, row.claim, row.verdict, row.figure, row.where) for row in rows]
     files = dict.fromkeys(source.file for sources in SOURCES.values() for source in sources)
     missing = [f"`{file}`" for file in files if not (results / file).is_file()]
-    parts = ["# The claims of the three papers", ABOUT, table(head, [list(line) for line in lines])]
+    parts = ["# The claims of the three papers", ABOUT, tallies(rows), table(head, [list(line) for line in lines])]
     parts += [f"Not run: {', '.join(missing)}."] if missing else []
     text = "\n\n".join(parts) + "\n"
     write_atomically(results / "claims.md", text)
     return text
+
+
+def tallies(rows: Sequence[Row]) -> str:
+    """A line for each paper: how many claims came out how."""
+    lines = []
+    for paper in dict.fromkeys(row.paper for row in rows):
+        verdicts = [row.verdict for row in rows if row.paper == paper]
+        counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+        lines.append(f"- {paper}: {counted}")
+    return "\n".join(lines)
 
 
 def _rows(results: Path) -> Iterator[Row]:
@@ -80,7 +91,7 @@ def _rows_of(paper: str, source: Source, results: Path) -> Iterator[Row]:
     for part, records in claims.items():
         for one in records if source.parts is None or part in source.parts else ():
             figure = f"{one['figure']}{_found(one)}"
-            yield Row(paper, one["text"], f"[{part}]({source.page})", figure, one["verdict"])
+            yield Row(paper, one["text"], f"[{PARTS.get(part, part)}]({source.page})", figure, one["verdict"])
 
 
 def _found(one: dict[str, Any]) -> str:

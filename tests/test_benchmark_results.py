@@ -80,6 +80,7 @@ def test_claims_of_all_papers_stand_in_one_table(tmp_path):
     assert "| SDS blurs | confirmed | high freq. +0.400 [+0.100, +0.700] | [in 3D](lmc_vs_sds.md) |" in text
     assert "| SDS saturates | not tested: too few prompts | high freq. |" in text
     assert "Not run: `dreamfusion_ablation.json`, `exact.json`, `exact-scales.json`, `edit.json`." in text
+    assert "- LMC-SDS (arXiv 2401.05293): 1 confirmed, 1 not tested: too few prompts" in text
     assert (tmp_path / "claims.md").read_text() == text
 
 

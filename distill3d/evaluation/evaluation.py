@@ -32,7 +32,6 @@ from distill3d.sweep.folder import read_metrics
 log = logging.getLogger(__name__)
 
 OUT = "evaluation"
-
 MEANING = 2  # of the figures that are kept; another number where one of them is measured in another way
 
 
