@@ -27,6 +27,7 @@ from distill3d.runtime.files import write_json
 from distill3d.runtime.foreign import read_json_mapping
 
 RESULTS = PROJECT / "benchmarks" / "results"
+CLAIMS = "benchmarks/results/claims.md"
 ASSETS = "{assets}"  # in a command: the folder of meshes
 
 
@@ -215,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"[{number}/{len(waiting)}] {step.name}; about {left} minutes for what is left", flush=True)
         run(step, given.assets or "", given.done)
     write_claims(RESULTS)
+    record([CLAIMS], Fingerprint(weights_hash(), "benchmarks/paper_claims.py", commit()))
     return 0
 
 

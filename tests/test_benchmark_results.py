@@ -41,7 +41,9 @@ def test_a_step_is_run_once_under_the_same_weights(tmp_path, monkeypatch, ran):
     assert [made for _, made in recorded] == [
         Fingerprint("first", "benchmarks/edit.py", "abc1234"),
         Fingerprint(None, "benchmarks/edit_toy.py", "abc1234"),
+        Fingerprint("first", "benchmarks/paper_claims.py", "abc1234"),
     ]
+    assert recorded[-1][0] == ["benchmarks/results/claims.md"]
     assert results.main(["--only", "edit", "edit-toy", *done]) == 0
     assert len(commands) == 2  # all is done
     monkeypatch.setattr(results, "weights_hash", lambda: "second")
