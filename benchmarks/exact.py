@@ -3,7 +3,7 @@
     python benchmarks/exact.py --jobs 2    # eight objects x text, view words, camera x SDS, LMC-SDS
     python benchmarks/exact.py --objects car duck --conditions camera --rules sds
     python benchmarks/exact.py --meshes FOLDER --set system.loss.lambda_sds=20 --name heavier
-    python benchmarks/exact.py --among-all --rules sds lmc-sds csd nfsd ism sdi --scales 0 1 10 --name rules
+    python benchmarks/exact.py --among-all --rules sds lmc-sds csd nfsd vsd ism sdi --scales 0 1 10 --name rules
     python benchmarks/exact.py --name splats --against shipped --set system.scene_type=splats    # both in one table
 
 Each training is a line of OUT/exact.jsonl, and is not done again; views and trials are in WORK. Figures are means over
@@ -61,7 +61,7 @@ from distill3d.scenes.mesh.raster import Mesh
 
 RESULTS = Path(__file__).parent / "results"
 CONFIGS = {"sds": "dreamfusion-exact.yaml", "lmc-sds": "dreamfusion-lmc-exact.yaml"}
-RULES = (*CONFIGS, "csd", "nfsd", "ism", "sdi")  # not VSD, which adapts a network that is not there
+RULES = (*CONFIGS, "csd", "nfsd", "vsd", "ism", "sdi")
 CONDITIONS = ("text", "view-words", "camera")
 EXPORT = tuple(f"system.exporter.{one}" for one in ("resolution=96", "mode=vertex", "viewer=false"))
 HELD_OUT = 24  # views that no prior saw

@@ -103,12 +103,12 @@ def test_largest_time_falls_at_a_fifth_of_the_run(prior):
     assert fixed.at("max_step_percent", inputs_for(rule, prior, step=99)) == 0.7
 
 
-def test_prior_without_lora_is_an_error(prior):
+def test_prior_without_an_adapter_is_an_error(prior):
     class Bare:
         def make_adapter(self, rank):
             no_adapter("a table of views")
 
-    with pytest.raises(ValueError, match="guidance_type=vsd needs a prior that supports LoRA"):
+    with pytest.raises(ValueError, match="guidance_type=vsd needs a prior that takes an adapter"):
         make("vsd").prepare(Bare(), {"object": prior.embed([""])})
 
 

@@ -14,7 +14,7 @@ from distill3d.camera import VIEW_WORDS, make_cameras, view_words
 from distill3d.config.registry import make
 from distill3d.data.posed.images import PosedImages, StoredView
 from distill3d.data.posed.write import RenderedViews, write_posed_images
-from distill3d.priors.base import DiffusionPrior
+from distill3d.priors.base import DiffusionPrior, add_noise
 from distill3d.priors.empirical import (
     CaptionTable,
     EmpiricalPrior,
@@ -133,6 +133,45 @@ def test_without_a_condition_on_cameras_they_are_ignored():
     prior, z, t = prior_of(condition="text"), noisy(2), torch.tensor([500, 500])
     first, second = prior.predict([Pass(z, t, embed("a car", "")), Pass(z, t, embed("a car", ""), cameras=around(2))])
     assert first is second and "camera" not in prior.spec.conditions
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "flow"])
+def test_an_adapter_starts_as_the_prior_and_answers_of_the_same_image_when_trained(schedule):
+    prior, t, z = prior_of(schedule=schedule), torch.tensor([30, 900]), noisy(2)
+    adapter = prior.make_adapter(1)
+    text = PromptEmbedding(embed("a car", "").tokens.repeat(1, 2, 1))  # as with VSD's token of the camera
+    asked = lambda: prior.predict([Pass(z, t, text), Pass(z, t, text, adapter)])  # noqa: E731
+    exact, adapted = asked()
+    assert torch.equal(exact.x0, adapted.x0) and torch.equal(exact.noise, adapted.noise)
+    torch.nn.init.normal_(adapter.net.conv_out.weight, std=0.1)  # type: ignore[union-attr, arg-type]
+    exact, adapted = asked()
+    alpha, sigma = prior.alpha_sigma(t)
+    assert (adapted.x0 - exact.x0).abs().max() > 0.01
+    torch.testing.assert_close(alpha * adapted.x0 + sigma * adapted.noise, z, atol=1e-4, rtol=1e-4)
+    assert sum(parameter.numel() for parameter in prior.make_adapter(2).parameters()) > 3 * sum(
+        parameter.numel() for parameter in adapter.parameters()
+    )
+
+
+def test_an_adapter_learns_pictures_that_the_prior_does_not_know():
+    """VSD's own loss, on grey images: the exact answer knows only its views."""
+    prior = prior_of()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        adapter = prior.make_adapter(1)
+    optimizer = torch.optim.Adam(adapter.parameters(), lr=3e-3)
+    x, text, generator = torch.full((8, 3, SIDE, SIDE), 0.5), embed(*["a car"] * 8), torch.Generator().manual_seed(1)
+    losses = []
+    for _ in range(60):
+        t = torch.randint(100, 900, (8,), generator=generator)
+        eps = torch.randn(x.shape, generator=generator)
+        answer = prior.predict([Pass(add_noise(prior, x, eps, t), t, text, adapter)], grad=True)[0]
+        loss = (answer.noise - eps).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 24])

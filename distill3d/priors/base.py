@@ -81,13 +81,18 @@ class DiffusionPrior(Protocol):
         ...
 
     def make_adapter(self, rank: int) -> nn.Module:
-        """A new LoRA adapter for `Pass.adapter`. Raises ValueError where the prior takes none, see `no_adapter`."""
+        """A new adapter for `Pass.adapter`: a LoRA, or what a prior without a network has in its place.
+
+        It starts as the prior itself. Raises ValueError where the prior takes none, see `no_adapter`.
+        """
         ...
 
 
 def no_adapter(prior: str) -> NoReturn:
     """For `DiffusionPrior.make_adapter` of a prior without a network. Raises ValueError."""
-    raise ValueError(f"guidance_type=vsd needs a prior that supports LoRA, and {prior} does not; choose another rule")
+    raise ValueError(
+        f"guidance_type=vsd needs a prior that takes an adapter, and {prior} does not; choose another rule"
+    )
 
 
 def add_noise(prior: DiffusionPrior, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:

@@ -29,12 +29,13 @@ from distill3d.config.registry import register
 from distill3d.data.posed.files import training_views
 from distill3d.data.posed.images import PosedImages
 from distill3d.data.posed.transforms_json import read_frame_sets
-from distill3d.priors.base import Condition, PriorSpec, PromptEncoder, no_adapter
+from distill3d.priors.base import Condition, PriorSpec, PromptEncoder
 from distill3d.priors.identity import file_identity
 from distill3d.priors.model import PriorModel
 from distill3d.priors.passes import predict
 from distill3d.priors.prediction import from_clean
 from distill3d.priors.resize import native_size, to_native
+from distill3d.priors.velocity_adapter import VelocityAdapter
 from distill3d.runtime.foreign import open_image, read_text, user_path
 from distill3d.types import Cameras, Pass, Prediction, PromptEmbedding
 
@@ -197,8 +198,9 @@ class EmpiricalPrior:
         return alpha.float()[:, None, None, None], sigma.float()[:, None, None, None]
 
     def make_adapter(self, rank: int) -> nn.Module:
-        """Raises ValueError: there is no network to adapt."""
-        no_adapter("an empirical-prior")
+        """A small U-Net that is added to the answer: there is no network that could carry a LoRA."""
+        token_dim = len(self.shares.folders) + len(self.shares.words)
+        return VelocityAdapter(self.spec.channels, token_dim, rank).to(self.device)
 
     def predict(self, passes: list[Pass], grad: bool = False) -> list[Prediction]:
         """The posterior means; equal passes are evaluated once. Raises ValueError for passes of unequal rows."""
@@ -211,7 +213,8 @@ class EmpiricalPrior:
         if table is None:
             raise ValueError(f"the views are {self.spec.image_sizes} pixels wide, and z is {z.shape[-1]}")
         x0 = table.mean(z, alpha, sigma, self.log_weights(item.text, item.cameras).to(z), self.cfg.chunk)
-        return from_clean(z, x0, alpha, sigma)
+        exact = from_clean(z, x0, alpha, sigma)
+        return exact if item.adapter is None else item.adapter(exact, z, item.t, item.text, alpha, sigma)
 
     def log_weights(self, text: PromptEmbedding, cameras: Cameras | None) -> Float[Tensor, "B N"]:
         """log w_i of each view for each row, up to a constant of the row."""
