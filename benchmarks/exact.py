@@ -77,8 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     meshes = chosen_meshes(args)
     views = {name: rendered(work, name, mesh, args.views) for name, mesh in meshes.items()}
     cells: dict[str, Cell] = {}  # by key
-    for name, condition, rule, scale in itertools.product(meshes, args.conditions, args.rules, args.scales):
-        cell = Cell(args.name, name, condition, rule, scale, tuple(args.set), tuple(views) if args.among_all else ())
+    known = tuple(views) if args.among_all else ()
+    for seed, name, *about in itertools.product(args.seeds, meshes, args.conditions, args.rules, args.scales):
+        cell = Cell(args.name, name, *about, tuple(args.set), known, seed)
         cells[row_key(cell, args.views)] = cell
     done = {row.key for row in read_rows(ledger)}
     waiting = [(cell, key) for key, cell in cells.items() if key not in done]
@@ -110,6 +111,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), choices=CONDITIONS)
     parser.add_argument("--rules", nargs="+", default=list(CONFIGS), choices=RULES)
     parser.add_argument("--scales", nargs="+", type=float, default=[None], help="of the guidance; the config's")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--among-all", action="store_true", help="the prior knows all objects, and goes by the caption")
     parser.add_argument("--views", type=int, default=640)
     parser.add_argument("--set", nargs="*", default=[], help="settings of the experiment, key=value")
@@ -170,6 +172,7 @@ class Cell:
     scale: float | None
     settings: tuple[str, ...]
     known: tuple[str, ...] = ()  # the objects that the prior knows, where it knows more than this one
+    seed: int = 0
 
     @property
     def config(self) -> str:
@@ -178,7 +181,8 @@ class Cell:
     def overrides(self) -> list[str]:
         rule = [] if self.rule in CONFIGS else [f"system.guidance_type={self.rule}"]
         scale = [] if self.scale is None else [f"system.guidance.guidance_scale={self.scale:g}"]
-        return [*rule, *scale, *EXPORT, *self.settings]
+        seed = [f"seed={self.seed}"] if self.seed else []
+        return [*rule, *scale, *seed, *EXPORT, *self.settings]
 
 
 def train_and_measure(bench: Bench, cell: Cell, key: str) -> Row:
@@ -207,7 +211,7 @@ def train_and_measure(bench: Bench, cell: Cell, key: str) -> Row:
     seconds = metrics["seconds_per_step"]["total"] * metrics["steps"]
     about = (cell.name, cell.object, cell.condition, cell.rule)
     measured = {**figures, "seconds": round(seconds, 1), "kilobytes": kilobytes(trial.trial)}
-    return Row(*about, **measured, key=key, scale=cell.scale)
+    return Row(*about, **measured, key=key, scale=cell.scale, seed=cell.seed)
 
 
 @torch.no_grad()
@@ -247,8 +251,8 @@ def config_text(config: str) -> str:
 
 def command(args: argparse.Namespace) -> str:
     """What would write the table again, but for --set, which stands below it."""
-    lists = {"objects": args.objects, "conditions": args.conditions, "rules": args.rules, "scales": args.scales}
-    usual = {"objects": None, "conditions": list(CONDITIONS), "rules": list(CONFIGS), "scales": [None]}
+    lists = {name: getattr(args, name) for name in ("objects", "conditions", "rules", "scales", "seeds")}
+    usual = {"objects": None, "conditions": list(CONDITIONS), "rules": list(CONFIGS), "scales": [None], "seeds": [0]}
     parts = [f"--{key} {' '.join(map(str, value))}" for key, value in lists.items() if value != usual[key]]
     parts += ["--among-all"] if args.among_all else []
     parts += [f"--name {args.name}"] if args.name != SHIPPED else []

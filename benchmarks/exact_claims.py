@@ -55,10 +55,10 @@ def between(
 
 
 def of(rows: Sequence[Row], field: str, rule: str, scales: Scales, condition: str = "camera") -> Keyed:
-    """A figure of a rule by object, averaged over some scales, where all of them were run."""
-    found: dict[str, list[float]] = {}
+    """A figure of a rule by object and seed, averaged over some scales, where all of them were run."""
+    found: dict[tuple[str, int], list[float]] = {}
     for row in rows:
         value = getattr(row, field)
         if (row.rule, row.condition) == (rule, condition) and row.scale in scales and value is not None:
-            found.setdefault(row.object, []).append(value)
-    return {(name, 0): sum(values) / len(scales) for name, values in found.items() if len(values) == len(scales)}
+            found.setdefault((row.object, row.seed), []).append(value)
+    return {key: sum(values) / len(scales) for key, values in found.items() if len(values) == len(scales)}

@@ -35,6 +35,7 @@ class Row:
     kilobytes: float | None = None  # of the file that holds the scene
     detail: float | None = None  # the share of energy in high frequencies, over the truth's
     saturation: float | None = None  # over the truth's
+    seed: int = 0
 
 
 def read_rows(ledger: Path) -> list[Row]:
@@ -44,7 +45,7 @@ def read_rows(ledger: Path) -> list[Row]:
 def report(rows: list[Row], command: str, settings: list[str], claims: Mapping[str, Sequence[Claim]]) -> str:
     """Means by condition, rule and scale, then every object, and the claims by part."""
     lines = [text_row(group, "mean of " + str(len(group))) for group in groups(rows)]
-    lines += [text_row([row], row.object) for row in rows]
+    lines += [text_row([row], f"{row.object}, seed {row.seed}" if row.seed else row.object) for row in rows]
     given = f"\nSettings beside the config: `{' '.join(settings)}`.\n" if settings else "\n"
     parts = "".join(f"\n## Claims: {part}\n\n{claim_table(own)}\n" for part, own in claims.items())
     return f"# The exact prior\n\n`{command}`\n{given}\n{table(HEAD, lines)}\n{parts}"

@@ -39,8 +39,7 @@ PARTS = {"nerf": "scenes", "image": "pictures", "svg": "a drawing"}  # what edit
 ABOUT = (
     "Of the reports of `benchmarks/dreamfusion_ablation.py`, `benchmarks/lmc_vs_sds.py`, `benchmarks/edit.py` and, "
     "where the model is exact, `benchmarks/exact.py`. Confirmed: the 95 % interval of the difference lies on the "
-    "claim's side of zero; contradicted: on the other. What could not be decided has an interval around zero, or too "
-    "few prompts for one."
+    "claim's side of zero; contradicted: on the other. What could not be decided says why."
 )
 
 
@@ -53,13 +52,14 @@ class Row:
     where: str
     figure: str
     verdict: str
+    why: str  # nothing was decided, empty where something was
 
 
 def write_claims(results: Path) -> str:
     """results/claims.md; returns its text."""
     rows = list(_rows(results))
     head = ("paper", "claim", "verdict", "figure and its difference, with the 95 % interval", "where to look")
-    lines = [(row.paper, row.claim, row.verdict, row.figure, row.where) for row in rows]
+    lines = [(row.paper, row.claim, row.verdict + row.why, row.figure, row.where) for row in rows]
     files = dict.fromkeys(source.file for sources in SOURCES.values() for source in sources)
     missing = [f"`{file}`" for file in files if not (results / file).is_file()]
     parts = ["# The claims of the three papers", ABOUT, tallies(rows), table(head, [list(line) for line in lines])]
@@ -91,7 +91,20 @@ def _rows_of(paper: str, source: Source, results: Path) -> Iterator[Row]:
     for part, records in claims.items():
         for one in records if source.parts is None or part in source.parts else ():
             figure = f"{one['figure']}{_found(one)}"
-            yield Row(paper, one["text"], f"[{PARTS.get(part, part)}]({source.page})", figure, one["verdict"])
+            where = f"[{PARTS.get(part, part)}]({source.page})"
+            yield Row(paper, one["text"], where, figure, one["verdict"], _undecided(one))
+
+
+def _undecided(one: dict[str, Any]) -> str:
+    """Why an interval decides nothing; what has no interval says so in its verdict."""
+    found = one["found"]
+    if one["verdict"] != "not confirmed":
+        return ""
+    over = f"{found['prompts']} prompts, {found['pairs']} pairs"
+    if found["low"] == found["high"] == 0.0:
+        return f" (alike in all: {over})"
+    towards = one["sign"] * found["mean"] > 0
+    return f" (around zero{'' if towards else ', the mean on the other side'}: {over})"
 
 
 def _found(one: dict[str, Any]) -> str:

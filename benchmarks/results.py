@@ -91,13 +91,13 @@ STEPS = (
     Step(
         "exact-scales",
         (
-            *("benchmarks/exact.py", "--jobs", "2", "--objects", "car", "chair", "duck", "--among-all"),
-            *("--conditions", "camera", "--rules", "sds", "lmc-sds", "--scales", "1", "3", "10", "20", "50", "100"),
-            *("--name", "scales"),
+            *("benchmarks/exact.py", "--jobs", "2", "--among-all", "--name", "scales"),
+            *("--objects", "car", "chair", "duck", "robot", "house", "snowman", "--conditions", "camera"),
+            *("--rules", "sds", "lmc-sds", "--scales", "1", "3", "10", "20", "50", "100"),
         ),
         _results("exact-scales.md", "exact-scales.jpg"),
         "benchmarks/exact.py",
-        20,
+        30,
         weights=False,
     ),
     Step(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ import exact_report
 import paper_claims
 import results
 from fingerprint import Fingerprint
+
+from distill3d.evaluation import confidence
 
 FOUND = {"mean": 0.4, "low": 0.1, "high": 0.7, "prompts": 6, "pairs": 6}
 
@@ -115,3 +118,29 @@ def test_a_group_of_scales_of_the_exact_prior_counts_only_where_all_were_run():
     )
     rows = [at("a", 1.0), at("a", 3.0), at("b", 1.0)]
     assert exact_claims.of(rows, "detail", "sds", exact_claims.LOW) == {("a", 0): pytest.approx(0.2)}
+
+
+def test_seeds_of_the_exact_prior_are_pairs_of_their_own():
+    at = lambda seed, rule, detail: exact_report.Row(  # noqa: E731
+        "s", "a", "camera", rule, 0.9, 1.0, 20.0, 0.0, 30.0, "key", None, None, detail, 1.0, seed
+    )
+    rows = [at(0, "sds", 0.5), at(1, "sds", 0.7)]
+    assert exact_claims.of(rows, "detail", "sds", exact_claims.SHIPPED) == {("a", 0): 0.5, ("a", 1): 0.7}
+    assert "| a, seed 1 |" in exact_report.report(rows, "command", [], {})
+
+
+def test_what_could_not_be_decided_says_why(tmp_path):
+    found = lambda mean, low, high: asdict(confidence.Interval(mean, low, high, 6, 12))  # noqa: E731
+    claim = lambda text, sign, interval: {  # noqa: E731
+        "text": text, "figure": "detail", "sign": sign, "verdict": "not confirmed", "found": interval
+    }  # fmt: skip
+    records = [
+        claim("near", +1, found(0.1, -0.1, 0.3)),
+        claim("away", -1, found(0.1, -0.1, 0.3)),
+        claim("same", +1, found(0.0, 0.0, 0.0)),
+    ]
+    (tmp_path / "exact.json").write_text(json.dumps({"claims": {exact_claims.BLUR: records}}))
+    text = paper_claims.write_claims(tmp_path)
+    assert "| near | not confirmed (around zero: 6 prompts, 12 pairs) |" in text
+    assert "| away | not confirmed (around zero, the mean on the other side: 6 prompts, 12 pairs) |" in text
+    assert "| same | not confirmed (alike in all: 6 prompts, 12 pairs) |" in text
