@@ -49,6 +49,7 @@ GRID: tuple[tuple[str, str, int, Group, Group], ...] = (
 )
 TRANSLATION: tuple[tuple[str, str, int, str, str], ...] = (
     ("a network trained by SDS has less detail than by LMC-SDS", "high_frequency_ratio", +1, "sds", "lmc-sds"),
+    ("one trained by LMC-SDS is nearer to the prior's detail", "detail_error", -1, "sds", "lmc-sds"),
     ("one trained by DDS is more uniform than by LMC-SDS", "diversity", +1, "dds", "lmc-sds"),
     ("LMC-SDS reaches the target better than DDS", "score", +1, "dds", "lmc-sds"),
 )
