@@ -21,6 +21,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,7 @@ CONFIGS = {"sds": "dreamfusion-exact.yaml", "lmc-sds": "dreamfusion-lmc-exact.ya
 RULES = (*CONFIGS, "csd", "nfsd", "vsd", "ism", "sdi")
 CONDITIONS = ("text", "view-words", "camera")
 EXPORT = tuple(f"system.exporter.{one}" for one in ("resolution=96", "mode=vertex", "viewer=false"))
+VIEWS = 640
 HELD_OUT = 24  # views that no prior saw
 TURNS = 24  # views of the truth around it, among which a Janus view is looked for
 SHIPPED = "shipped"  # the name of the configs' own settings
@@ -113,14 +115,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scales", nargs="+", type=float, default=[None], help="of the guidance; the config's")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--among-all", action="store_true", help="the prior knows all objects, and goes by the caption")
-    parser.add_argument("--views", type=int, default=640)
+    parser.add_argument("--views", type=int, default=VIEWS)
     parser.add_argument("--set", nargs="*", default=[], help="settings of the experiment, key=value")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
     parser.add_argument("--name", default=SHIPPED, help="of these settings, in the table")
     parser.add_argument("--against", default="", help="the name of other settings, to print beside these")
     parser.add_argument("--out", default=str(RESULTS), help="of the ledger, the table and the picture")
     parser.add_argument("--work", default="outputs/exact", help="of views and trials")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    unknown = [name for name in args.objects or () if name not in OBJECTS]
+    if unknown:
+        parser.error(f"--objects {' '.join(unknown)}: choose of {', '.join(OBJECTS)}, or give files with --meshes")
+    return args
 
 
 # -- objects ---------------------------------------------------------------------------------------------------------
@@ -188,6 +194,7 @@ class Cell:
 def train_and_measure(bench: Bench, cell: Cell, key: str) -> Row:
     logging.getLogger("distill3d").setLevel(logging.WARNING)
     root, views = bench.work / "exact-trials" / key, bench.views[cell.object]
+    shutil.rmtree(root, ignore_errors=True)  # of a training that was stopped
     known = "[" + ", ".join(str(bench.views[name]) for name in cell.known or (cell.object,)) + "]"
     given = [
         f"system.prior.views={known}",
@@ -255,6 +262,7 @@ def command(args: argparse.Namespace) -> str:
     usual = {"objects": None, "conditions": list(CONDITIONS), "rules": list(CONFIGS), "scales": [None], "seeds": [0]}
     parts = [f"--{key} {' '.join(map(str, value))}" for key, value in lists.items() if value != usual[key]]
     parts += ["--among-all"] if args.among_all else []
+    parts += [f"--views {args.views}"] if args.views != VIEWS else []
     parts += [f"--name {args.name}"] if args.name != SHIPPED else []
     return " ".join(["python benchmarks/exact.py", *parts])
 

@@ -19,6 +19,7 @@ from distill3d.config.files import EMBEDDED_WEIGHTS
 from distill3d.runtime.files import write_json
 
 PROJECT = Path(__file__).resolve().parent.parent
+MADE = ("benchmarks/results", "docs/pictures")  # what benchmarks write
 FINGERPRINTS = PROJECT / "benchmarks" / "results" / "fingerprints.json"
 
 
@@ -72,9 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def commit() -> str:
-    """What git calls the present commit, and whether files differ from it."""
-    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    """What git calls the present commit, and ``-dirty`` where files differ from it that are no results."""
+    name = _git("describe", "--always", "--exclude=*").strip()
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{folder}" for folder in MADE))
+    return f"{name}-dirty" if changed else name
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 The steps below run one after the other, each a benchmark's own command. A step that ran whole under the present weights
 is not run again, and what it wrote gets its fingerprint; each benchmark resumes by itself where it was stopped. Last,
-the claims of the three papers stand in one table, benchmarks/results/claims.md. ``--list`` shows what is done, and
-``--again`` is for a config that changed under the same weights. Pictures of docs/ that no step names are made by hand.
+the claims of the three papers stand in one table, benchmarks/results/claims.md. What ran whole in this checkout is
+noted in outputs/results.json: ``--list`` shows it, and ``--again`` is for a config that changed under the same weights.
+Pictures of docs/ that no step names are made by hand.
 """
 
 # ruff: noqa: T201  a benchmark prints
@@ -28,6 +29,7 @@ from distill3d.runtime.foreign import read_json_mapping
 
 RESULTS = PROJECT / "benchmarks" / "results"
 CLAIMS = "benchmarks/results/claims.md"
+STOPPED = 130  # the exit status after Ctrl-C
 ASSETS = "{assets}"  # in a command: the folder of meshes
 
 
@@ -199,14 +201,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     waiting = [step for step in chosen if given.again or not is_done(step, given.done)]
     if given.list:
         for step in chosen:
-            print(f"{step.name:14} {'waiting' if step in waiting else 'done':8} {' '.join(step.command)}")
+            print(f"{step.name:18} {'waiting' if step in waiting else 'done':7} {' '.join(step.command)}")
         return 0
     if given.assets is None and any(ASSETS in step.command for step in waiting):
         parser.error("--assets is missing: the folder of meshes that the prior was taught")
+    if len(waiting) < len(chosen):
+        print(f"done before: {' '.join(step.name for step in chosen if step not in waiting)}", flush=True)
     for number, step in enumerate(waiting, 1):
         left = sum(other.minutes for other in waiting[number - 1 :])
-        print(f"[{number}/{len(waiting)}] {step.name}; about {left} minutes for what is left", flush=True)
-        run(step, given.assets or "", given.done)
+        print(f"[{number}/{len(waiting)}] {step.name}; about {left} min for what is left", flush=True)
+        try:
+            run(step, given.assets or "", given.done)
+        except (KeyboardInterrupt, subprocess.CalledProcessError) as error:
+            status = error.returncode if isinstance(error, subprocess.CalledProcessError) else STOPPED
+            print(f"{step.name} {'was stopped' if status == STOPPED else 'failed'}; the same command resumes with it")
+            return status
     write_claims(RESULTS)
     record([CLAIMS], Fingerprint(weights_hash(), "benchmarks/paper_claims.py", commit()))
     return 0

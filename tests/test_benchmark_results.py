@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import claims
 import exact_claims
 import exact_report
+import fingerprint
 import paper_claims
 import results
 from fingerprint import Fingerprint
@@ -54,14 +56,21 @@ def test_a_step_is_run_once_under_the_same_weights(tmp_path, monkeypatch, ran):
     assert [command[0] for command in commands[2:]] == ["benchmarks/edit.py"]  # the toy has no weights
 
 
-def test_a_step_that_fails_is_not_done(tmp_path, monkeypatch, ran):
-    def fail(command, **_):
-        raise results.subprocess.CalledProcessError(1, command)
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (subprocess.CalledProcessError(3, ["x"]), 3, "edit-toy failed"),
+        (KeyboardInterrupt(), 130, "edit-toy was stopped"),
+    ],
+)
+def test_a_step_that_fails_or_is_stopped_is_not_done(error, status, said, tmp_path, monkeypatch, ran, capsys):
+    def fail(*_, **__):
+        raise error
 
     monkeypatch.setattr(results.subprocess, "run", fail)
-    with pytest.raises(results.subprocess.CalledProcessError):
-        results.main(["--only", "edit-toy", "--done", str(tmp_path / "done.json")])
+    assert results.main(["--only", "edit-toy", "--done", str(tmp_path / "done.json")]) == status
     assert not (tmp_path / "done.json").exists()
+    assert f"{said}; the same command resumes with it" in capsys.readouterr().out
 
 
 def test_meshes_are_asked_for_before_anything_runs(ran, capsys):
@@ -144,3 +153,23 @@ def test_what_could_not_be_decided_says_why(tmp_path):
     assert "| near | not confirmed (around zero: 6 prompts, 12 pairs) |" in text
     assert "| away | not confirmed (around zero, the mean on the other side: 6 prompts, 12 pairs) |" in text
     assert "| same | not confirmed (alike in all: 6 prompts, 12 pairs) |" in text
+
+
+def test_the_committed_table_of_claims_is_that_of_the_committed_reports(tmp_path):
+    for file in results.RESULTS.glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert paper_claims.write_claims(tmp_path) == (results.RESULTS / "claims.md").read_text(encoding="utf-8")
+
+
+def test_results_that_were_just_written_make_no_checkout_dirty(monkeypatch):
+    asked = []
+
+    def git(*words):
+        asked.append(words)
+        return "abc1234\n" if words[0] == "describe" else ""
+
+    monkeypatch.setattr(fingerprint, "_git", git)
+    assert fingerprint.commit() == "abc1234"
+    assert ":!benchmarks/results" in asked[1] and ":!docs/pictures" in asked[1]
+    monkeypatch.setattr(fingerprint, "_git", lambda *words: "abc1234\n" if words[0] == "describe" else " M x.py\n")
+    assert fingerprint.commit() == "abc1234-dirty"
