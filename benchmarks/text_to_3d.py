@@ -267,7 +267,7 @@ def judged(
         prompt=run["prompt"],
         median_rank=float(ranks.float().median()),
         worst_rank=int(ranks.max()),
-        top_nouns=sorted(set(firsts), key=lambda noun: -firsts.count(noun)),
+        top_nouns=sorted(set(firsts), key=lambda noun: (-firsts.count(noun), noun)),  # the same order each time
         f_score=None if truth is None or made is None else round(f_score(made, truth), 3),
         **figures,
         kilobytes=kilobytes(trial),
