@@ -46,7 +46,8 @@ class CameraToken(nn.Module):
 class VSD(ScoreDistillation, nn.Module):
     """VSD: c(t) (eps^w(z_t; y) - eps_lora(z_t; y, camera)), a LoRA trained on the renders alongside (arXiv 2305.16213).
 
-    The LoRA sees the prompt without view words, and the camera as one extra token. Its own loss is
+    The LoRA sees the prompt without view words, and the camera as one extra token; a prior without a network has
+    another adapter in its place (`DiffusionPrior.make_adapter`). Its own loss is
     ``|| eps_lora(z_u; y, camera) - eps ||^2`` with fresh u ~ U{0 .. T-1} and eps, at x.detach(); its learning
     rate is the published 1e-4 unless system.optimizer.params.guidance.lr gives another. max_step_percent falls from .98
     to .5 at a fifth of the run.
